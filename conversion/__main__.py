@@ -1,0 +1,7 @@
+"""`python -m vidformers.conversion` is the command `vidformers`."""
+
+from ..cli import main
+
+
+if __name__ == "__main__":
+    main()

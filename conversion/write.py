@@ -1,0 +1,212 @@
+"""Directories in the published format, written from original files and back, whole or not at all."""
+
+import gc
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .card import write_card, write_provenance
+from .core import ConversionError, expand, lookup, reverse
+from .load import Plan, Progress, Request, build, no_progress, planned, public_class
+from .maps import family_map
+from .sources import explain_full_disk
+from .verify import (
+    Report,
+    adapter,
+    compare_reloaded,
+    compare_tensors,
+    compare_with_original,
+    failures,
+    family_of,
+    layout_of,
+    load_directory,
+    read_provenance,
+    run_stages,
+)
+
+
+def convert_checkpoint(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    family: str | None = None,
+    preset: str | None = None,
+    probe: str | os.PathLike | None = None,
+    checkpoint_key: str | None = None,
+    probe_index: int = 0,
+    dtype: torch.dtype = torch.float32,
+    original_repo: str | os.PathLike | None = None,
+    progress: Progress = no_progress,
+    **config_overrides: Any,
+) -> list[Report]:
+    """Write an original checkpoint as a directory that `from_pretrained` loads, and prove it.
+
+    The directory gets the weights, the configuration, the video processor, a model card and `provenance.json`. It
+    appears under its name only after the tensors on disk were found equal to the original's, the model loaded from
+    it gave the numbers of the one in memory, and, with `original_repo`, the original code gave them too.
+
+    Args:
+        source: the original checkpoint.
+        out: the directory to write; it must not exist, or be empty.
+        family: as for `load_original`, like `preset`, `probe`, `checkpoint_key` and `probe_index`.
+        preset: name of the published checkpoint.
+        probe: the file of a classifier head.
+        checkpoint_key: entry of the file to take.
+        probe_index: which head of the probe's file to take.
+        dtype: type of the weights on disk.
+        original_repo: a checkout of the original code, to run beside the converted model.
+        progress: called as work is done.
+        config_overrides: fields of the configuration.
+
+    Returns:
+        The reports of the checks, all passed.
+
+    Raises:
+        ConversionError: as `load_original`, for a directory in the way, a full disk, and a check that fails. Nothing
+            is left behind then.
+    """
+    out = Path(out)
+    _check_free(out)
+    request = Request(family, preset, checkpoint_key, probe_index, None, config_overrides)
+    with planned(source, probe, request) as plan:
+        model = build(plan, dtype, progress)
+        calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
+        expected = run_stages(model, calls)
+        reports = []
+        if original_repo is not None:
+            reports.append(compare_with_original(model, plan.layout, plan.found, original_repo))
+            _stop_on_failure(reports)
+        weights_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+        with _folder_in_the_making(out) as folder, explain_full_disk(out, weights_bytes):
+            progress("writing", 0, 1)
+            model.save_pretrained(folder)
+            _save_processor(plan, folder)
+            progress("writing", 1, 1)
+            # Two models at once would need twice the memory.
+            model_class, config = type(model), model.config
+            del model, plan.model
+            gc.collect()
+            reports.append(compare_tensors(folder, plan.layout, plan.found, config, progress))
+            reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
+            _stop_on_failure(reports)
+            provenance = write_provenance(folder, plan, dtype, reports, progress)
+            write_card(folder, plan, provenance)
+    return reports
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConversionError(f"{out}: exists already; remove it or choose another name.")
+
+
+def _stop_on_failure(reports: list[Report]) -> None:
+    text = failures(reports)
+    if text:
+        raise ConversionError(f"the converted model is not the original; nothing was written.\n{text}")
+
+
+@contextmanager
+def _folder_in_the_making(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name at the end, or goes away if anything fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.unfinished-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save_processor(plan: Plan, folder: Path) -> None:
+    """Write the video processor of the preset, or the one that follows from the configuration."""
+    config = plan.model.config
+    follows = family_map(plan.family.model_type).processor
+    arguments: Mapping[str, Any] = {name: lookup(config, path) for name, path in follows.items()}
+    if plan.preset:
+        arguments = {**arguments, **plan.family.presets[plan.preset].video_processor}
+    public_class(plan.family.video_processor_class)(**arguments).save_pretrained(folder)
+
+
+# ------------------------------------------------------------------------------------------------------ and back
+
+
+def reverse_directory(
+    directory: str | os.PathLike, out: str | os.PathLike, *, probe_out: str | os.PathLike | None = None
+) -> dict[str, str]:
+    """Write a directory's weights as the original files hold them.
+
+    Entries, prefixes and types are those of the file that was converted, where `provenance.json` tells them, and the
+    usual ones otherwise, so that directories from elsewhere can be reversed too.
+
+    Args:
+        directory: a directory in the published format.
+        out: the checkpoint to write, a `.pt` file that must not exist.
+        probe_out: the file for the classifier head, which a model with one needs.
+
+    Returns:
+        Tensors that the original may have held and that are not given back, with the reason.
+
+    Raises:
+        ConversionError: for files in the way, a missing `probe_out`, and directories that can't be read.
+    """
+    directory = Path(directory)
+    model = load_directory(directory)
+    family = family_of(model.config.model_type)
+    layout, maps = layout_of(family, type(model).__name__), family_map(family.model_type)
+    noted = read_provenance(directory).get("parts", {})
+    trees: dict[str, dict] = {}
+    not_given: dict[str, str] = {}
+    for name in layout.parts:
+        part = maps.parts[name]
+        if part.presence and not lookup(model.config, part.presence):
+            continue
+        pairs = expand(part.rules, model.config, layout.parts[name])
+        not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
+        tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix}))
+        entry = noted.get(name, {}).get("entry", part.entries[0])
+        _place(trees.setdefault(part.file, {}), entry, tensors)
+    targets = {"checkpoint": Path(out)} | ({"probe": Path(probe_out)} if probe_out is not None else {})
+    if set(trees) != set(targets):
+        raise ConversionError(f"{directory}: its original files are {' and '.join(trees)}; name a file for each.")
+    for file, tree in trees.items():
+        _save_tree(tree, targets[file])
+    return not_given
+
+
+def _original_tensors(model: PreTrainedModel, pairs: list, noted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """A part's state dict in the original's names and, where it was noted, type."""
+    tensors = {noted["prefix"] + name: tensor for name, tensor in reverse(pairs, model.state_dict().__getitem__)}
+    dtypes = noted.get("dtypes", [])
+    if len(dtypes) == 1:
+        tensors = {name: tensor.to(getattr(torch, dtypes[0])) for name, tensor in tensors.items()}
+    # Views would make torch.save write the whole tensor that they look at, once per view or in full for one.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _place(tree: dict, entry: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a state dict where `entry` says; an index of a list gives a list that holds it alone."""
+    first, _, index = entry.partition("/")
+    if entry == "":
+        tree.update(tensors)
+    else:
+        tree[first] = [tensors] if index else tensors
+
+
+def _save_tree(tree: dict, target: Path) -> None:
+    if target.exists():
+        raise ConversionError(f"{target}: exists already; remove it or choose another name.")
+    unfinished = target.with_name(f".{target.name}.unfinished-{os.getpid()}")
+    try:
+        torch.save(tree, unfinished)
+        os.replace(unfinished, target)
+    except (OSError, RuntimeError) as error:
+        raise ConversionError(f"{target}: cannot be written ({error}).") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""The command `vidformers`: convert original checkpoints, take them back, check them, list what is known.
+
+Commands import what they work with when they run, so that `vidformers --help` is quick.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True, add_completion=False)
+console = Console()
+errors = Console(stderr=True)
+
+
+class Dtype(str, Enum):
+    """Types of weights on disk."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Family = Annotated[str | None, typer.Option(help="Family of the checkpoint; found from its tensors by default.")]
+Preset = Annotated[str | None, typer.Option(help="Name of a published checkpoint: see `vidformers list`.")]
+Probe = Annotated[Path | None, typer.Option(help="File of a classifier head.")]
+OriginalRepo = Annotated[
+    Path | None, typer.Option(help="Checkout of the original code, to run beside the converted model.")
+]
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Original checkpoint: .pt, .pth, .npz or .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write.")],
+    family: Family = None,
+    preset: Preset = None,
+    probe: Probe = None,
+    probe_index: Annotated[int, typer.Option(help="Which head to take where the probe's file holds several.")] = 0,
+    checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Field of the configuration; repeatable.")
+    ] = None,
+    original_repo: OriginalRepo = None,
+    push_to_hub: Annotated[str | None, typer.Option(metavar="REPO", help="Upload the directory there.")] = None,
+) -> None:
+    """Write an original checkpoint as a directory for from_pretrained, and check it."""
+    with _reported_errors():
+        import torch
+
+        from .conversion import convert_checkpoint
+
+        overrides = _settings(set_ or [])
+        if labels is not None:
+            overrides["id2label"] = dict(enumerate(read_labels(labels)))
+        with _progress_bars() as progress:
+            reports = convert_checkpoint(
+                source,
+                out,
+                family=family,
+                preset=preset,
+                probe=probe,
+                checkpoint_key=checkpoint_key,
+                probe_index=probe_index,
+                dtype=getattr(torch, dtype.value),
+                original_repo=original_repo,
+                progress=progress,
+                **overrides,
+            )
+        _show(reports)
+        console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
+        if push_to_hub:
+            console.print(f"Uploaded to {_push(out, push_to_hub)}")
+
+
+@app.command()
+def reverse(
+    directory: Annotated[Path, typer.Argument(help="Directory of a converted model.")],
+    out: Annotated[Path, typer.Argument(help="Checkpoint to write (.pt).")],
+    probe: Annotated[Path | None, typer.Option(help="File to write the classifier head to.")] = None,
+) -> None:
+    """Write a directory's weights as the original files hold them."""
+    with _reported_errors():
+        from .conversion import reverse_directory
+
+        with _progress_bars():
+            not_given = reverse_directory(directory, out, probe_out=probe)
+        console.print(f"Wrote [bold]{escape(str(out))}[/bold]" + (f" and {escape(str(probe))}." if probe else "."))
+        for name, reason in not_given.items():
+            console.print(f"Not given back: {name} ({reason}).")
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Directory of a converted model.")],
+    source: Annotated[Path | None, typer.Option(help="Original checkpoint that it must hold bit for bit.")] = None,
+    probe: Probe = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="Folder with inputs.safetensors and outputs.safetensors to reproduce.")
+    ] = None,
+    original_repo: OriginalRepo = None,
+) -> None:
+    """Check a directory: its files, its numbers and, where they are given, its originals."""
+    with _reported_errors():
+        from .conversion import verify_directory
+
+        with _progress_bars() as progress:
+            reports = verify_directory(
+                directory,
+                source=source,
+                probe=probe,
+                recording=recording,
+                original_repo=original_repo,
+                progress=progress,
+            )
+        _show(reports)
+        if not all(report.passed for report in reports):
+            raise typer.Exit(1)
+
+
+@app.command("list")
+def list_presets() -> None:
+    """List the families and the published checkpoints that can be converted."""
+    from .families import FAMILIES
+
+    for family in FAMILIES.values():
+        urls = [url for preset in family.presets.values() for url in (preset.source, preset.probe) if url]
+        base = os.path.commonpath(urls).replace(":/", "://", 1)
+        title = f"{family.title} (family {family.model_type}), files of {base}"
+        table = Table(title=title, title_justify="left")
+        for column in ("preset", "layers", "input"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("files", overflow="fold")
+        for name, preset in family.presets.items():
+            config = preset.config
+            table.add_row(
+                name,
+                f"{config['num_hidden_layers']} × {config['hidden_size']}",
+                f"{config['frames_per_clip']} × {config['crop_size']}²",
+                "\n".join(url.removeprefix(f"{base}/") for url in (preset.source, preset.probe) if url),
+            )
+        console.print(table)
+
+
+def read_labels(path: Path) -> list[str]:
+    """Class names in order, from a JSON list, a JSON dictionary (number → name or name → number) or lines of text."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    names = json.loads(text)
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    if not all(key.isdigit() for key in names):
+        names = {number: name for name, number in names.items()}
+    by_number = {int(number): str(name) for number, name in names.items()}
+    if sorted(by_number) != list(range(len(by_number))):
+        raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
+    return [by_number[number] for number in range(len(by_number))]
+
+
+def _settings(assignments: list[str]) -> dict[str, Any]:
+    """`field=value` pairs, the values as JSON where they are and as text otherwise."""
+    settings = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected FIELD=VALUE.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def _push(directory: Path, repo: str) -> str:
+    """Upload a directory to a repository of the Hugging Face Hub, made if it doesn't exist; returns its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    url = api.create_repo(repo, exist_ok=True)
+    api.upload_folder(repo_id=url.repo_id, folder_path=directory, commit_message="Add weights from vidformers")
+    return str(url)
+
+
+def _show(reports: list) -> None:
+    """One line for a comparison that passed, the whole of one that failed."""
+    for report in reports:
+        if report.passed:
+            worst = report.summary["worst"]
+            console.print(f"[green]✓[/green] {report.title}: {len(report.stages)} compared, ", end="")
+            console.print(f"worst relative difference {worst['relative']:.1e}", highlight=False)
+        else:
+            errors.print(f"[red]✗[/red] {escape(str(report))}", highlight=False)
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Print what the user can mend as a message instead of a traceback, and exit with status 1."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        errors.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each activity that reports progress, instead of those of transformers."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console) as bars:
+
+        def update(activity: str, done: int, total: int) -> None:
+            if activity not in tasks:
+                tasks[activity] = bars.add_task(activity, total=total)
+            bars.update(tasks[activity], completed=done, total=total)
+
+        try:
+            yield update
+        finally:
+            logging.enable_progress_bar()
+
+
+def main() -> None:
+    """Run the command."""
+    app()

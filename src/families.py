@@ -1,0 +1,123 @@
+"""One record per model family: its classes, and the published checkpoints that it can convert.
+
+Only names and numbers stand here, so that importing this module loads no model code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published original checkpoint and what its tensors do not say.
+
+    Attributes:
+        source: URL of the original file.
+        config: configuration fields that differ from the family's defaults.
+        checkpoint_keys: for each part of the model, the entry of the original file that holds its tensors.
+        video_processor: arguments of the family's video processor.
+        probe: URL of the classifier head that belongs on top, or `None`.
+        architecture: name of the model class that the converted directory holds.
+        license: licence identifier of the published weights.
+    """
+
+    source: str
+    config: Mapping[str, Any]
+    checkpoint_keys: Mapping[str, str]
+    video_processor: Mapping[str, Any]
+    architecture: str
+    probe: str | None = None
+    license: str = "mit"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: the names under which its parts are found in `vidformers` and in the Auto classes.
+
+    Attributes:
+        model_type: `config.model_type`, also the name of the folder in `vidformers.models`.
+        title: the family's name in prose.
+        config_class: name of the configuration class.
+        auto_models: model class for each Auto class that serves the family.
+        video_processor_class: name of the video processor class.
+        other_models: model classes that no Auto class covers.
+        key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
+        presets: published checkpoints by name.
+        paper: the paper's address.
+    """
+
+    model_type: str
+    title: str
+    config_class: str
+    auto_models: Mapping[str, str]
+    video_processor_class: str
+    other_models: tuple[str, ...] = ()
+    key_prefixes: tuple[str, ...] = ()
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    paper: str = ""
+
+    @property
+    def model_classes(self) -> tuple[str, ...]:
+        """Names of all model classes of the family, each once."""
+        return tuple(dict.fromkeys([*self.auto_models.values(), *self.other_models]))
+
+
+VJEPA2_FILES = "https://dl.fbaipublicfiles.com/vjepa2"
+VJEPA2_SIZES = {
+    "vitl": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "vith": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16},
+    "vitg": {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11},
+}
+
+
+def _vjepa2_preset(
+    file: str, crop_size: int, num_frames: int, *, probe: str | None = None, task: str = "VJEPA2Model", **config: Any
+) -> Preset:
+    """A V-JEPA 2 hub file with, for the probes, the head that facebookresearch/vjepa2's README lists for it."""
+    size = VJEPA2_SIZES[file.split("-")[0]]
+    return Preset(
+        source=f"{VJEPA2_FILES}/{file}.pt",
+        probe=probe and f"{VJEPA2_FILES}/evals/{probe}.pt",
+        config={**size, "crop_size": crop_size, "frames_per_clip": num_frames, **config},
+        # The 2025 hub loader reads `encoder`; every evaluation config and the 2026 loader read `target_encoder`.
+        checkpoint_keys={"encoder": "target_encoder", "predictor": "predictor"},
+        video_processor={"crop_size": crop_size},
+        architecture=task,
+    )
+
+
+_CLASSIFIER = {"task": "VJEPA2ForVideoClassification"}
+_ANTICIPATION = {"task": "VJEPA2ForActionAnticipation", "anticipation_frames_per_second": 8}
+
+VJEPA2 = Family(
+    model_type="vjepa2",
+    title="V-JEPA 2",
+    config_class="VJEPA2Config",
+    auto_models={
+        "AutoModel": "VJEPA2Model",
+        "AutoModelForVideoClassification": "VJEPA2ForVideoClassification",
+    },
+    other_models=("VJEPA2ForActionAnticipation",),
+    video_processor_class="VJEPA2VideoProcessor",
+    key_prefixes=("module.", "backbone."),
+    presets={
+        "vjepa2-vitl-fpc64-256": _vjepa2_preset("vitl", 256, 64),
+        "vjepa2-vith-fpc64-256": _vjepa2_preset("vith", 256, 64),
+        "vjepa2-vitg-fpc64-256": _vjepa2_preset("vitg", 256, 64),
+        "vjepa2-vitg-fpc64-384": _vjepa2_preset("vitg-384", 384, 64),
+        "vjepa2-vitl-fpc16-256-ssv2": _vjepa2_preset("vitl", 256, 16, probe="ssv2-vitl-16x2x3", **_CLASSIFIER),
+        "vjepa2-vitg-fpc64-384-ssv2": _vjepa2_preset("vitg-384", 384, 64, probe="ssv2-vitg-384-64x2x3", **_CLASSIFIER),
+        "vjepa2-vitl-fpc32-256-diving48": _vjepa2_preset(
+            "vitl", 256, 32, probe="diving48-vitl-256", out_layers=[17, 19, 21, 23], **_CLASSIFIER
+        ),
+        "vjepa2-vitg-fpc32-384-diving48": _vjepa2_preset(
+            "vitg-384", 384, 32, probe="diving48-vitg-384-32x4x3", out_layers=[24, 29, 34, 39], **_CLASSIFIER
+        ),
+        "vjepa2-vitl-fpc32-256-ek100": _vjepa2_preset("vitl", 256, 32, probe="ek100-vitl-256", **_ANTICIPATION),
+        "vjepa2-vitg-fpc32-384-ek100": _vjepa2_preset("vitg-384", 384, 32, probe="ek100-vitg-384", **_ANTICIPATION),
+    },
+    paper="https://arxiv.org/abs/2506.09985",
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2,)}

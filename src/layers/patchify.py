@@ -1,0 +1,140 @@
+"""Videos to tokens: tubelet embedding, and the grid that the tokens lie on.
+
+Shapes: B videos, T frames, C channels, H × W pixels; a tubelet covers t frames of p × p pixels.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Grid(NamedTuple):
+    """Number of tokens along time, height and width, in the order in which tokens are laid out."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.t * self.h * self.w
+
+
+def cut_to_tubelets(video: torch.Tensor, tubelet_size: int, patch_size: int) -> tuple[torch.Tensor, Grid]:
+    """Cut the frames and pixels at the end that fill no whole tubelet, as a strided convolution would.
+
+    Args:
+        video: (B, T, C, H, W).
+        tubelet_size: frames in a tubelet.
+        patch_size: pixels along each side of a patch.
+
+    Returns:
+        The video, (B, T', C, H', W') with T', H' and W' divisible, and its grid. What is cut is named in one warning.
+
+    Raises:
+        ValueError: no whole tubelet is left.
+    """
+    num_frames, _, height, width = video.shape[1:]
+    grid = Grid(num_frames // tubelet_size, height // patch_size, width // patch_size)
+    if torch.compiler.is_compiling():
+        return _cut(video, grid, tubelet_size, patch_size), grid
+
+    if min(grid) < 1:
+        raise ValueError(
+            f"No whole tubelet fits into {num_frames} frame(s) of {height} × {width} pixels: the model needs at least "
+            f"{tubelet_size} frame(s) of {patch_size} × {patch_size}. Sample more frames or resize the video."
+        )
+    cuts = [
+        f"{axis} from {size} to {count * step}"
+        for axis, size, count, step in (
+            ("frames", num_frames, grid.t, tubelet_size),
+            ("height", height, grid.h, patch_size),
+            ("width", width, grid.w, patch_size),
+        )
+        if size != count * step
+    ]
+    if not cuts:
+        return video, grid
+    warnings.warn(
+        f"The video does not divide into tubelets of {tubelet_size} frame(s) and {patch_size} × {patch_size} pixels; "
+        f"its end was cut, as the original model does: {', '.join(cuts)}. Sample a multiple of {tubelet_size} frames "
+        f"and resize to multiples of {patch_size} pixels to keep everything.",
+        stacklevel=2,
+    )
+    return _cut(video, grid, tubelet_size, patch_size), grid
+
+
+def _cut(video: torch.Tensor, grid: Grid, tubelet_size: int, patch_size: int) -> torch.Tensor:
+    return video[:, : grid.t * tubelet_size, :, : grid.h * patch_size, : grid.w * patch_size]
+
+
+class TubeletProjection(nn.Conv3d):
+    """A 3-D convolution whose stride is its kernel, without the slow paths that such convolutions fall into.
+
+    Parameters have the names and shapes of `nn.Conv3d`, weight (D, C, t, p, p). The product with unfolded tubelets
+    stands in for the convolution, and tokens that are not wanted cost nothing. Only in float32 on a CPU, where it is
+    fast and rounds as the original models do, the convolution itself embeds whole videos.
+    """
+
+    def __init__(self, num_channels: int, hidden_size: int, tubelet_size: int, patch_size: int):
+        kernel = (tubelet_size, patch_size, patch_size)
+        super().__init__(num_channels, hidden_size, kernel_size=kernel, stride=kernel)
+
+    def forward(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed all tubelets, or those asked for.
+
+        Args:
+            video: (B, T, C, H, W), divisible by the kernel, in any floating dtype.
+            grid: the video's token grid.
+            token_ids: (M·B, K) integers on `grid`: M selections of K tokens from every video, selection by selection.
+
+        Returns:
+            (B, grid.num_tokens, D), or (M·B, K, D) with `token_ids`, in the dtype of the weight.
+        """
+        video = video.to(self.weight.dtype)
+        if token_ids is None and video.dtype == torch.float32 and video.device.type == "cpu":
+            return super().forward(video.transpose(1, 2)).flatten(2).transpose(1, 2)
+
+        tubelet_size, patch_size, _ = self.kernel_size
+        tubelets = video.reshape(
+            video.shape[0], grid.t, tubelet_size, video.shape[2], grid.h, patch_size, grid.w, patch_size
+        )
+        tubelets = tubelets.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, grid t, grid h, grid w, C, t, p, p)
+        if token_ids is None:
+            tubelets = tubelets.flatten(4).flatten(1, 3)  # (B, N, C·t·p·p)
+        else:
+            time, row, column = split_token_ids(token_ids, grid)
+            videos = torch.arange(len(token_ids), device=token_ids.device)[:, None] % video.shape[0]
+            tubelets = tubelets[videos, time, row, column].flatten(2)  # (M·B, K, C·t·p·p)
+        return nn.functional.linear(tubelets, self.weight.flatten(1), self.bias)
+
+
+def split_token_ids(token_ids: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Time, row and column of tokens that are numbered along width, then height, then time.
+
+    Args:
+        token_ids: integers of any shape.
+        grid: the grid that the numbers count; times beyond `grid.t` are allowed.
+
+    Returns:
+        Three integer tensors of the shape of `token_ids`.
+    """
+    tokens_per_step = grid.h * grid.w
+    within_step = token_ids % tokens_per_step
+    return token_ids // tokens_per_step, within_step // grid.w, within_step % grid.w
+
+
+def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """Pick M selections of K tokens from every sequence.
+
+    Args:
+        tokens: (B, N, D).
+        token_ids: (M·B, K) integers, selection by selection.
+
+    Returns:
+        (M·B, K, D).
+    """
+    sequences = torch.arange(len(token_ids), device=token_ids.device)[:, None] % tokens.shape[0]
+    return tokens[sequences, token_ids]

@@ -1,0 +1,71 @@
+"""Rotary positions over time, height and width.
+
+Each axis turns its own slice of a head's channels; channels that the three slices leave over are not turned. Angles
+are computed in float32 whatever the model's dtype: in bfloat16 neighbouring positions would coincide.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+
+Pairing = Literal["tiled", "interleaved"]
+
+
+class RotaryTable(NamedTuple):
+    """Factors of a channel and of its neighbour in the pair, each (B or 1, N, 1, head_dim)."""
+
+    own: torch.Tensor
+    neighbour: torch.Tensor
+
+
+def rotary_table(
+    positions: tuple[torch.Tensor, ...],
+    head_dim: int,
+    *,
+    pairing: Pairing,
+    dtype: torch.dtype,
+    base: float = 10000.0,
+) -> RotaryTable:
+    """Build the factors for one forward pass; every block and head shares them.
+
+    Args:
+        positions: one tensor (B or 1, N) an axis, integers or floats.
+        head_dim: channels of a head. Every axis turns `2·((head_dim // 3) // 2)` of them with three axes.
+        pairing: which angle meets which channel of an axis' slice, whose neighbours 2i and 2i+1 form the pairs.
+            `"interleaved"` gives both of a pair the angle i, a true rotation. `"tiled"` lays the angles out twice one
+            after the other, so that the two of a pair get different angles.
+        dtype: dtype of the result.
+        base: the wavelength of the slowest angle is 2π·base positions.
+
+    Returns:
+        Tables for [`apply_rotary`].
+    """
+    num_pairs = (head_dim // len(positions)) // 2
+    steps = torch.arange(num_pairs, dtype=torch.float32, device=positions[0].device)
+    frequencies = 1.0 / base ** (steps / num_pairs)
+    cos, sin = [], []
+    for position in positions:
+        angles = position.float()[..., None] * frequencies  # (B or 1, N, pairs)
+        angles = torch.cat([angles, angles], -1) if pairing == "tiled" else angles.repeat_interleave(2, -1)
+        cos.append(angles.cos())
+        sin.append(angles.sin())
+    rest = head_dim - 2 * num_pairs * len(positions)
+    cos = torch.nn.functional.pad(torch.cat(cos, -1), (0, rest), value=1.0)
+    sin = torch.nn.functional.pad(torch.cat(sin, -1), (0, rest))
+    signs = torch.ones(head_dim, device=sin.device)
+    signs[::2] = -1.0
+    return RotaryTable(cos[:, :, None].to(dtype), (sin * signs)[:, :, None].to(dtype))
+
+
+def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
+    """Turn queries or keys.
+
+    Args:
+        x: (B, N, heads, head_dim).
+        table: the factors, of `x`'s dtype.
+
+    Returns:
+        A tensor of `x`'s shape and dtype.
+    """
+    neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * table.own, neighbours, table.neighbour)

@@ -1,0 +1,163 @@
+"""Configuration of V-JEPA 2."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class VJEPA2Config(PreTrainedConfig):
+    r"""Configuration of the V-JEPA 2 encoder, its predictor and its attentive probes.
+
+    The defaults describe ViT-L at 64 frames of 256 × 256 pixels. Field names and their meaning are those of
+    transformers; the fields that transformers does not have are marked with *ours* and default to the behaviour of
+    the original code.
+
+    Args:
+        patch_size (`int`, *optional*, defaults to 16):
+            Height and width of a patch, in pixels.
+        tubelet_size (`int`, *optional*, defaults to 2):
+            Number of consecutive frames that one token covers.
+        in_chans (`int`, *optional*, defaults to 3):
+            Number of colour channels.
+        crop_size (`int`, *optional*, defaults to 256):
+            Height and width of the training crop, in pixels. The encoder takes any size; the predictor numbers its
+            positions on the grid of this crop (see `pred_positions_from_input`).
+        frames_per_clip (`int`, *optional*, defaults to 64):
+            Number of frames of a clip that the checkpoint is meant for, also readable as `num_frames`. The model
+            takes any number.
+        hidden_size (`int`, *optional*, defaults to 1024):
+            Width of the encoder.
+        num_hidden_layers (`int`, *optional*, defaults to 24):
+            Number of encoder blocks.
+        num_attention_heads (`int`, *optional*, defaults to 16):
+            Number of attention heads of an encoder block.
+        mlp_ratio (`float`, *optional*, defaults to 4.0):
+            Hidden width of an encoder MLP divided by `hidden_size`.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation of every MLP.
+        qkv_bias (`bool`, *optional*, defaults to `True`):
+            Whether queries, keys and values of encoder and predictor have biases.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            Epsilon of the layer norms of encoder and predictor.
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout of the attention probabilities in encoder and predictor.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normal that initialises the weights.
+        use_predictor (`bool`, *optional*, defaults to `True`):
+            *Ours.* Whether [`VJEPA2Model`] holds a predictor. Classifiers never do.
+        pred_hidden_size (`int`, *optional*, defaults to 384):
+            Width of the predictor.
+        pred_num_hidden_layers (`int`, *optional*, defaults to 12):
+            Number of predictor blocks.
+        pred_num_attention_heads (`int`, *optional*, defaults to 12):
+            Number of attention heads of a predictor block.
+        pred_mlp_ratio (`float`, *optional*, defaults to 4.0):
+            Hidden width of a predictor MLP divided by `pred_hidden_size`.
+        pred_num_mask_tokens (`int`, *optional*, defaults to 10):
+            Number of learned mask tokens.
+        pred_zero_init_mask_tokens (`bool`, *optional*, defaults to `True`):
+            Whether mask tokens start at zero instead of a truncated normal.
+        pred_positions_from_input (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether the predictor numbers positions on the grid of the actual input. The original always uses
+            the grid of `crop_size`, which is what `False` keeps.
+        num_pooler_layers (`int`, *optional*, defaults to 3):
+            Number of self-attention blocks of a probe, before its cross-attention.
+        pooler_num_attention_heads (`int`, *optional*, defaults to 16):
+            *Ours.* Number of attention heads of a probe: 16 in every published one, whatever the encoder has.
+        pooler_layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            *Ours.* Epsilon of the layer norms of a probe.
+        attention_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout of the attention probabilities in a probe.
+        out_layers (`list[int]`, *optional*):
+            *Ours.* Indices, from 0, of the encoder blocks whose normalised outputs a probe reads, concatenated on the
+            token axis. By default it reads the last block alone.
+        num_verb_labels (`int`, *optional*, defaults to 0):
+            *Ours.* Number of verb classes of [`VJEPA2ForActionAnticipation`]; 0 leaves actions alone.
+        num_noun_labels (`int`, *optional*, defaults to 0):
+            *Ours.* Number of noun classes of [`VJEPA2ForActionAnticipation`].
+        anticipation_frames_per_second (`float`, *optional*, defaults to 8):
+            *Ours.* Rate at which the clips of [`VJEPA2ForActionAnticipation`] are sampled, in frames per second.
+        anticipation_num_output_frames (`int`, *optional*, defaults to 2):
+            *Ours.* Number of future frames predicted in one step.
+        anticipation_num_steps (`int`, *optional*, defaults to 1):
+            *Ours.* Number of prediction steps, each fed with the output of the one before.
+        anticipation_use_encoder_tokens (`bool`, *optional*, defaults to `True`):
+            *Ours.* Whether the probe sees the observed tokens beside the predicted ones.
+
+    Raises:
+        ValueError: a width that its number of heads does not divide, a head too narrow for rotary positions, or a
+            size below one.
+
+    Source: facebookresearch/vjepa2 at c2963a47, `src/hub/backbones.py` and `configs/eval`.
+    """
+
+    model_type = "vjepa2"
+    attribute_map = {"num_frames": "frames_per_clip"}
+
+    patch_size: int = 16
+    tubelet_size: int = 2
+    in_chans: int = 3
+    crop_size: int = 256
+    frames_per_clip: int = 64
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    mlp_ratio: float | int = 4.0
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    layer_norm_eps: float = 1e-6
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+
+    use_predictor: bool = True
+    pred_hidden_size: int = 384
+    pred_num_hidden_layers: int = 12
+    pred_num_attention_heads: int = 12
+    pred_mlp_ratio: float | int = 4.0
+    pred_num_mask_tokens: int = 10
+    pred_zero_init_mask_tokens: bool = True
+    pred_positions_from_input: bool = False
+
+    num_pooler_layers: int = 3
+    pooler_num_attention_heads: int = 16
+    pooler_layer_norm_eps: float = 1e-5
+    attention_dropout: float | int = 0.0
+    out_layers: list[int] | None = None
+
+    num_verb_labels: int = 0
+    num_noun_labels: int = 0
+    anticipation_frames_per_second: float | int = 8
+    anticipation_num_output_frames: int = 2
+    anticipation_num_steps: int = 1
+    anticipation_use_encoder_tokens: bool = True
+
+    def validate_architecture(self):
+        for name in ("patch_size", "tubelet_size", "in_chans", "num_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for width, heads in (("hidden_size", "num_attention_heads"), ("pred_hidden_size", "pred_num_attention_heads")):
+            _check_heads(self, width, heads)
+        for layer in self.out_layers or ():
+            if not 0 <= layer < self.num_hidden_layers:
+                raise ValueError(
+                    f"`out_layers` counts encoder blocks from 0 to {self.num_hidden_layers - 1}, got {layer}."
+                )
+
+
+def _check_heads(config: VJEPA2Config, width_name: str, heads_name: str) -> None:
+    """Raise unless the width splits into heads that hold at least one rotated pair for each of three axes."""
+    width, heads = getattr(config, width_name), getattr(config, heads_name)
+    if heads < 1 or width % heads:
+        raise ValueError(f"`{width_name}` ({width}) must be a multiple of `{heads_name}` ({heads}).")
+    if width // heads < 6:
+        raise ValueError(
+            f"Rotary positions for time, height and width need heads of at least 6 channels; "
+            f"`{width_name}` {width} over {heads} `{heads_name}` leaves {width // heads}."
+        )
+
+
+__all__ = ["VJEPA2Config"]

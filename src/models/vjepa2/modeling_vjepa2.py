@@ -1,0 +1,937 @@
+"""V-JEPA 2: a video encoder trained to predict its own features, its predictor, and the probes on top.
+
+Papers: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47.
+
+Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a grid of t × h × w; D channels of a token;
+M selections of tokens ("masks") from every video, K tokens each. Whatever holds several selections holds them one
+after the other: (M·B, K, D).
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput, can_return_tuple, logging
+
+from ...layers.attention import attention
+from ...layers.block import DropPath, Mlp, drop_path_rates
+from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
+from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from .configuration_vjepa2 import VJEPA2Config
+
+
+logger = logging.get_logger(__name__)
+
+Masks = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
+
+
+@dataclass
+class VJEPA2EncoderOutput(BaseModelOutput):
+    """What the encoder computes.
+
+    Args:
+        last_hidden_state: (B, N, D), or (M·B, K, D) when it was given a selection; normalised.
+        hidden_states: the input of every block and the output of the last one, before the final norm.
+        attentions: (B, heads, N, N) of every block.
+        out_layer_hidden_states: normalised output of each block asked for, in the order asked.
+        grid: the grid of the whole input.
+    """
+
+    out_layer_hidden_states: tuple[torch.Tensor, ...] | None = None
+    grid: Grid | None = None
+
+
+@dataclass
+class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
+    """What the predictor computes.
+
+    Args:
+        last_hidden_state: predicted features (M·B, K, D) of the target tokens in the order of `target_mask`; with
+            `return_all_tokens`, of context and target tokens together in the order of their positions.
+        hidden_states: the input of every predictor block and the output of the last one, before the norm; context
+            tokens first, then target tokens.
+        attentions: probabilities of every predictor block, same order.
+        target_hidden_state: the encoder's features (M·B, K, D) of the target tokens after a pass over the whole
+            video. `None` when the encoder saw a part of the video only, unless `return_target_hidden_state` asked for
+            the second pass that it costs.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    masked_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    target_hidden_state: torch.Tensor | None = None
+
+
+@dataclass
+class VJEPA2WithMaskedInputModelOutput(ModelOutput):
+    """What [`VJEPA2Model`] computes.
+
+    Args:
+        last_hidden_state: the encoder's features, (B, N, D); with `context_mask` those of the context tokens alone,
+            (M·B, K, D), because the encoder sees nothing else.
+        masked_hidden_state: the features that the predictor starts from; the same tensor.
+        hidden_states: of the encoder: the input of every block and the output of the last one, before the final norm.
+        attentions: of the encoder.
+        predictor_output: a [`VJEPA2WithMaskedInputPredictorOutput`], or `None` when the predictor did not run.
+        out_layer_hidden_states: normalised output of each encoder block in `out_layers`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    masked_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    predictor_output: VJEPA2WithMaskedInputPredictorOutput | None = None
+    out_layer_hidden_states: tuple[torch.Tensor, ...] | None = None
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+@dataclass
+class VJEPA2VideoClassifierOutput(ModelOutput):
+    """What [`VJEPA2ForVideoClassification`] computes.
+
+    Args:
+        loss: scalar, when labels were given.
+        logits: (B, num_labels). With several views, the logarithm of the mean of the views' probabilities.
+        hidden_states: of the encoder, over all clips: (B·clips, N, D).
+        attentions: of the encoder.
+        view_logits: (B, views, num_labels), when the input had views.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    view_logits: torch.Tensor | None = None
+
+
+@dataclass
+class VJEPA2ActionAnticipationOutput(ModelOutput):
+    """What [`VJEPA2ForActionAnticipation`] computes.
+
+    Args:
+        loss: scalar, the sum over the label sets that were given.
+        logits: action logits (B, num_labels).
+        verb_logits: (B, num_verb_labels), or `None` without verb classes.
+        noun_logits: (B, num_noun_labels), or `None` without noun classes.
+        last_hidden_state: the tokens that the probe read (B, N', D): observed ones, then predicted ones.
+        hidden_states: of the encoder.
+        attentions: of the encoder.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    verb_logits: torch.Tensor | None = None
+    noun_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VJEPA2PatchEmbeddings3D(nn.Module):
+    """Holds the tubelet projection under the name that it has on disk."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.proj = TubeletProjection(config.in_chans, config.hidden_size, config.tubelet_size, config.patch_size)
+
+    def forward(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
+        return self.proj(video, grid, token_ids)
+
+
+class VJEPA2Embeddings(nn.Module):
+    """Videos to tokens. Positions enter later, by rotation."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.patch_embeddings = VJEPA2PatchEmbeddings3D(config)
+
+    def forward(
+        self, pixel_values_videos: torch.Tensor, context_mask: Masks | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, Grid]:
+        """Embed a whole video, or only the tokens of `context_mask`.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W), which count as one frame. One frame is
+                repeated to fill a tubelet, so an image has the features of a still clip of one tubelet.
+            context_mask: (B, K) token numbers on the input's grid, or a list of M such tensors.
+
+        Returns:
+            Tokens (B, N, D) with their numbers (1, N), or (M·B, K, D) with (M·B, K); and the grid of the input.
+        """
+        video, grid = self._cut(pixel_values_videos)
+        if context_mask is None:
+            token_ids = torch.arange(grid.num_tokens, device=video.device)[None]
+            return self.patch_embeddings(video, grid), token_ids, grid
+        token_ids = join_masks("context_mask", context_mask, video, limit=grid.num_tokens)
+        return self.patch_embeddings(video, grid, token_ids), token_ids, grid
+
+    def _cut(self, video: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+        """The input as a video (B, T, C, H, W) that tubelets divide, and its grid."""
+        shape = tuple(video.shape)
+        if video.ndim == 4:
+            video = video[:, None]
+        if video.ndim != 5 or video.shape[2] != self.config.in_chans:
+            raise ValueError(
+                f"Expected `pixel_values_videos` of shape (batch, frames, {self.config.in_chans}, height, width) or "
+                f"(batch, {self.config.in_chans}, height, width), got {shape}. Video processors return this layout; "
+                "otherwise move the channels before height and width."
+            )
+        if video.shape[0] == 0:
+            raise ValueError(f"The batch is empty: `pixel_values_videos` has shape {shape}. Pass at least one video.")
+        if video.shape[1] == 1:
+            video = video.expand(-1, self.config.tubelet_size, -1, -1, -1)
+        return cut_to_tubelets(video, self.config.tubelet_size, self.config.patch_size)
+
+
+class VJEPA2RopeAttention(nn.Module):
+    """Self-attention with rotary positions on time, height and width."""
+
+    is_causal = False
+
+    def __init__(self, config: VJEPA2Config, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = hidden_size // num_heads
+        self.query = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.value = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        heads = (*hidden_states.shape[:2], -1, self.head_dim)
+        query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
+        key = apply_rotary(self.key(hidden_states).view(heads), rotary)
+        value = self.value(hidden_states).view(heads)
+        attended, probabilities = attention(
+            self,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            implementation=self.config._attn_implementation,
+            scaling=self.head_dim**-0.5,
+            dropout=self.config.attention_probs_dropout_prob,
+            output_attentions=output_attentions,
+        )
+        return self.proj(attended), probabilities
+
+
+class VJEPA2Layer(GradientCheckpointingLayer):
+    """Pre-norm transformer block of encoder and predictor."""
+
+    def __init__(self, config: VJEPA2Config, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.attention = VJEPA2RopeAttention(config, hidden_size, num_heads)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), config.hidden_act)
+
+    def forward(
+        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, output_attentions)
+        hidden_states = hidden_states + self.drop_path(attended)
+        hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        return hidden_states, probabilities
+
+
+@dataclass
+class StackOutput:
+    """What a stack of blocks leaves: its output, and the records that were asked for."""
+
+    last: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None
+    attentions: tuple[torch.Tensor, ...] | None
+
+
+def run_layers(
+    layers: nn.ModuleList,
+    hidden_states: torch.Tensor,
+    rotary: RotaryTable,
+    output_hidden_states: bool,
+    output_attentions: bool,
+    keep: tuple[int, ...] = (),
+) -> tuple[StackOutput, dict[int, torch.Tensor]]:
+    """Run blocks in order, recording what was asked for, and the outputs of the blocks numbered in `keep`."""
+    hidden_record, attention_record, kept = [hidden_states], [], {}
+    for index, layer in enumerate(layers):
+        hidden_states, probabilities = layer(hidden_states, rotary, output_attentions)
+        if output_hidden_states:
+            hidden_record.append(hidden_states)
+        if output_attentions:
+            attention_record.append(probabilities)
+        if index in keep:
+            kept[index] = hidden_states
+    output = StackOutput(
+        last=hidden_states,
+        hidden_states=tuple(hidden_record) if output_hidden_states else None,
+        attentions=tuple(attention_record) if output_attentions else None,
+    )
+    return output, kept
+
+
+def rotary_for(token_ids: torch.Tensor, grid: Grid, head_dim: int, dtype: torch.dtype) -> RotaryTable:
+    """Rotary factors of tokens by their number on `grid`.
+
+    The original lays an axis' angles out twice while it turns neighbouring channels, an oversight that its weights
+    were trained with: `src/models/utils/modules.py`, `rotate_queries_or_keys`.
+    """
+    positions = split_token_ids(token_ids, grid)
+    return rotary_table(positions, head_dim, pairing="tiled", dtype=dtype)
+
+
+class VJEPA2Encoder(nn.Module):
+    """Tubelet embedding, rotary blocks, final norm."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.embeddings = VJEPA2Embeddings(config)
+        self.layer = nn.ModuleList(
+            VJEPA2Layer(config, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
+            for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+        )
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        context_mask: Masks | None = None,
+        out_layers: list[int] | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> VJEPA2EncoderOutput:
+        """Encode the whole video, or only the tokens of `context_mask`, which then see nothing of the others.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W) or (B, C, H, W).
+            context_mask: (B, K) token numbers on the input's grid, or a list of M such tensors.
+            out_layers: blocks whose normalised output is wanted as well.
+            output_hidden_states: whether to record hidden states.
+            output_attentions: whether to record attention probabilities.
+        """
+        hidden_states, token_ids, grid = self.embeddings(pixel_values_videos, context_mask)
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        rotary = rotary_for(token_ids, grid, head_dim, hidden_states.dtype)
+        wanted = check_out_layers(out_layers, self.config.num_hidden_layers)
+        stack, kept = run_layers(
+            self.layer, hidden_states, rotary, output_hidden_states, output_attentions, keep=wanted
+        )
+        return VJEPA2EncoderOutput(
+            last_hidden_state=self.layernorm(stack.last),
+            hidden_states=stack.hidden_states,
+            attentions=stack.attentions,
+            out_layer_hidden_states=tuple(self.layernorm(kept[index]) for index in wanted) or None,
+            grid=grid,
+        )
+
+
+class VJEPA2PredictorEmbeddings(nn.Module):
+    """Brings context tokens to the predictor's width and puts a mask token in the place of every target."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.predictor_embeddings = nn.Linear(config.hidden_size, config.pred_hidden_size)
+        self.mask_tokens = nn.Parameter(torch.zeros(config.pred_num_mask_tokens, 1, 1, config.pred_hidden_size))
+
+    def forward(self, context: torch.Tensor, num_targets: int, mask_index: int) -> torch.Tensor:
+        context = self.predictor_embeddings(context)  # (M·B, K, P)
+        mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)]  # (1, 1, P)
+        targets = mask_token.to(context.dtype).expand(len(context), num_targets, -1)
+        return torch.cat([context, targets], dim=1)
+
+
+class VJEPA2Predictor(nn.Module):
+    """Predicts the encoder's features at target positions from its features at context positions."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.embeddings = VJEPA2PredictorEmbeddings(config)
+        self.layer = nn.ModuleList(
+            VJEPA2Layer(config, config.pred_hidden_size, config.pred_num_attention_heads, config.pred_mlp_ratio, rate)
+            for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
+        )
+        self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
+        self.proj = nn.Linear(config.pred_hidden_size, config.hidden_size)
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        context: torch.Tensor,
+        context_ids: torch.Tensor,
+        target_ids: torch.Tensor,
+        grid: Grid,
+        mask_index: int = 1,
+        return_all_tokens: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> VJEPA2WithMaskedInputPredictorOutput:
+        """Predict.
+
+        The original sorts context and target tokens by position before the blocks and undoes it after them. Blocks
+        treat tokens as a set, positions being rotated in, so only `return_all_tokens` needs the order.
+
+        Args:
+            context: (B, K, D) features of the context tokens.
+            context_ids: (B, K) their numbers on `grid`.
+            target_ids: (B, L) numbers of the tokens to predict; they may lie beyond the video's end.
+            grid: the grid of the actual input.
+            mask_index: which mask token stands for the targets, modulo their number.
+            return_all_tokens: predict context and target tokens, sorted by position.
+            output_hidden_states: whether to record hidden states.
+            output_attentions: whether to record attention probabilities.
+        """
+        num_context = context.shape[1]
+        token_ids = torch.cat([context_ids, target_ids], dim=1)
+        hidden_states = self.embeddings(context, target_ids.shape[1], mask_index)  # (B, K + L, P)
+        head_dim = self.config.pred_hidden_size // self.config.pred_num_attention_heads
+        rotary = rotary_for(token_ids, self._position_grid(grid), head_dim, hidden_states.dtype)
+
+        stack, _ = run_layers(self.layer, hidden_states, rotary, output_hidden_states, output_attentions)
+
+        if return_all_tokens:
+            wanted = select_tokens(stack.last, token_ids.argsort(dim=1, stable=True))
+        else:
+            wanted = stack.last[:, num_context:]
+        return VJEPA2WithMaskedInputPredictorOutput(
+            last_hidden_state=self.proj(self.layernorm(wanted)),
+            hidden_states=stack.hidden_states,
+            attentions=stack.attentions,
+        )
+
+    def _position_grid(self, grid: Grid) -> Grid:
+        """The grid that token numbers are read on: the original's predictor knows that of its training crop only.
+
+        Source: `src/models/predictor.py`, whose blocks are called without the sizes that the encoder's get.
+        """
+        side = self.config.crop_size // self.config.patch_size
+        if self.config.pred_positions_from_input or (grid.h, grid.w) == (side, side):
+            return grid
+        if not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"The predictor reads positions on the {side} × {side} grid of `config.crop_size`, as the original "
+                f"does, but the input has {grid.h} × {grid.w} tokens a step. Set `config.pred_positions_from_input` "
+                "to read them on the input's grid."
+            )
+        return Grid(grid.t, side, side)
+
+
+def join_masks(name: str, masks: Masks, video: torch.Tensor, limit: int | None = None) -> torch.Tensor:
+    """Check selections of tokens and put them one after the other.
+
+    Args:
+        name: the argument's name, for errors.
+        masks: (B, K) token numbers, or a list of M such tensors.
+        video: (B, ...), the input that they select from.
+        limit: number of tokens of the input, where the selection must lie inside it.
+
+    Returns:
+        (M·B, K), int64, on the video's device.
+
+    Raises:
+        ValueError: an empty list, selections of different shapes, another batch size, or numbers outside the input.
+    """
+    masks = [masks] if isinstance(masks, torch.Tensor) else list(masks)
+    shapes = [tuple(mask.shape) for mask in masks]
+    if not masks or len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != len(video) or shapes[0][1] == 0:
+        raise ValueError(
+            f"`{name}` must hold token numbers of shape (batch = {len(video)}, count ≥ 1), the same count in every "
+            f"tensor of a list; got {shapes}. Cut longer ones, or run selections of different counts one by one."
+        )
+    if any(mask.is_floating_point() or mask.dtype == torch.bool for mask in masks):
+        raise ValueError(
+            f"`{name}` must hold integer token numbers, got {masks[0].dtype}. A boolean mask with the same count in "
+            "every row becomes one by `mask.nonzero()[:, 1].view(len(mask), -1)`."
+        )
+    joined = torch.cat([mask.to(video.device, torch.long) for mask in masks])
+    if joined.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = int(joined.min()), int(joined.max())
+        if low < 0 or (limit is not None and high >= limit):
+            inside = "not be negative" if limit is None else f"lie between 0 and {limit - 1}"
+            raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
+    return joined
+
+
+def check_out_layers(out_layers: list[int] | tuple[int, ...] | None, num_layers: int) -> tuple[int, ...]:
+    """The block numbers as a tuple; a ValueError for numbers that no block has."""
+    wanted = tuple(out_layers or ())
+    if any(not 0 <= index < num_layers for index in wanted):
+        raise ValueError(f"`out_layers` counts encoder blocks from 0 to {num_layers - 1}, got {list(wanted)}.")
+    return wanted
+
+
+class VJEPA2PreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and saving for all V-JEPA 2 models."""
+
+    config_class = VJEPA2Config
+    config: VJEPA2Config
+    base_model_prefix = "vjepa2"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VJEPA2Layer", "VJEPA2PoolerSelfAttentionLayer", "VJEPA2PoolerCrossAttentionLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    @classmethod
+    def from_original(cls, path, **kwargs) -> "VJEPA2PreTrainedModel":
+        """Build this model from a checkpoint of the original code.
+
+        Args:
+            path: the original file.
+            **kwargs: as for [`vidformers.conversion.load_original`].
+
+        Returns:
+            The model, in evaluation mode.
+        """
+        from ...conversion import load_original
+
+        return load_original(path, model_class=cls, **kwargs)
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normals, with output layers scaled down by depth as in the original's `_rescale_blocks`."""
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv3d)):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, VJEPA2PredictorEmbeddings):
+            if self.config.pred_zero_init_mask_tokens:
+                init.zeros_(module.mask_tokens)
+            else:
+                init.trunc_normal_(module.mask_tokens, std=std)
+        elif isinstance(module, (VJEPA2Encoder, VJEPA2Predictor)):
+            for depth, layer in enumerate(module.layer, start=1):
+                init.trunc_normal_(layer.attention.proj.weight, std=std / sqrt(2 * depth))
+                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
+        elif isinstance(module, VJEPA2AttentivePooler):
+            init.trunc_normal_(module.query_tokens, std=std)
+            for depth, layer in enumerate(module.self_attention_layers, start=1):
+                init.trunc_normal_(layer.self_attn.out_proj.weight, std=std / sqrt(2 * depth))
+                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
+            last_depth = max(len(module.self_attention_layers), 1)
+            init.trunc_normal_(module.cross_attention_layer.mlp.fc2.weight, std=std / sqrt(2 * last_depth))
+
+    def _records(self, kwargs: dict) -> dict[str, bool]:
+        """Take the two `output_…` switches out of a call's keyword arguments, with the configuration's defaults."""
+        names = ("output_hidden_states", "output_attentions")
+        records = {name: kwargs.pop(name, None) for name in names}
+        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in records.items()}
+
+
+class VJEPA2Model(VJEPA2PreTrainedModel):
+    """The encoder and, unless `config.use_predictor` is off, the predictor."""
+
+    def __init__(self, config: VJEPA2Config, add_predictor: bool = True):
+        super().__init__(config)
+        self.encoder = VJEPA2Encoder(config)
+        self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
+        return self.encoder.embeddings.patch_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        context_mask: Masks | None = None,
+        target_mask: Masks | None = None,
+        skip_predictor: bool = False,
+        mask_index: int = 1,
+        return_all_tokens: bool = False,
+        return_target_hidden_state: bool = False,
+        out_layers: list[int] | None = None,
+        **kwargs,
+    ) -> VJEPA2WithMaskedInputModelOutput:
+        r"""Encode a video and predict the features of its target tokens.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W).
+            context_mask: (B, K) integers: numbers, on the input's own grid, of the tokens that the encoder sees, or a
+                list of M such tensors, each predicted on its own. By default it sees all.
+            target_mask: (B, L) integers: numbers of the tokens to predict, or a list as long as that of
+                `context_mask`. By default all. With one of the two masks, the other means all tokens for each of its
+                selections.
+            skip_predictor: leave the predictor out, for features alone.
+            mask_index: which mask token stands for the targets, modulo their number.
+            return_all_tokens: let the predictor return context and target tokens, sorted by position.
+            return_target_hidden_state: compute `target_hidden_state` also where it costs a second pass, over the
+                whole video.
+            out_layers: encoder blocks, from 0, whose normalised output is wanted as well.
+
+        Returns:
+            [`VJEPA2WithMaskedInputModelOutput`].
+
+        Raises:
+            ValueError: input or masks of the wrong shape, or targets without a predictor.
+        """
+        records = self._records(kwargs)
+        encoded = self.encoder(pixel_values_videos, context_mask, out_layers, **records)
+        context = encoded.last_hidden_state
+        predicted = None
+        if self.predictor is not None and not skip_predictor:
+            context_ids, target_ids, context = self._pair_masks(
+                pixel_values_videos, encoded.grid, context_mask, target_mask, context
+            )
+            predicted = self.predictor(
+                context, context_ids, target_ids, encoded.grid, mask_index, return_all_tokens, **records
+            )
+            whole = encoded.last_hidden_state if context_mask is None else None
+            if whole is None and return_target_hidden_state:
+                whole = self.encoder(pixel_values_videos).last_hidden_state
+            predicted.target_hidden_state = self._target_features(whole, target_ids, target_mask)
+        elif target_mask is not None and not skip_predictor:
+            raise ValueError(
+                "`target_mask` asks for predictions, but this model has no predictor (`config.use_predictor` is off). "
+                "Load a checkpoint that has one, or leave `target_mask` out."
+            )
+        return VJEPA2WithMaskedInputModelOutput(
+            last_hidden_state=encoded.last_hidden_state,
+            masked_hidden_state=encoded.last_hidden_state,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            predictor_output=predicted,
+            out_layer_hidden_states=encoded.out_layer_hidden_states,
+        )
+
+    def get_vision_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> torch.Tensor:
+        """The encoder's features (B, N, D) of videos (B, T, C, H, W) or images (B, C, H, W)."""
+        return self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True}).last_hidden_state
+
+    def _pair_masks(
+        self,
+        video: torch.Tensor,
+        grid: Grid,
+        context_mask: Masks | None,
+        target_mask: Masks | None,
+        context: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token numbers of context (M·B, K) and targets (M·B, L), and the context features (M·B, K, D) to match."""
+        every = torch.arange(grid.num_tokens, device=context.device).expand(len(video), -1)  # (B, N)
+        num_contexts, num_targets = (
+            1 if mask is None or isinstance(mask, torch.Tensor) else len(mask) for mask in (context_mask, target_mask)
+        )
+        if context_mask is not None and target_mask is not None and num_contexts != num_targets:
+            raise ValueError(
+                f"`context_mask` and `target_mask` form pairs, got {num_contexts} and {num_targets}. Give as many of "
+                "one as of the other, repeating where one serves several."
+            )
+        num_pairs = max(num_contexts, num_targets)
+        context_ids = every if context_mask is None else join_masks("context_mask", context_mask, video)
+        target_ids = every if target_mask is None else join_masks("target_mask", target_mask, video)
+        if context_mask is None:
+            context_ids, context = context_ids.repeat(num_pairs, 1), context.repeat(num_pairs, 1, 1)
+        if target_mask is None:
+            target_ids = target_ids.repeat(num_pairs, 1)
+        return context_ids, target_ids, context
+
+    @staticmethod
+    def _target_features(
+        whole: torch.Tensor | None, target_ids: torch.Tensor, target_mask: Masks | None
+    ) -> torch.Tensor | None:
+        """Features of the target tokens out of those of the whole video, where these are known."""
+        if whole is None:
+            return None
+        if target_mask is None and len(target_ids) == len(whole):
+            return whole
+        if int(target_ids.max()) >= whole.shape[1]:
+            return None
+        return select_tokens(whole, target_ids)
+
+
+class VJEPA2PoolerSelfAttention(nn.Module):
+    """Self-attention of a probe, without positions."""
+
+    is_causal = False
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
+
+
+class VJEPA2PoolerCrossAttention(nn.Module):
+    """Attention of a probe's queries to the tokens. It has no output projection."""
+
+    is_causal = False
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return pooler_attention(self, queries, tokens)
+
+
+def pooler_attention(
+    layer: VJEPA2PoolerSelfAttention | VJEPA2PoolerCrossAttention, queries: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Attend from `queries` (B, Q, D) to `tokens` (B, N, D) with the layer's projections: (B, Q, D)."""
+    query, key, value = (
+        projection(states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
+        for projection, states in ((layer.q_proj, queries), (layer.k_proj, tokens), (layer.v_proj, tokens))
+    )
+    attended, _ = attention(
+        layer,
+        query,
+        key,
+        value,
+        implementation=layer.config._attn_implementation,
+        scaling=layer.head_dim**-0.5,
+        dropout=layer.config.attention_dropout,
+    )
+    return attended
+
+
+class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
+    """Pre-norm block of a probe."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.self_attn = VJEPA2PoolerSelfAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class VJEPA2PoolerCrossAttentionLayer(GradientCheckpointingLayer):
+    """Cross-attention block of a probe: the tokens are normalised, the queries are not."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.cross_attn = VJEPA2PoolerCrossAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
+
+    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        queries = queries + self.cross_attn(queries, self.layer_norm1(tokens))
+        return queries + self.mlp(self.layer_norm2(queries))
+
+
+class VJEPA2AttentivePooler(nn.Module):
+    """Attentive probe: self-attention blocks over the tokens, then learned queries that attend to them.
+
+    Source: `src/models/attentive_pooler.py`; its MLP ratio is 4 in every probe.
+    """
+
+    def __init__(self, config: VJEPA2Config, num_queries: int = 1):
+        super().__init__()
+        if config.hidden_size % config.pooler_num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` ({config.hidden_size}) must be a multiple of `pooler_num_attention_heads` "
+                f"({config.pooler_num_attention_heads}) in a model with a probe."
+            )
+        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
+        self.cross_attention_layer = VJEPA2PoolerCrossAttentionLayer(config)
+        self.self_attention_layers = nn.ModuleList(
+            VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
+        )
+        self.gradient_checkpointing = False
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Pool tokens (B, N, D) into queries (B, Q, D)."""
+        for layer in self.self_attention_layers:
+            tokens = layer(tokens)
+        queries = self.query_tokens.to(tokens.dtype).expand(len(tokens), -1, -1)
+        return self.cross_attention_layer(queries, tokens)
+
+
+class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
+    """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^vjepa2\.predictor\."]
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.vjepa2 = VJEPA2Model(config, add_predictor=False)
+        self.pooler = VJEPA2AttentivePooler(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values_videos: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> VJEPA2VideoClassifierOutput:
+        r"""Classify videos.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), images (B, C, H, W), or several clips of each video as the original
+                evaluates them (`evals/video_classification_frozen`): (B, segments, T, C, H, W) lets one probe see all
+                segments at once; (B, views, segments, T, C, H, W) also averages probabilities over views.
+            labels: (B,) class numbers.
+
+        Returns:
+            [`VJEPA2VideoClassifierOutput`].
+        """
+        num_videos, *clips = pixel_values_videos.shape[: max(pixel_values_videos.ndim - 4, 1)]
+        encoded = self.vjepa2(
+            pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
+            skip_predictor=True,
+            out_layers=self.config.out_layers,
+            **{**kwargs, "return_dict": True},
+        )
+        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
+        tokens = torch.cat(levels, dim=1)  # (B·views·segments, levels·N, D)
+        if clips:
+            tokens = tokens.unflatten(0, (-1, clips[-1])).flatten(1, 2)  # (B·views, segments·levels·N, D)
+        logits = self.classifier(self.pooler(tokens).squeeze(1))
+
+        view_logits = None
+        if len(clips) == 2:
+            view_logits = logits.unflatten(0, (num_videos, clips[0]))  # (B, views, num_labels)
+            logits = view_logits.softmax(-1).mean(1).log()
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return VJEPA2VideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            view_logits=view_logits,
+        )
+
+
+class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
+    """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
+
+    Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
+    """
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.vjepa2 = VJEPA2Model(config)
+        if self.vjepa2.predictor is None:
+            raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
+        self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
+        if config.num_verb_labels:
+            self.verb_classifier = nn.Linear(config.hidden_size, config.num_verb_labels)
+            self.noun_classifier = nn.Linear(config.hidden_size, config.num_noun_labels)
+        self.action_classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        anticipation_times: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        verb_labels: torch.Tensor | None = None,
+        noun_labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> VJEPA2ActionAnticipationOutput:
+        r"""Predict the action that starts some time after a video's end.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), sampled at `config.anticipation_frames_per_second`.
+            anticipation_times: (B,) seconds between the clip's end and the action.
+            labels: (B,) action numbers.
+            verb_labels: (B,) verb numbers.
+            noun_labels: (B,) noun numbers.
+
+        Returns:
+            [`VJEPA2ActionAnticipationOutput`].
+        """
+        records = self._records(kwargs)
+        encoded = self.vjepa2.encoder(pixel_values_videos, **records)
+        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)
+        pooled = self.pooler(tokens)  # (B, 1 or 3, D)
+        logits = {"logits": self.action_classifier(pooled[:, -1])}
+        if self.config.num_verb_labels:
+            logits["verb_logits"] = self.verb_classifier(pooled[:, 0])
+            logits["noun_logits"] = self.noun_classifier(pooled[:, 1])
+
+        targets = {"logits": labels, "verb_logits": verb_labels, "noun_logits": noun_labels}
+        losses = [
+            nn.functional.cross_entropy(logits[name], target)
+            for name, target in targets.items()
+            if target is not None and name in logits
+        ]
+        return VJEPA2ActionAnticipationOutput(
+            loss=sum(losses) if losses else None,
+            **logits,
+            last_hidden_state=tokens,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    def anticipate(self, observed: torch.Tensor, grid: Grid, anticipation_times: torch.Tensor) -> torch.Tensor:
+        """Append predicted tokens of the future to those of the observed video.
+
+        Args:
+            observed: (B, N, D) encoder features.
+            grid: their grid.
+            anticipation_times: (B,) seconds.
+
+        Returns:
+            (B, N', D); the observed tokens are left out if `config.anticipation_use_encoder_tokens` is off.
+        """
+        config = self.config
+        num_videos, num_observed, _ = observed.shape
+        tokens_per_step = (config.crop_size // config.patch_size) ** 2
+        num_output_steps = max(config.anticipation_num_output_frames, config.tubelet_size) // config.tubelet_size
+        num_predicted = num_output_steps * tokens_per_step
+
+        skipped_steps = anticipation_times * config.anticipation_frames_per_second / config.tubelet_size
+        first = num_observed + tokens_per_step * skipped_steps.to(observed.device, torch.long)  # (B,)
+        context_ids = torch.arange(num_observed, device=observed.device).expand(num_videos, -1)
+        target_ids = first[:, None] + torch.arange(num_predicted, device=observed.device)
+
+        tokens = [observed] if config.anticipation_use_encoder_tokens else []
+        context = observed
+        for _ in range(config.anticipation_num_steps):
+            # The window slides over the features but its positions stay, as in the original.
+            predicted = self.vjepa2.predictor(context, context_ids, target_ids, grid).last_hidden_state
+            tokens.append(predicted)
+            context = torch.cat([context[:, num_predicted:], predicted], dim=1)
+        return torch.cat(tokens, dim=1)
+
+
+__all__ = [
+    "VJEPA2ForActionAnticipation",
+    "VJEPA2ForVideoClassification",
+    "VJEPA2Model",
+    "VJEPA2PreTrainedModel",
+]

@@ -1,0 +1,18 @@
+"""Video input: decode a file, choose frames, and turn them into model input. PyAV loads when something is decoded."""
+
+from ..lazy import lazy_exports
+
+
+_MODULES = {
+    "VideoDecodeError": ".decode",
+    "VideoReader": ".decode",
+    "decode_video": ".decode",
+    "probe_video": ".decode",
+    "VideoProcessor": ".processor",
+    "all_indices": ".sample",
+    "contiguous_indices": ".sample",
+    "fps_indices": ".sample",
+    "uniform_indices": ".sample",
+}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -1,0 +1,354 @@
+"""The base of every family's video processor: any kind of video in, a batch of model input out, no torchvision."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import ChannelDimension, load_image
+from transformers.utils import logging
+from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+from . import transform
+from .decode import decode_video, read_torchcodec
+from .sample import all_indices, fps_indices, uniform_indices
+
+
+logger = logging.get_logger(__name__)
+
+_ACCEPTED = (
+    "a path, URL, bytes or file object of a video; frames as an array or tensor (frames, height, width, channels) or "
+    "(frames, channels, height, width), or as a list of images; or a list of such videos"
+)
+
+
+class VideoProcessor(VideoProcessorMixin):
+    """Decodes, samples, resizes, crops, rescales and normalises videos.
+
+    Takes what the video processors of transformers take, with their arguments, class attributes and JSON, and gives
+    the same values to the bit; families set the class attributes. What differs:
+
+    - Files and URLs are decoded by PyAV, without torchcodec (`bytes`, `os.PathLike` and file objects work too).
+    - `do_convert_rgb` is on by default. Grey frames become RGB; transparent ones are laid on white and stay uint8.
+    - `num_frames` or `fps` in a call turns frame sampling on unless `do_sample_frames` says otherwise, and overrides
+      the other one's stored value.
+    - `do_pad=True` pads videos of unequal length with zeros where tensors are returned, and adds
+      `padding_mask_videos`, bool (batch, frames), True where a frame is real.
+    - Unknown arguments, frames of unequal size, and videos that cannot form a batch are errors.
+
+    `processor(videos, return_tensors="pt")` gives `pixel_values_videos`, float32 (batch, frames, channels, height,
+    width); without `return_tensors` a list of tensors, one a video.
+    """
+
+    do_convert_rgb = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._set_attributes(**kwargs)
+
+    def preprocess(self, videos, **kwargs) -> BatchFeature:
+        """See the class; any argument overrides the stored one for this call.
+
+        Raises:
+            VideoDecodeError: a file cannot be decoded.
+            ValueError: the videos' shapes are not those of videos, or do not fit together.
+            TypeError: an unknown argument, or something that is no video.
+        """
+        known = self.valid_kwargs.__annotations__
+        unknown = sorted(set(kwargs) - set(known))
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got unknown arguments {unknown}; it takes {sorted(known)}.")
+        num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
+        if num_frames is not None or fps is not None:
+            kwargs["num_frames"], kwargs["fps"] = num_frames, fps
+            if kwargs.get("do_sample_frames") is None and getattr(self, "do_sample_frames", None) is None:
+                kwargs["do_sample_frames"] = True
+        if kwargs.get("data_format", ChannelDimension.FIRST) not in (None, ChannelDimension.FIRST):
+            raise ValueError(
+                f'Expected data_format "channels_first", as models take it, got {kwargs["data_format"]!r}.'
+            )
+        return super().preprocess(videos, **kwargs)
+
+    def sample_frames(
+        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+    ) -> np.ndarray:
+        """Frame indices to take: `num_frames` spread evenly, or `fps` a second, or all; families may override.
+
+        Raises:
+            ValueError: both are given, or the video has fewer frames than that.
+        """
+        if num_frames is not None and fps is not None:
+            raise ValueError(f"Expected num_frames or fps, got both (num_frames={num_frames}, fps={fps}).")
+        if fps is not None:
+            return fps_indices(metadata, fps)
+        if num_frames is None:
+            return all_indices(metadata)
+        if num_frames > metadata.total_num_frames:
+            raise ValueError(
+                f"Expected a video of at least num_frames={num_frames} frames, got {metadata.total_num_frames}. Ask "
+                "for fewer, or repeat frames on purpose: decode_video(file, functools.partial(uniform_indices, "
+                f"num_frames={num_frames}))."
+            )
+        return uniform_indices(metadata, num_frames)
+
+    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+        """Decode one source, or lists of them, to (frames, metadata), as the inherited method, with PyAV."""
+        if isinstance(video_url_or_urls, list):
+            return list(zip(*[self.fetch_videos(source, sample_indices_fn) for source in video_url_or_urls]))
+        return decode_video(video_url_or_urls, sample_indices_fn)
+
+    def _decode_and_sample_videos(
+        self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None
+    ) -> tuple[list[np.ndarray | torch.Tensor], list[VideoMetadata]]:
+        sources = _list_videos(videos)
+        given = _list_metadata(video_metadata, len(sources))
+        sample = sample_indices_fn and (lambda metadata: sample_indices_fn(metadata=metadata))
+        decoded = []
+        for source, metadata in zip(sources, given):
+            if _is_decoder(source):
+                decoded.append(read_torchcodec(source, sample))
+            elif _is_file(source):
+                decoded.append(decode_video(source, sample))
+            else:
+                decoded.append(_sample_array(source, metadata, sample))
+        frames, metadata = zip(*decoded)
+        return list(frames), list(metadata)
+
+    def _prepare_input_videos(
+        self, videos, do_convert_rgb=None, input_data_format=None, device=None
+    ) -> list[torch.Tensor]:
+        prepared = []
+        for video in videos:
+            video = _channels_first(_to_tensor(video), input_data_format)
+            if 0 in video.shape:
+                raise ValueError(f"Expected videos with at least one frame and pixel, got shape {tuple(video.shape)}.")
+            if do_convert_rgb:
+                video = _to_rgb(video)
+            prepared.append(video if device is None else video.to(device))
+        return prepared
+
+    def _preprocess(
+        self,
+        videos: list[torch.Tensor],
+        do_resize: bool | None,
+        size,
+        resample,
+        do_center_crop: bool | None,
+        crop_size,
+        do_rescale: bool | None,
+        rescale_factor: float,
+        do_normalize: bool | None,
+        image_mean,
+        image_std,
+        do_pad: bool | None,
+        return_tensors: str | None,
+        **kwargs,
+    ) -> BatchFeature:
+        cropped = []
+        for video in videos:
+            _warn_if_already_scaled(video, do_rescale)
+            if do_resize:
+                new_size = transform.resize_size(*video.shape[-2:], size)
+                video = transform.resize(video, new_size, 2 if resample is None else int(resample))
+            if do_center_crop:
+                video = transform.center_crop(video, (crop_size.height, crop_size.width))
+            cropped.append(video)
+        scale = rescale_factor if do_rescale else None
+        mean, std = (image_mean, image_std) if do_normalize else (None, None)
+        batched = len({(video.shape, video.device) for video in cropped}) == 1
+        if batched and do_normalize:
+            shape = (len(cropped), *cropped[0].shape)
+            pixels = torch.empty(shape, dtype=torch.float32, device=cropped[0].device)
+            for video, out in zip(cropped, pixels):
+                transform.rescale_and_normalize(video, scale, mean, std, out=out)
+        else:
+            pixels = [transform.rescale_and_normalize(video, scale, mean, std).contiguous() for video in cropped]
+        return _batch(pixels, do_pad, return_tensors)
+
+
+def _batch(pixels, do_pad: bool | None, return_tensors: str | None) -> BatchFeature:
+    """The output: a list of tensors without `return_tensors`, else one tensor, padded if asked and needed."""
+    if return_tensors is None:
+        return BatchFeature(data={"pixel_values_videos": list(pixels)})
+    data = {"pixel_values_videos": pixels}
+    if not isinstance(pixels, torch.Tensor):
+        frame_shapes = sorted({tuple(video.shape[1:]) for video in pixels})
+        lengths = [len(video) for video in pixels]
+        if len(frame_shapes) > 1:
+            raise ValueError(
+                f"Cannot stack videos of unequal frame shapes (channels, height, width): {frame_shapes}. Resize to a "
+                "fixed height and width, turn do_center_crop on, or leave return_tensors out."
+            )
+        if len(set(lengths)) == 1:
+            data["pixel_values_videos"] = torch.stack(pixels)
+        elif do_pad:
+            data["pixel_values_videos"], data["padding_mask_videos"] = transform.pad_videos(pixels)
+        else:
+            raise ValueError(
+                f"Cannot stack videos of {lengths} frames. Pass do_pad=True for padding and a mask, num_frames=… for "
+                "equally many of each, or leave return_tensors out."
+            )
+    return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _is_pil(item) -> bool:
+    return hasattr(item, "convert") and hasattr(item, "mode") and hasattr(item, "getbands")
+
+
+def _is_array(item) -> bool:
+    return isinstance(item, (np.ndarray, torch.Tensor))
+
+
+def _is_decoder(item) -> bool:
+    """Whether this is a `torchcodec.decoders.VideoDecoder`."""
+    return hasattr(item, "get_frames_at")
+
+
+def _is_file(item) -> bool:
+    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
+
+
+def _list_videos(videos) -> list[Any]:
+    """Flatten nested input to videos: files, decoders, or arrays of four dimensions."""
+    if _is_pil(videos):
+        return [_stack_images([videos])]
+    if _is_array(videos):
+        if videos.ndim == 5:
+            return list(videos)
+        if videos.ndim not in (3, 4):
+            raise ValueError(f"Expected a video of 4 dimensions, a batch of 5 or an image of 3, got {_shape(videos)}.")
+        return [videos if videos.ndim == 4 else videos[None]]
+    if _is_decoder(videos) or _is_file(videos):
+        return [videos]
+    if not isinstance(videos, (list, tuple)):
+        raise TypeError(f"Expected {_ACCEPTED}; got {type(videos).__name__}.")
+    if not videos:
+        raise ValueError(f"Expected {_ACCEPTED}; got an empty list.")
+    if _depth_of_names(videos) == 3:  # batch, video, paths of its frames
+        return [_stack_images([load_image(path) for path in paths]) for batch in videos for paths in batch]
+    if all(_is_pil(item) or (_is_array(item) and item.ndim <= 3) for item in videos):
+        return [_stack_images(videos)]
+    return [video for item in videos for video in _list_videos(item)]
+
+
+def _depth_of_names(item, depth: int = 0) -> int:
+    """How many lists deep the first string lies; 0 where there is none."""
+    if isinstance(item, str):
+        return depth
+    return _depth_of_names(item[0], depth + 1) if isinstance(item, (list, tuple)) and item else 0
+
+
+def _stack_images(images) -> np.ndarray | torch.Tensor:
+    """Frames as one array of four dimensions."""
+    frames = [_pil_to_array(image) if _is_pil(image) else image for image in images]
+    shapes = sorted({tuple(frame.shape) for frame in frames})
+    if len(shapes) > 1 or len(shapes[0]) != 3:
+        raise ValueError(
+            f"Expected the frames of a video to have 3 dimensions and one size, got {shapes}. To pass several images "
+            "as videos of one frame each, nest them: [[image], [image]]."
+        )
+    if isinstance(frames[0], torch.Tensor):
+        return torch.stack([torch.as_tensor(frame) for frame in frames])
+    return np.stack([np.asarray(frame) for frame in frames])
+
+
+def _pil_to_array(image) -> np.ndarray:
+    """(height, width, 1, 3 or 4) uint8; palettes and other colour spaces become RGB or RGBA."""
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        raise ValueError(f"Expected images of 8 bits a channel, got mode {image.mode}: scale it to 0…255 first.")
+    target = {"1": "L", "LA": "RGBA", "PA": "RGBA", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        target = "RGBA"
+    array = np.asarray(image if image.mode == target else image.convert(target))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _list_metadata(video_metadata, num_videos: int) -> list[VideoMetadata | None]:
+    """One entry a video, from nothing, one mapping, or (nested) lists of them."""
+    if video_metadata is None:
+        return [None] * num_videos
+    entries = video_metadata if isinstance(video_metadata, (list, tuple)) else [video_metadata]
+    entries = [entry for item in entries for entry in (item if isinstance(item, (list, tuple)) else [item])]
+    if len(entries) != num_videos:
+        raise ValueError(f"Expected one video_metadata for each of the {num_videos} videos, got {len(entries)}.")
+    return [None if entry is None else VideoMetadata(**entry) for entry in entries]
+
+
+def _sample_array(video, metadata: VideoMetadata | None, sample) -> tuple[Any, VideoMetadata]:
+    """The chosen frames of an array, and its metadata, made up from the shape where none was given."""
+    if metadata is None:
+        height, width = _channels_first(_to_tensor(video[:1]), None).shape[-2:] if len(video) else (None, None)
+        indices = None if sample else list(range(len(video)))
+        metadata = VideoMetadata(total_num_frames=len(video), height=height, width=width, frames_indices=indices)
+    if sample is None:
+        return video, metadata
+    indices = np.asarray(sample(metadata))
+    if indices.size and (indices.min() < 0 or indices.max() >= len(video)):
+        raise ValueError(
+            f"Sampling chose frame {indices.max()}, but the video holds {len(video)} frames (its metadata says "
+            f"{metadata.total_num_frames}). If it was sampled before, pass do_sample_frames=False."
+        )
+    metadata.frames_indices = indices.tolist()
+    return video[torch.from_numpy(indices) if isinstance(video, torch.Tensor) else indices], metadata
+
+
+def _to_tensor(video: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Without a copy where torch can share the memory."""
+    if isinstance(video, torch.Tensor):
+        return video
+    if video.dtype.kind not in "buif":
+        raise ValueError(f"Expected a video of numbers, got an array of {video.dtype}.")
+    if video.dtype in (np.uint16, np.uint32, np.uint64):
+        video = video.astype(np.int64)
+    if video.dtype == bool:
+        video = video.astype(np.uint8)
+    video = video.astype(video.dtype.newbyteorder("="), copy=False)
+    shareable = video.flags.writeable and all(stride >= 0 for stride in video.strides)
+    return torch.from_numpy(video if shareable else video.copy())
+
+
+def _channels_first(video: torch.Tensor, input_data_format: str | None) -> torch.Tensor:
+    """View (frames, channels, height, width); the axis of 3 is taken for the channels, else that of 1 or 4."""
+    if video.ndim != 4:
+        raise ValueError(f"Expected a video of 4 dimensions, got {_shape(video)}.")
+    if input_data_format is None:
+        axes = [axis for counts in ((3,), (1, 4)) for axis in (1, 3) if video.shape[axis] in counts]
+        if not axes:
+            raise ValueError(
+                f"Expected a video with 1, 3 or 4 channels on its second or last axis, got {_shape(video)}. Pass "
+                'input_data_format="channels_first" or "channels_last" if it has another number.'
+            )
+        return video if axes[0] == 1 else video.permute(0, 3, 1, 2)
+    return video.permute(0, 3, 1, 2) if ChannelDimension(input_data_format) == ChannelDimension.LAST else video
+
+
+def _to_rgb(video: torch.Tensor) -> torch.Tensor:
+    """(frames, 3, height, width); grey is repeated, transparency is laid on white (1 for floats within 0…1)."""
+    channels = video.shape[1]
+    if channels == 3:
+        return video
+    if channels == 1:
+        return video.expand(-1, 3, -1, -1)
+    if channels != 4:
+        raise ValueError(f"Expected 1, 3 or 4 channels to convert to RGB, got {channels}. Pass do_convert_rgb=False.")
+    color, alpha = video[:, :3], video[:, 3:]
+    white = 1.0 if video.is_floating_point() and video.max() <= 1 else 255.0
+    if (alpha == white).all():
+        return color
+    opacity = alpha.float() / white
+    blended = (1 - opacity) * white + opacity * color
+    return blended if video.is_floating_point() else blended.round_().to(video.dtype)
+
+
+def _warn_if_already_scaled(video: torch.Tensor, do_rescale: bool | None) -> None:
+    if do_rescale and video.is_floating_point() and 0 < video.max() <= 1 and video.min() >= 0:
+        logger.warning_once(
+            "A floating-point video with values within 0…1 is being rescaled again. Pass do_rescale=False if it was "
+            "scaled before."
+        )
+
+
+def _shape(video) -> str:
+    return f"shape {tuple(video.shape)}"

@@ -1,0 +1,25 @@
+"""Settings of all tests: nothing is fetched from the network, torch computes on one thread, skips give a reason."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+
+def pytest_configure(config):
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A skip without a reason counts as a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and not getattr(report, "wasxfail", None):
+        *_, reason = report.longrepr
+        if reason.removeprefix("Skipped").lstrip(": ") in ("", "unconditional skip"):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} is skipped without a reason"

@@ -1,0 +1,134 @@
+"""Real video files for the tests, encoded on the fly: each helper writes one file and returns its path."""
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def picture(index: int, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: a drifting gradient, a block that moves, and a grey level that tells the index."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([(x * 2 + index * 3) % 256, (y * 2 + index * 5) % 256, (x + y) % 256], axis=-1).astype(np.uint8)
+    side = max(2, height // 4)
+    left = (index * 3) % max(1, width - side)
+    image[:side, left : left + side] = 255 - index % 200
+    return image
+
+
+def write_video(
+    path: Path,
+    num_frames: int = 40,
+    codec: str = "libx264",
+    height: int = 64,
+    width: int = 96,
+    pix_fmt: str = "yuv420p",
+    rate: Fraction | int = 25,
+    gop: int = 10,
+    b_frames: int = 0,
+    options: dict | None = None,
+    pts: list[int] | None = None,
+    time_base: Fraction | None = None,
+    container_options: dict | None = None,
+) -> Path:
+    """Encode `num_frames` pictures; `pts`, in units of `time_base`, make the rate variable."""
+    options = dict(options or {})
+    if codec == "libx264":
+        options.setdefault("preset", "veryfast")
+        extra = options.pop("x264-params", "")
+        options["x264-params"] = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0:{extra}"
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
+        stream.codec_context.gop_size = gop
+        if codec == "mpeg4":
+            stream.codec_context.max_b_frames = b_frames
+        if time_base:
+            stream.codec_context.time_base = time_base
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, height, width), format="rgb24").reformat(format=pix_fmt)
+            frame.pts = index if pts is None else pts[index]
+            frame.time_base = time_base or 1 / Fraction(rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_long_video(path: Path, minutes: int = 10, height: int = 1080, width: int = 1920, gop: int = 30) -> Path:
+    """A long video at 30 frames a second: one encoded group of pictures, its packets written again and again."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "40"})
+        stream.height, stream.width, stream.pix_fmt, stream.time_base = height, width, "yuv420p", Fraction(1, 30)
+        stream.codec_context.gop_size = gop
+        image = picture(0, height, width)
+        packets = []
+        for index in range(gop):
+            image[:16, :] = 8 * index
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts = index
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        group = [(bytes(packet), packet.is_keyframe) for packet in packets]
+        for index in range(minutes * 60 * 30):
+            data, is_keyframe = group[index % gop]
+            packet = av.Packet(data)
+            packet.stream, packet.is_keyframe, packet.time_base = stream, is_keyframe, Fraction(1, 30)
+            packet.pts = packet.dts = index
+            container.mux(packet)
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """Half a second of silence, no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_empty_stream(path: Path) -> Path:
+    """A container that announces a video stream and holds none of its frames."""
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        container.start_encoding()
+    return path
+
+
+def truncate(path: Path, fraction: float) -> Path:
+    """A copy of the file that ends early."""
+    data = path.read_bytes()
+    cut = path.with_name(f"cut_{path.name}")
+    cut.write_bytes(data[: int(len(data) * fraction)])
+    return cut
+
+
+def set_rotation(path: Path, clockwise_degrees: int) -> Path:
+    """Writes a rotation into the track header of an mp4, as phones do."""
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise_degrees]
+    one = 1 << 16
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    data[matrix : matrix + 36] = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def set_edit_start(path: Path, media_time: int) -> Path:
+    """Makes an mp4's edit list start its video later, in the track's time units."""
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 4 + 8  # version and flags, number of entries
+    data[entry + 4 : entry + 8] = struct.pack(">i", media_time)
+    path.write_bytes(data)
+    return path
+
+
+def decode_all(source) -> list[np.ndarray]:
+    """Every frame (height, width, 3) of a file by a plain decode from its start: what all reading is compared with."""
+    with av.open(str(source)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
