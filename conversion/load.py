@@ -157,10 +157,12 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
         maps = family_map(family.model_type)
         left_out = _left_out(maps, layout, files, found)
         config = configuration(family, layout, found, request)
-        model = empty_model(request.model_class or public_class(layout.architecture), config)
         pairs = {name: expand(maps.parts[name].rules, config, layout.parts[name]) for name in found}
-        _check_tensors(model, pairs, found)
-        yield Plan(family, request.preset, layout, found, pairs, left_out, model)
+        # The plan alone refers to the model, so that who drops it there frees its memory.
+        model_class = request.model_class or public_class(layout.architecture)
+        plan = Plan(family, request.preset, layout, found, pairs, left_out, empty_model(model_class, config))
+        _check_tensors(plan)
+        yield plan
 
 
 def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> PreTrainedModel:
@@ -428,16 +430,14 @@ def _left_out(
     return left_out
 
 
-def _check_tensors(
-    model: PreTrainedModel, pairs: Mapping[str, Sequence[Pair]], found: Mapping[str, FoundPart]
-) -> None:
+def _check_tensors(plan: Plan) -> None:
     """Raise unless the rules, the model and the files agree on every tensor."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = check_targets([pair for part in pairs.values() for pair in part], shapes)
-    for name, part in found.items() if not problems else ():
-        problems += [f"{part.entry}: {line}" for line in check_sources(pairs[name], part.shapes, shapes)]
+    shapes = {name: tuple(tensor.shape) for name, tensor in plan.model.state_dict().items()}
+    problems = check_targets([pair for part in plan.pairs.values() for pair in part], shapes)
+    for name, part in plan.found.items() if not problems else ():
+        problems += [f"{part.entry}: {line}" for line in check_sources(plan.pairs[name], part.shapes, shapes)]
     if problems:
-        paths = " and ".join(dict.fromkeys(str(part.source.path) for part in found.values()))
+        paths = " and ".join(dict.fromkeys(str(part.source.path) for part in plan.found.values()))
         raise ConversionError(f"{paths}: {len(problems)} tensor(s) don't fit.\n  " + "\n  ".join(problems))
 
 

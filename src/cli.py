@@ -1,4 +1,4 @@
-"""The command `vidformers`: convert original checkpoints, take them back, check them, list what is known.
+"""The command `vidformers`: convert original checkpoints, take them back, check them, list them; embed videos.
 
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
@@ -127,6 +127,53 @@ def verify(
             )
         _show(reports)
         if not all(report.passed for report in reports):
+            raise typer.Exit(1)
+
+
+class Pool(str, Enum):
+    """What is kept of a video's tokens."""
+
+    mean = "mean"
+    none = "none"
+
+
+@app.command()
+def embed(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
+    model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    pool: Annotated[Pool, typer.Option(help="The mean of a video's tokens, or all of them.")] = Pool.mean,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU by default, where there is one.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Type to compute in.")] = Dtype.float32,
+) -> None:
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
+    with _reported_errors():
+        import torch
+
+        from .embed import Embedder, Failure, check_output, find_videos, write_embeddings
+
+        check_output(out)
+        files, done = find_videos(videos), []
+        with _progress_bars() as progress:
+            progress("loading the model", 0, 1)
+            embedder = Embedder(model, pool.value, num_frames, device, getattr(torch, dtype.value))
+            progress("loading the model", 1, 1)
+            for number, result in enumerate(embedder.embed(files), start=1):
+                if isinstance(result, Failure):
+                    reason = escape(f"{result.name}: {result.reason}")
+                    errors.print(f"[red]✗[/red] {reason}", highlight=False, soft_wrap=True)
+                else:
+                    done.append(result)
+                progress("embedding videos", number, len(files))
+        if done:
+            write_embeddings(out, done, model=model, pool=pool.value, num_frames=embedder.num_frames)
+            console.print(
+                f"Wrote the features of {len(done)} of {len(files)} videos to [bold]{escape(str(out))}[/bold]."
+            )
+        if len(done) < len(files):
             raise typer.Exit(1)
 
 

@@ -48,6 +48,7 @@ def table(config: Config) -> torch.Tensor:
 
 
 SCANNED = Chain((Unstack(), Reshape(("vision.width", "vision.heads", 3), ("vision.width", 6)), Transpose()))
+UNFOLDED = Chain((Reshape((12, "vision.width"), (2, 2, 3, "vision.width")), Transpose((3, 2, 0, 1))))
 RULES = (
     *linear("head", "head", bias_when="bias"),
     rule(

@@ -26,6 +26,11 @@ def write(path, tensors=TENSORS):
     return path
 
 
+def refuses(path, message):
+    with pytest.raises(ConversionError, match=message), open_source(path):
+        pass
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".npz", ".safetensors"])
 def test_formats(tmp_path, suffix):
     with open_source(write(tmp_path / f"file{suffix}")) as source:
@@ -89,8 +94,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, monkeypat
 def test_a_bare_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.pth").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(ConversionError, match="file.pth"), open_source("file.pth"):
-        pass
+    refuses("file.pth", r"file\.pth: ")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -109,15 +113,13 @@ def test_truncated_files(tmp_path, suffix, keep):
     path = write(tmp_path / f"file{suffix}")
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(ConversionError, match=r"(truncated, damaged|empty file)") as error, open_source(path):
-        pass
-    assert str(path) in str(error.value) and "ownload it again" in str(error.value)
+    refuses(path, rf"file\{suffix}: (truncated, damaged|empty file).*Download it again")
 
 
 def test_a_member_that_was_damaged_is_found_when_it_is_read(tmp_path):
-    path = write(tmp_path / "file.npz")
+    path = write(tmp_path / "file.npz", {"a": torch.zeros(100_000)})
     with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo("a.npy").header_offset + 200
+        start = archive.getinfo("a.npy").header_offset + 200_000
     data = bytearray(path.read_bytes())
     data[start] ^= 255
     path.write_bytes(data)
@@ -137,8 +139,7 @@ def test_a_member_that_was_damaged_is_found_when_it_is_read(tmp_path):
 def test_files_that_are_no_checkpoints(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConversionError, match=message), open_source(tmp_path / name):
-        pass
+    refuses(tmp_path / name, message)
 
 
 def test_a_directory(tmp_path):

@@ -4,6 +4,11 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .linear import FALLBACK_DTYPES, for_product
+
+
+QUERY_BLOCK_SIZE = 256
+
 
 def attention(
     module: nn.Module,
@@ -37,8 +42,7 @@ def attention(
         attended, probabilities = _eager(query, key, value, scaling, dropout)
         return attended, probabilities if output_attentions else None
     if implementation == "sdpa":
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, dropout_p=dropout)
-        return attended.transpose(1, 2).flatten(2), None
+        return _sdpa(query, key, value, scaling, dropout), None
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
     attended, _ = backend(module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=False)
     return attended.flatten(2), None
@@ -47,7 +51,42 @@ def attention(
 def _eager(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype = query.dtype
+    query, key, value = for_product(query), for_product(key), for_product(value)
     scores = query @ key.transpose(-1, -2) * scaling
     probabilities = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     attended = nn.functional.dropout(probabilities, dropout) @ value
-    return attended.transpose(1, 2).flatten(2), probabilities
+    return attended.transpose(1, 2).flatten(2).to(dtype), probabilities.to(dtype)
+
+
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float) -> torch.Tensor:
+    half_on_cpu = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    inference = not (dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
+    if half_on_cpu and inference and query.dtype not in FALLBACK_DTYPES:
+        return attention_by_query_blocks(query, key, value, scaling)
+    attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, dropout_p=dropout)
+    return attended.transpose(1, 2).flatten(2)
+
+
+def attention_by_query_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Attention as two batched products a block of queries, for inference in half precision on a CPU.
+
+    PyTorch's fused kernel there runs at a third of the rate of the CPU's half-precision matrix instructions; plain
+    products use them fully.
+
+    Args:
+        query: (B, heads, Nq, head_dim).
+        key: (B, heads, Nk, head_dim).
+        value: (B, heads, Nk, head_dim).
+        scaling: factor of the dot products.
+
+    Returns:
+        The attended values (B, Nq, heads·head_dim). No more than `QUERY_BLOCK_SIZE` rows of scores exist at once.
+    """
+    transposed_key = key.transpose(-1, -2)
+    blocks = [
+        ((block @ transposed_key) * scaling).softmax(-1) @ value for block in query.split(QUERY_BLOCK_SIZE, dim=2)
+    ]
+    return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

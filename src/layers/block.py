@@ -4,15 +4,17 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from .linear import Linear
+
 
 class Mlp(nn.Module):
     """Two linear layers with an activation between them: (..., D) → (..., D)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str):
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc1 = Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[activation]
-        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.fc2 = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation(self.fc1(hidden_states)))
@@ -32,7 +34,7 @@ class DropPath(nn.Module):
     def forward(self, branch: torch.Tensor) -> torch.Tensor:
         if not self.training or self.rate == 0:
             return branch
-        keep = torch.empty(len(branch), *[1] * (branch.ndim - 1), dtype=branch.dtype, device=branch.device)
+        keep = torch.empty(branch.shape[0], *[1] * (branch.ndim - 1), dtype=branch.dtype, device=branch.device)
         return branch * keep.bernoulli_(1 - self.rate) / (1 - self.rate)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .linear import linear
+
 
 class Grid(NamedTuple):
     """Number of tokens along time, height and width, in the order in which tokens are laid out."""
@@ -95,7 +97,7 @@ class TubeletProjection(nn.Conv3d):
         """
         video = video.to(self.weight.dtype)
         if token_ids is None and video.dtype == torch.float32 and video.device.type == "cpu":
-            return super().forward(video.transpose(1, 2)).flatten(2).transpose(1, 2)
+            return super().forward(video.transpose(1, 2)).flatten(2).transpose(1, 2).contiguous()
 
         tubelet_size, patch_size, _ = self.kernel_size
         tubelets = video.reshape(
@@ -106,9 +108,9 @@ class TubeletProjection(nn.Conv3d):
             tubelets = tubelets.flatten(4).flatten(1, 3)  # (B, N, C·t·p·p)
         else:
             time, row, column = split_token_ids(token_ids, grid)
-            videos = torch.arange(len(token_ids), device=token_ids.device)[:, None] % video.shape[0]
+            videos = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % video.shape[0]
             tubelets = tubelets[videos, time, row, column].flatten(2)  # (M·B, K, C·t·p·p)
-        return nn.functional.linear(tubelets, self.weight.flatten(1), self.bias)
+        return linear(tubelets, self.weight.flatten(1), self.bias)
 
 
 def split_token_ids(token_ids: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -136,5 +138,5 @@ def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor
     Returns:
         (M·B, K, D).
     """
-    sequences = torch.arange(len(token_ids), device=token_ids.device)[:, None] % tokens.shape[0]
+    sequences = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % tokens.shape[0]
     return tokens[sequences, token_ids]

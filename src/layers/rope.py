@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+
 Pairing = Literal["tiled", "interleaved"]
 
 

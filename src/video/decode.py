@@ -118,7 +118,7 @@ class FrameIndex:
         return runs
 
     def has_leading_frames(self, segment: "Segment") -> bool:
-        """Whether frames follow the segment's key frame in the file that are shown before it."""
+        """Whether frames follow the segment's key frame in the file that are shown before it (open GOP)."""
         pts = self.packet_pts[segment.start : segment.stop]
         return segment.start > 0 and bool((pts < pts[0]).any())
 
@@ -298,12 +298,15 @@ class VideoReader:
 
     def _decode_seeking(self, frame_indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
         """(index, frame) of at least the asked frames, decoding only the segments that hold them."""
-        index_of_pts = {int(pts): index for index, pts in enumerate(self.index.frame_pts)}
         segments = self.index.segments(frame_indices)
-        # Leading frames (open GOP) may fail to decode; with several frames in flight that shows at another packet.
-        thread_type = "SLICE" if any(self.index.has_leading_frames(segment) for segment in segments) else "AUTO"
+        # Frames that refer to what a seek skipped are damaged, which must not stop those after them. At the end of the
+        # file, damage says that it was cut off.
+        conceal_damage = any(self.index.has_leading_frames(segment) for segment in segments) and all(
+            segment.stop < len(self.index.packet_pts) for segment in segments
+        )
+        index_of_pts = {int(pts): index for index, pts in enumerate(self.index.frame_pts)}
         with _open(self.name, self._target) as container:
-            stream = _video_stream(self.name, container, thread_type)
+            stream = _video_stream(self.name, container, "AUTO", conceal_damage)
             for number, segment in enumerate(segments):
                 expected = self.index.expected_pts(segment)
                 first_pts, previous_pts = self.index.packet_pts[segment.start], None
@@ -325,19 +328,18 @@ class VideoReader:
                 container.seek(int(self.index.seek_offsets[segment.start]), stream=stream)
             except av.error.FFmpegError as error:
                 raise _IndexMismatch(f"seeking failed ({error})") from error
-        position = None
+        position, first_pts = None, self.index.packet_pts[segment.start]
         for packet in _intact_packets(container, stream):
             if position is None:
-                if packet.pts != self.index.packet_pts[segment.start]:
+                if packet.pts != first_pts:
                     continue
                 position = segment.start
             elif packet.pts != self.index.packet_pts[position]:
                 raise _IndexMismatch(f"packet {position} is not the one indexed")
             frames = self._feed(stream, packet)
-            # Frames shown before the key frame refer to what was skipped: they may fail, and nobody asks for them.
-            if frames is None and packet.pts >= self.index.packet_pts[segment.start]:
+            if frames is None:
                 raise _IndexMismatch(f"packet {position} is damaged")
-            yield from frames or ()
+            yield from frames
             position += 1
             if position == segment.stop:
                 break
@@ -440,7 +442,7 @@ def _resolve(source) -> tuple[str, Any]:
             raise VideoDecodeError(name, "it is a directory", "Pass the path of one video file.")
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise VideoDecodeError(name, "the file is empty")
-        return name, os.path.abspath(path)
+        return name, os.path.abspath(path)  # FFmpeg would take a relative path such as a:b.mp4 for a URL
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = source, f"<{len(source)} bytes>"
     elif hasattr(source, "read"):
@@ -474,8 +476,7 @@ def _open(name: str, target):
     if hasattr(target, "seek"):
         target.seek(0)
     try:
-        # Without its protocol a path such as "a:b.mp4" would be taken for a URL.
-        container = av.open(f"file:{target}" if isinstance(target, str) else target)
+        container = av.open(target)
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoDecodeError(name, f"FFmpeg finds no complete video in it ({reason})") from error
@@ -485,7 +486,7 @@ def _open(name: str, target):
     return container
 
 
-def _video_stream(name: str, container, thread_type: str):
+def _video_stream(name: str, container, thread_type: str, conceal_damage: bool = False):
     """The first video stream that is not a cover picture, ready to decode."""
     from av.stream import Disposition
 
@@ -494,7 +495,8 @@ def _video_stream(name: str, container, thread_type: str):
             if stream.codec_context is None:
                 raise VideoDecodeError(name, "this build of FFmpeg has no decoder for its video codec")
             stream.thread_type = thread_type
-            stream.codec_context.options = {"err_detect": "+explode"}  # report damage, which is concealed otherwise
+            if not conceal_damage:
+                stream.codec_context.options = {"err_detect": "+explode"}
             return stream
     found = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
     raise VideoDecodeError(name, f"it holds no video stream (found: {found})", "Pass a file with a picture track.")

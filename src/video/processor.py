@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import ChannelDimension, load_image
+from transformers.image_utils import ChannelDimension, PILImageResampling, load_image
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
@@ -43,6 +43,7 @@ class VideoProcessor(VideoProcessorMixin):
     """
 
     do_convert_rgb = True
+    resample = PILImageResampling.BILINEAR
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -151,7 +152,7 @@ class VideoProcessor(VideoProcessorMixin):
             _warn_if_already_scaled(video, do_rescale)
             if do_resize:
                 new_size = transform.resize_size(*video.shape[-2:], size)
-                video = transform.resize(video, new_size, 2 if resample is None else int(resample))
+                video = transform.resize(video, new_size, int(resample))
             if do_center_crop:
                 video = transform.center_crop(video, (crop_size.height, crop_size.width))
             cropped.append(video)

@@ -87,8 +87,8 @@ class VJEPA2Config(PreTrainedConfig):
             *Ours.* Whether the probe sees the observed tokens beside the predicted ones.
 
     Raises:
-        ValueError: a width that its number of heads does not divide, a head too narrow for rotary positions, or a
-            size below one.
+        ValueError: a width that its number of heads does not divide, a size below one, or an `out_layers` entry that
+            no block has.
 
     Source: facebookresearch/vjepa2 at c2963a47, `src/hub/backbones.py` and `configs/eval`.
     """
@@ -140,24 +140,15 @@ class VJEPA2Config(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for width, heads in (("hidden_size", "num_attention_heads"), ("pred_hidden_size", "pred_num_attention_heads")):
-            _check_heads(self, width, heads)
+            if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"`{width}` ({getattr(self, width)}) must be a multiple of `{heads}` ({getattr(self, heads)})."
+                )
         for layer in self.out_layers or ():
             if not 0 <= layer < self.num_hidden_layers:
                 raise ValueError(
                     f"`out_layers` counts encoder blocks from 0 to {self.num_hidden_layers - 1}, got {layer}."
                 )
-
-
-def _check_heads(config: VJEPA2Config, width_name: str, heads_name: str) -> None:
-    """Raise unless the width splits into heads that hold at least one rotated pair for each of three axes."""
-    width, heads = getattr(config, width_name), getattr(config, heads_name)
-    if heads < 1 or width % heads:
-        raise ValueError(f"`{width_name}` ({width}) must be a multiple of `{heads_name}` ({heads}).")
-    if width // heads < 6:
-        raise ValueError(
-            f"Rotary positions for time, height and width need heads of at least 6 channels; "
-            f"`{width_name}` {width} over {heads} `{heads_name}` leaves {width // heads}."
-        )
 
 
 __all__ = ["VJEPA2Config"]

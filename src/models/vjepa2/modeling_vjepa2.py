@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from ...layers.attention import attention
 from ...layers.block import DropPath, Mlp, drop_path_rates
+from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
 from .configuration_vjepa2 import VJEPA2Config
@@ -201,10 +202,10 @@ class VJEPA2RopeAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = hidden_size // num_heads
-        self.query = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.key = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.value = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.proj = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.key = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.value = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.proj = Linear(hidden_size, hidden_size)
 
     def forward(
         self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool
@@ -344,13 +345,13 @@ class VJEPA2PredictorEmbeddings(nn.Module):
     def __init__(self, config: VJEPA2Config):
         super().__init__()
         self.config = config
-        self.predictor_embeddings = nn.Linear(config.hidden_size, config.pred_hidden_size)
+        self.predictor_embeddings = Linear(config.hidden_size, config.pred_hidden_size)
         self.mask_tokens = nn.Parameter(torch.zeros(config.pred_num_mask_tokens, 1, 1, config.pred_hidden_size))
 
     def forward(self, context: torch.Tensor, num_targets: int, mask_index: int) -> torch.Tensor:
         context = self.predictor_embeddings(context)  # (M·B, K, P)
-        mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)]  # (1, 1, P)
-        targets = mask_token.to(context.dtype).expand(len(context), num_targets, -1)
+        mask_token = self.mask_tokens[mask_index % self.mask_tokens.shape[0]]  # (1, 1, P)
+        targets = mask_token.to(context.dtype).expand(context.shape[0], num_targets, -1)
         return torch.cat([context, targets], dim=1)
 
 
@@ -366,7 +367,7 @@ class VJEPA2Predictor(nn.Module):
             for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
-        self.proj = nn.Linear(config.pred_hidden_size, config.hidden_size)
+        self.proj = Linear(config.pred_hidden_size, config.hidden_size)
         self.gradient_checkpointing = False
 
     def forward(
@@ -446,10 +447,17 @@ def join_masks(name: str, masks: Masks, video: torch.Tensor, limit: int | None =
         ValueError: an empty list, selections of different shapes, another batch size, or numbers outside the input.
     """
     masks = [masks] if isinstance(masks, torch.Tensor) else list(masks)
+    if not torch.compiler.is_compiling():
+        check_masks(name, masks, video.shape[0], limit)
+    return torch.cat([mask.to(video.device, torch.long) for mask in masks])
+
+
+def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: int | None) -> None:
+    """The checks of [`join_masks`]. Numbers are looked at on the CPU only, where that costs no synchronisation."""
     shapes = [tuple(mask.shape) for mask in masks]
-    if not masks or len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != len(video) or shapes[0][1] == 0:
+    if not masks or len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != batch_size or shapes[0][1] == 0:
         raise ValueError(
-            f"`{name}` must hold token numbers of shape (batch = {len(video)}, count ≥ 1), the same count in every "
+            f"`{name}` must hold token numbers of shape (batch = {batch_size}, count ≥ 1), the same count in every "
             f"tensor of a list; got {shapes}. Cut longer ones, or run selections of different counts one by one."
         )
     if any(mask.is_floating_point() or mask.dtype == torch.bool for mask in masks):
@@ -457,13 +465,11 @@ def join_masks(name: str, masks: Masks, video: torch.Tensor, limit: int | None =
             f"`{name}` must hold integer token numbers, got {masks[0].dtype}. A boolean mask with the same count in "
             "every row becomes one by `mask.nonzero()[:, 1].view(len(mask), -1)`."
         )
-    joined = torch.cat([mask.to(video.device, torch.long) for mask in masks])
-    if joined.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = int(joined.min()), int(joined.max())
+    if all(mask.device.type == "cpu" for mask in masks):
+        low, high = (int(extreme(torch.cat(masks))) for extreme in (torch.min, torch.max))
         if low < 0 or (limit is not None and high >= limit):
             inside = "not be negative" if limit is None else f"lie between 0 and {limit - 1}"
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
-    return joined
 
 
 def check_out_layers(out_layers: list[int] | tuple[int, ...] | None, num_layers: int) -> tuple[int, ...]:
@@ -551,9 +557,6 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
         self.post_init()
 
-    def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
-        return self.encoder.embeddings.patch_embeddings
-
     @can_return_tuple
     def forward(
         self,
@@ -618,6 +621,9 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             out_layer_hidden_states=encoded.out_layer_hidden_states,
         )
 
+    def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
+        return self.encoder.embeddings.patch_embeddings
+
     def get_vision_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> torch.Tensor:
         """The encoder's features (B, N, D) of videos (B, T, C, H, W) or images (B, C, H, W)."""
         return self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True}).last_hidden_state
@@ -631,7 +637,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         context: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token numbers of context (M·B, K) and targets (M·B, L), and the context features (M·B, K, D) to match."""
-        every = torch.arange(grid.num_tokens, device=context.device).expand(len(video), -1)  # (B, N)
+        every = torch.arange(grid.num_tokens, device=context.device).expand(video.shape[0], -1)  # (B, N)
         num_contexts, num_targets = (
             1 if mask is None or isinstance(mask, torch.Tensor) else len(mask) for mask in (context_mask, target_mask)
         )
@@ -656,9 +662,9 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         """Features of the target tokens out of those of the whole video, where these are known."""
         if whole is None:
             return None
-        if target_mask is None and len(target_ids) == len(whole):
+        if target_mask is None and target_ids.shape[0] == whole.shape[0]:
             return whole
-        if int(target_ids.max()) >= whole.shape[1]:
+        if not torch.compiler.is_compiling() and int(target_ids.max()) >= whole.shape[1]:
             return None
         return select_tokens(whole, target_ids)
 
@@ -672,10 +678,10 @@ class VJEPA2PoolerSelfAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
@@ -690,9 +696,9 @@ class VJEPA2PoolerCrossAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         return pooler_attention(self, queries, tokens)
@@ -772,7 +778,7 @@ class VJEPA2AttentivePooler(nn.Module):
         """Pool tokens (B, N, D) into queries (B, Q, D)."""
         for layer in self.self_attention_layers:
             tokens = layer(tokens)
-        queries = self.query_tokens.to(tokens.dtype).expand(len(tokens), -1, -1)
+        queries = self.query_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return self.cross_attention_layer(queries, tokens)
 
 
@@ -786,7 +792,7 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
         self.num_labels = config.num_labels
         self.vjepa2 = VJEPA2Model(config, add_predictor=False)
         self.pooler = VJEPA2AttentivePooler(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -847,9 +853,9 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
             raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
         self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
         if config.num_verb_labels:
-            self.verb_classifier = nn.Linear(config.hidden_size, config.num_verb_labels)
-            self.noun_classifier = nn.Linear(config.hidden_size, config.num_noun_labels)
-        self.action_classifier = nn.Linear(config.hidden_size, config.num_labels)
+            self.verb_classifier = Linear(config.hidden_size, config.num_verb_labels)
+            self.noun_classifier = Linear(config.hidden_size, config.num_noun_labels)
+        self.action_classifier = Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple

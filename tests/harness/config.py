@@ -1,0 +1,102 @@
+"""Configurations: they survive the disk, take what they advertise, and mean what transformers' mean."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+
+from .family_spec import FamilySpec, ModelSpec, Stock
+
+
+SAMPLES = {bool: True, int: 1, float: 0.25, str: "relu", type(None): None}
+
+
+def own_fields(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+    """The fields that a configuration class declares itself, with their types."""
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    types_by_name = typing.get_type_hints(config_class)
+    names = [field.name for field in dataclasses.fields(config_class) if field.name not in inherited]
+    return {name: types_by_name[name] for name in names}
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation admits."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def sample(member: Any, default: Any) -> Any:
+    """A value of a type: the default itself, or the number nearest to it, where it fits."""
+    origin = typing.get_origin(member) or member
+    if origin in (list, tuple):
+        return origin(sample(entry, None) for entry in typing.get_args(member)[:1])
+    if origin in (int, float) and isinstance(default, (int, float)) and not isinstance(default, bool):
+        return origin(default)
+    return default if isinstance(default, origin) else SAMPLES.get(origin, default)
+
+
+class ConfigMixin:
+    """Tests of a family's configuration class."""
+
+    def test_round_trip(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        config = spec.config(model)
+        config.save_pretrained(tmp_path)
+
+        for loaded in (spec.config_class.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+            assert type(loaded) is spec.config_class
+            for name in own_fields(spec.config_class):
+                assert getattr(loaded, name) == getattr(config, name), name
+            assert loaded.to_dict() == config.to_dict()
+
+    def test_advertised_types_construct(self, spec: FamilySpec, model: ModelSpec):
+        tiny = spec.config(model)
+        for name, annotation in own_fields(spec.config_class).items():
+            for member in members(annotation):
+                value = sample(member, getattr(tiny, name))
+                config = spec.config(model, **{name: value})
+                assert getattr(config, name) == value, name
+                if member is not bool:
+                    with torch.device("meta"):
+                        model.model_class(config)
+
+    def test_other_types_are_refused(self, spec: FamilySpec):
+        for name, annotation in own_fields(spec.config_class).items():
+            if dict in [typing.get_origin(member) or member for member in members(annotation)]:
+                continue
+            with pytest.raises(StrictDataclassError, match=name):
+                spec.config_class(**{**spec.tiny, name: {"not": "a value"}})
+
+    def test_every_field_is_documented(self, spec: FamilySpec):
+        documentation = inspect.getdoc(spec.config_class)
+        missing = [name for name in own_fields(spec.config_class) if f"\n    {name} (" not in documentation]
+        assert not missing, f"{spec.config_class.__name__} documents no {missing}"
+
+    def test_defaults_are_those_of_transformers(self, spec: FamilySpec, model: ModelSpec):
+        if not isinstance(model.stock, Stock):
+            pytest.skip(model.stock)
+        ours, theirs = spec.config_class(), model.stock.classes()[0]()
+        shared = [name for name in own_fields(spec.config_class) if hasattr(theirs, name)]
+        assert shared
+        different = {
+            name: (getattr(ours, name), getattr(theirs, name))
+            for name in shared
+            if getattr(ours, name) != getattr(theirs, name)
+        }
+        assert not different, f"defaults (ours, theirs) differ: {different}"
+        lacking = [name for name in own_fields(type(theirs)) if not hasattr(ours, name)]
+        assert not lacking, f"fields of transformers that ours lacks: {lacking}"
+
+    def test_transformers_reads_it(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        if not isinstance(model.stock, Stock):
+            pytest.skip(model.stock)
+        config = spec.config(model, **model.stock.config)
+        config.save_pretrained(tmp_path)
+        theirs = model.stock.classes()[0].from_pretrained(tmp_path)
+        for name in own_fields(type(theirs)):
+            assert getattr(theirs, name) == getattr(config, name), name

@@ -1,0 +1,268 @@
+"""What a family tells the shared tests about itself. `tests/families/<family>.py` holds one `SPEC` of this kind."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+import vidformers
+from vidformers.families import Family
+
+from .compare import stages
+from .tolerances import GOLDEN, Tolerance
+
+
+Inputs = dict[str, Any]
+
+
+class VideoSize(NamedTuple):
+    """Size of an input video."""
+
+    frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class OffSize:
+    """An input size other than the configured one.
+
+    Attributes:
+        size: the input's.
+        kept: what the model uses of it, counted from the video's start and the picture's top left, if not all.
+    """
+
+    size: VideoSize
+    kept: VideoSize | None = None
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.size))
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A stack of blocks that records hidden states and attention probabilities in a model's output.
+
+    Attributes:
+        path: of the output that holds `hidden_states` and `attentions`; "" is the model's own.
+        layers: configuration field that counts the blocks.
+        width: configuration field of the hidden states' width.
+        heads: configuration field of the attention heads.
+        tokens: number of tokens for a configuration and an input size.
+    """
+
+    path: str
+    layers: str
+    width: str
+    heads: str
+    tokens: Callable[[PreTrainedConfig, VideoSize], int]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The class of transformers that reads and writes the same directories.
+
+    Attributes:
+        config_class: name of its configuration.
+        model_class: name of the model.
+        config: fields of ours under which both compute the same.
+        only_theirs: tensors that the other side has alone, by the beginning of their names, each with the reason.
+    """
+
+    config_class: str
+    model_class: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    only_theirs: Mapping[str, str] = field(default_factory=dict)
+
+    def classes(self) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
+        """Configuration and model class."""
+        return getattr(transformers, self.config_class), getattr(transformers, self.model_class)
+
+
+@dataclass(frozen=True)
+class Export:
+    """How a model goes through `torch.export`.
+
+    Attributes:
+        dynamic_shapes: for every tensor of the inputs, which of its axes may vary, as `torch.export.Dim`s.
+        example: batch and size of the inputs that it is traced with.
+        other: batch and size of inputs that the exported program must then take.
+    """
+
+    dynamic_shapes: Callable[[], dict[str, Any]]
+    example: tuple[int, VideoSize]
+    other: tuple[int, VideoSize]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model class of a family.
+
+    Attributes:
+        name: of the class in `vidformers`.
+        inputs: keyword arguments for (configuration, batch, size, seed); the batch is the tensors' first axis.
+        output: dotted path of the output that a user of this class wants first.
+        output_shape: its shape for (configuration, batch, size).
+        config: fields on top of the family's tiny configuration.
+        towers: stacks of blocks that record states.
+        training_inputs: further keyword arguments of a training step for (configuration, batch), such as labels.
+        loss: scalar to minimise, from an output; the output's own `loss` by default.
+        calls: further ways to call the model, by name: keyword arguments for (configuration, batch, size).
+        stock: the counterpart in transformers, or the reason why there is none.
+        export: how to export it, or the reason why it can't be.
+        off_sizes: sizes besides the configured one that it must take.
+    """
+
+    name: str
+    inputs: Callable[[PreTrainedConfig, int, VideoSize, int], Inputs]
+    output: str
+    output_shape: Callable[[PreTrainedConfig, int, VideoSize], tuple[int, ...]]
+    stock: Stock | str
+    export: Export | str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    towers: tuple[Tower, ...] = ()
+    training_inputs: Callable[[PreTrainedConfig, int], Inputs] = lambda config, batch: {}
+    loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
+    calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
+    off_sizes: tuple[OffSize, ...] = ()
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        """The class itself."""
+        return getattr(vidformers, self.name)
+
+
+@dataclass(frozen=True)
+class GoldenRun:
+    """A model built from a golden case's checkpoint, and the recorded outputs that it must reproduce.
+
+    Attributes:
+        label: tells the runs of one case apart.
+        arguments: for `load_original`, from the case's folder and hyper-parameters.
+        outputs: from the model and the recorded inputs, outputs under their recorded names.
+    """
+
+    label: str
+    arguments: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
+    outputs: Callable[[PreTrainedModel, Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """Inputs and outputs recorded from the original code, in one folder.
+
+    Attributes:
+        folder: its name.
+        runs: what reproduces them.
+        committed: whether the repository holds it; the others need `$VIDFORMERS_GOLDENS`.
+        unread: recorded outputs that no run gives, with the reason.
+        blind: original tensors on which no recorded output depends, with the reason.
+        tolerance: how far our outputs may be from the recorded ones.
+    """
+
+    folder: str
+    runs: tuple[GoldenRun, ...]
+    committed: bool = False
+    unread: Mapping[str, str] = field(default_factory=dict)
+    blind: Mapping[str, str] = field(default_factory=dict)
+    tolerance: Tolerance = GOLDEN
+
+
+@dataclass(frozen=True)
+class ProcessorSpec:
+    """The family's video processor.
+
+    Attributes:
+        arguments: for a tiny output.
+        output: name of the pixels that it returns.
+        frame_shape: (channels, height, width) of what it returns then.
+        normalised: what a byte value in each of the three channels becomes.
+    """
+
+    arguments: Mapping[str, Any]
+    output: str
+    frame_shape: tuple[int, int, int]
+    normalised: Callable[[tuple[int, int, int]], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """A family, as the shared tests see it.
+
+    Attributes:
+        family: its record.
+        tiny: configuration fields of a small model whose attention is far from uniform (`initializer_range`).
+        size: the input size that `tiny` is configured for.
+        models: its model classes, every one of them.
+        processor: its video processor.
+        goldens: recorded cases.
+        later_goldens: cases that are recorded but not reproduced yet, with the reason.
+        unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
+        many_frames: a video of so many frames that 16-bit positions would coincide.
+        skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
+    """
+
+    family: Family
+    tiny: Mapping[str, Any]
+    size: VideoSize
+    models: tuple[ModelSpec, ...]
+    processor: ProcessorSpec
+    goldens: tuple[GoldenCase, ...]
+    many_frames: VideoSize
+    unused_sizes: Mapping[str, Any] = field(default_factory=dict)
+    later_goldens: Mapping[str, str] = field(default_factory=dict)
+    skips: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config_class(self) -> type[PreTrainedConfig]:
+        """The family's configuration class."""
+        return getattr(vidformers, self.family.config_class)
+
+    @property
+    def processor_class(self) -> type:
+        """The family's video processor class."""
+        return getattr(vidformers, self.family.video_processor_class)
+
+    def config(self, model: ModelSpec | None = None, **fields: Any) -> PreTrainedConfig:
+        """The tiny configuration, of a model where one is given, with some fields changed."""
+        return self.config_class(**{**self.tiny, **(model.config if model else {}), **fields})
+
+    def build(self, model: ModelSpec, seed: int = 0, attention: str = "eager", **fields: Any) -> PreTrainedModel:
+        """A tiny model in evaluation mode with seeded weights, none of them zero."""
+        torch.manual_seed(seed)
+        built = model.model_class(self.config(model, attn_implementation=attention, **fields)).eval()
+        return randomise(built, seed)
+
+    def inputs(
+        self, model: ModelSpec, batch: int = 2, size: VideoSize | None = None, seed: int = 0, **fields: Any
+    ) -> Inputs:
+        """Inputs of the configured size, or of another one."""
+        return model.inputs(self.config(model, **fields), batch, size or self.size, seed)
+
+
+def randomise(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Add noise to parameters that start as constants (biases, norms, mask tokens), so that each one matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and (parameter == parameter.flatten()[0]).all():
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def all_states(model: PreTrainedModel, inputs: Inputs, **switches: Any) -> dict[str, torch.Tensor]:
+    """Every tensor of an output, hidden states included, without gradients."""
+    with torch.no_grad():
+        return stages(model(**inputs, **{"output_hidden_states": True, **switches}))
+
+
+def to_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Inputs with floating tensors in another dtype."""
+    return {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }

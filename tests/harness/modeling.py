@@ -1,0 +1,327 @@
+"""Models: storage, interchange with transformers, recorded states, training, compilation, export, number formats."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+import vidformers
+
+from .compare import assert_close, pick, stages
+from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
+from .tolerances import DTYPES, EXACT, GRADIENTS, NOTICEABLE, REORDERED
+
+
+def gradients(model: PreTrainedModel, spec: ModelSpec, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Gradients of one training step by parameter, `None` for a parameter that took no part."""
+    model.zero_grad()
+    spec.loss(model(**inputs)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def training_inputs(spec: FamilySpec, model: ModelSpec, batch: int = 2) -> dict[str, Any]:
+    """Inputs of a training step."""
+    return {**spec.inputs(model, batch), **model.training_inputs(spec.config(model), batch)}
+
+
+def is_theirs_alone(stock: Stock, name: str) -> bool:
+    """Whether a tensor of transformers is one that ours does without, for a reason that the spec gives."""
+    return name.startswith(tuple(stock.only_theirs))
+
+
+class StorageMixin:
+    """Saving, loading, and directories of transformers."""
+
+    def test_save_and_load(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        built = spec.build(model)
+        inputs = spec.inputs(model)
+        built.save_pretrained(tmp_path)
+        loaded, info = model.model_class.from_pretrained(tmp_path, output_loading_info=True)
+
+        assert not any(info.values()), info
+        assert set(load_file(tmp_path / "model.safetensors")) == set(built.state_dict())
+        assert not loaded.training
+        assert_close("saved and loaded", all_states(built, inputs), all_states(loaded, inputs), EXACT)
+
+    def test_names_on_disk_are_those_of_transformers(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        stock = self._stock(model)
+        built = spec.build(model, **stock.config)
+        built.save_pretrained(tmp_path)
+        config_class, model_class = stock.classes()
+        with torch.device("meta"):
+            theirs = model_class(config_class.from_pretrained(tmp_path)).state_dict()
+        ours = load_file(tmp_path / "model.safetensors")
+        expected = {name: list(tensor.shape) for name, tensor in theirs.items() if not is_theirs_alone(stock, name)}
+        assert {name: list(tensor.shape) for name, tensor in ours.items()} == expected
+
+    def test_transformers_loads_ours(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        stock = self._stock(model)
+        built = spec.build(model, **stock.config)
+        built.save_pretrained(tmp_path)
+        theirs, info = stock.classes()[1].from_pretrained(
+            tmp_path, output_loading_info=True, attn_implementation="eager"
+        )
+        missing = [name for name in info["missing_keys"] if not is_theirs_alone(stock, name)]
+        assert not missing
+        assert not info["unexpected_keys"]
+        self._same_outputs(spec, model, theirs, built)
+
+    def test_loads_what_transformers_saves(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        stock = self._stock(model)
+        config_class, model_class = stock.classes()
+        torch.manual_seed(0)
+        theirs = model_class(config_class(**spec.config(model, **stock.config).to_dict())).eval()
+        theirs.set_attn_implementation("eager")
+        theirs.save_pretrained(tmp_path)
+        ours, info = model.model_class.from_pretrained(tmp_path, output_loading_info=True, **stock.config)
+        assert not any(info.values()), info
+        self._same_outputs(spec, model, theirs, ours)
+
+    @staticmethod
+    def _stock(model: ModelSpec) -> Stock:
+        if not isinstance(model.stock, Stock):
+            pytest.skip(model.stock)
+        return model.stock
+
+    @staticmethod
+    def _same_outputs(spec: FamilySpec, model: ModelSpec, theirs: PreTrainedModel, ours: PreTrainedModel) -> None:
+        """Compare at the configured size, the only one at which transformers is right in every family."""
+        inputs = spec.inputs(model)
+        expected, actual = all_states(theirs, inputs), all_states(ours, inputs)
+        assert model.output in expected
+        assert_close("transformers and ours", expected, actual, REORDERED)
+
+
+class OutputMixin:
+    """What a call returns."""
+
+    def test_shapes(self, spec: FamilySpec, model: ModelSpec):
+        built, config = spec.build(model), spec.config(model)
+        with torch.no_grad():
+            output = pick(built(**spec.inputs(model, batch=3)), model.output)
+        assert output.shape == model.output_shape(config, 3, spec.size)
+        assert output.isfinite().all()
+
+    def test_hidden_states_and_attentions(self, spec: FamilySpec, model: ModelSpec):
+        built, config = spec.build(model), spec.config(model)
+        assert model.towers
+        with torch.no_grad():
+            output = built(**spec.inputs(model), output_hidden_states=True, output_attentions=True)
+            without = built(**spec.inputs(model))
+        for tower in model.towers:
+            record, nothing = (pick(out, tower.path) if tower.path else out for out in (output, without))
+            layers, width = getattr(config, tower.layers), getattr(config, tower.width)
+            tokens, heads = tower.tokens(config, spec.size), getattr(config, tower.heads)
+            assert [tuple(state.shape) for state in record.hidden_states] == [(2, tokens, width)] * (layers + 1)
+            assert [tuple(each.shape) for each in record.attentions] == [(2, heads, tokens, tokens)] * layers
+            for each in record.attentions:
+                torch.testing.assert_close(each.sum(-1), torch.ones(each.shape[:-1]))
+            for before, after in zip(record.hidden_states, record.hidden_states[1:], strict=False):
+                assert (before - after).abs().max() > NOTICEABLE
+            assert nothing.hidden_states is None
+            assert nothing.attentions is None
+
+    def test_records_can_be_configured(self, spec: FamilySpec, model: ModelSpec):
+        built = spec.build(model, output_hidden_states=True)
+        with torch.no_grad():
+            output = built(**spec.inputs(model))
+            quiet = built(**spec.inputs(model), output_hidden_states=False)
+        for tower in model.towers:
+            assert pick(output, f"{tower.path}.hidden_states".lstrip(".")) is not None
+            assert pick(quiet, f"{tower.path}.hidden_states".lstrip(".")) is None
+
+    def test_tuples(self, spec: FamilySpec, model: ModelSpec):
+        built, inputs = spec.build(model), spec.inputs(model)
+        with torch.no_grad():
+            output, as_tuple = built(**inputs), built(**inputs, return_dict=False)
+        assert type(as_tuple) is tuple
+        named, unnamed = list(stages(tuple(output.to_tuple())).values()), list(stages(as_tuple).values())
+        assert len(named) == len(stages(output))
+        assert all(torch.equal(a, b) for a, b in zip(named, unnamed, strict=True))
+
+    def test_batch_is_invariant(self, spec: FamilySpec, model: ModelSpec):
+        built, inputs = spec.build(model), spec.inputs(model, batch=3)
+        together = all_states(built, inputs)
+        for index in range(3):
+            alone = all_states(built, {name: value[index : index + 1] for name, value in inputs.items()})
+            part = {name: tensor[index : index + 1] for name, tensor in together.items() if tensor.ndim}
+            assert_close(f"video {index} alone and in a batch", part, alone, REORDERED)
+
+    def test_inputs_are_left_alone(self, spec: FamilySpec, model: ModelSpec):
+        built, inputs = spec.build(model), spec.inputs(model)
+        before = copy.deepcopy(inputs)
+        all_states(built, inputs)
+        assert_close("inputs before and after a call", stages(before), stages(inputs), EXACT)
+
+
+class DeviceMixin:
+    """Construction without memory, number formats, buffers, seeds, backends."""
+
+    def test_meta_device(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+        with torch.device("meta"):
+            empty = model.model_class(spec.config(model))
+        tensors = dict(empty.named_parameters()) | dict(empty.named_buffers())
+        assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
+        assert set(empty.state_dict()) == {name for name, _ in empty.named_parameters()}, "buffers are not to be saved"
+        for name, module in empty.named_modules():
+            loose = [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]
+            assert not loose, f"{name}: {loose} would stay behind when the model moves; make them buffers"
+
+    def test_empty_model_can_be_filled(self, spec: FamilySpec, model: ModelSpec):
+        built = spec.build(model)
+        with torch.device("meta"):
+            empty = model.model_class(spec.config(model, attn_implementation="eager")).eval()
+        empty.load_state_dict(built.state_dict(), assign=True)
+        inputs = spec.inputs(model)
+        assert_close("filled from the meta device", all_states(built, inputs), all_states(empty, inputs), EXACT)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_dtype(self, spec: FamilySpec, model: ModelSpec, dtype, tmp_path):
+        built, inputs = spec.build(model), spec.inputs(model)
+        expected = all_states(built, inputs)
+        built.save_pretrained(tmp_path)
+        for attention in ("eager", "sdpa"):
+            loaded = model.model_class.from_pretrained(tmp_path, dtype=dtype, attn_implementation=attention)
+            assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+            # Video processors give float32 whatever the model has.
+            for given in (inputs, to_dtype(inputs, dtype)):
+                actual = all_states(loaded, given)
+                assert pick(loaded(**given), model.output).dtype == dtype
+                assert_close(f"{dtype} and float32 ({attention})", expected, actual, DTYPES[dtype])
+
+    def test_seeds(self, spec: FamilySpec, model: ModelSpec):
+        def weights(seed: int) -> dict[str, torch.Tensor]:
+            torch.manual_seed(seed)
+            return model.model_class(spec.config(model)).state_dict()
+
+        first = weights(1)
+        assert_close("two models of one seed", first, weights(1), EXACT)
+        other = weights(2)
+        same = [name for name, tensor in first.items() if torch.equal(tensor, other[name])]
+        assert all((first[name] == first[name].flatten()[0]).all() for name in same), same
+
+    def test_every_module_initialises(self, spec: FamilySpec, model: ModelSpec):
+        """Loading leaves what a file lacks to `_init_weights`, which must reach every parameter."""
+        torch.manual_seed(0)
+        built = model.model_class(spec.config(model))
+        with torch.no_grad():
+            for parameter in built.parameters():
+                parameter.fill_(math.nan)
+        for module in built.modules():
+            built._init_weights(module)
+        left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
+        assert not left, f"not initialised: {left}"
+
+    def test_backend_can_be_changed(self, spec: FamilySpec, model: ModelSpec):
+        built, inputs = spec.build(model), spec.inputs(model)
+        eager = all_states(built, inputs)
+        for attention, tolerance in (("sdpa", REORDERED), ("eager", EXACT)):
+            built.set_attn_implementation(attention)
+            configs = {id(module.config): module.config for module in built.modules() if hasattr(module, "config")}
+            assert {config._attn_implementation for config in configs.values()} == {attention}
+            assert_close(f"switched to {attention}", eager, all_states(built, inputs), tolerance)
+
+    def test_presets_are_buildable(self, spec: FamilySpec, preset: str):
+        record = spec.family.presets[preset]
+        config = spec.config_class(**record.config)
+        with torch.device("meta"):
+            built = getattr(vidformers, record.architecture)(config)
+        assert record.architecture in spec.family.model_classes
+        assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
+        model = next(model for model in spec.models if model.name == record.architecture)
+        if isinstance(model.stock, Stock):
+            config_class, model_class = model.stock.classes()
+            with torch.device("meta"):
+                theirs = model_class(config_class(**record.config))
+            expected = {
+                name: tensor.shape
+                for name, tensor in theirs.state_dict().items()
+                if not is_theirs_alone(model.stock, name)
+            }
+            assert {name: tensor.shape for name, tensor in built.state_dict().items()} == expected
+
+
+class TrainingMixin:
+    """Gradients, with checkpointing and without."""
+
+    def test_every_parameter_has_a_gradient(self, spec: FamilySpec, model: ModelSpec):
+        built = spec.build(model).train()
+        found = gradients(built, model, training_inputs(spec, model))
+        for name, gradient in found.items():
+            assert gradient is not None, f"{name} takes no part in the loss"
+            assert gradient.isfinite().all(), f"{name} has a gradient that is not finite"
+            assert gradient.abs().max() > 0, f"{name} has no gradient"
+
+    def test_a_step_lowers_the_loss(self, spec: FamilySpec, model: ModelSpec):
+        built, inputs = spec.build(model).train(), training_inputs(spec, model)
+        found = gradients(built, model, inputs)
+        before = model.loss(built(**inputs)).item()
+        length = torch.stack([gradient.norm() for gradient in found.values()]).norm()
+        with torch.no_grad():
+            for name, parameter in built.named_parameters():
+                parameter -= 1e-3 * found[name] / length
+        assert model.loss(built(**inputs)).item() < before
+
+    def test_gradient_checkpointing(self, spec: FamilySpec, model: ModelSpec):
+        inputs = training_inputs(spec, model)
+        plain = spec.build(model).train()
+        saving = spec.build(model).train()
+        saving.gradient_checkpointing_enable()
+        assert saving.is_gradient_checkpointing
+        runs, blocks = [], [module for module in saving.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for block in blocks:
+            block.register_forward_hook(lambda module, *_: runs.append(module))
+        expected, actual = (gradients(built, model, inputs) for built in (plain, saving))
+        assert blocks
+        assert len(runs) == 2 * len(blocks), "blocks are to run again in the backward pass"
+        assert_close("gradients with checkpointing", expected, actual, GRADIENTS)
+
+
+class GraphMixin:
+    """`torch.compile` without graph breaks, and `torch.export`."""
+
+    def test_compiles_to_one_graph(self, spec: FamilySpec, model: ModelSpec):
+        """The graph is what can break; the backend that runs it as it is takes a tenth of the time of others."""
+        built, config = spec.build(model, attention="sdpa"), spec.config(model)
+        for name, more in {"default": None, **model.calls}.items():
+            torch._dynamo.reset()
+            inputs = {**spec.inputs(model), **(more(config, 2, spec.size) if more else {})}
+            compiled = torch.compile(built, fullgraph=True, backend="eager")
+            assert_close(f"compiled ({name})", all_states(built, inputs), all_states(compiled, inputs), REORDERED)
+
+    @pytest.mark.slow
+    def test_compiles_to_machine_code(self, spec: FamilySpec):
+        """Forward and backward through the default backend, for the family's first model."""
+        model = spec.models[0]
+        torch._dynamo.reset()
+        built, inputs = spec.build(model, attention="sdpa").train(), training_inputs(spec, model)
+        expected = gradients(built, model, inputs)
+        compiled = torch.compile(built, fullgraph=True)
+        built.zero_grad()
+        model.loss(compiled(**inputs)).backward()
+        actual = {name: parameter.grad for name, parameter in built.named_parameters()}
+        assert_close("gradients, compiled", expected, actual, GRADIENTS)
+
+    def test_export(self, spec: FamilySpec, model: ModelSpec):
+        if not isinstance(model.export, Export):
+            pytest.skip(model.export)
+        built, (batch, size) = spec.build(model, attention="sdpa"), model.export.example
+        inputs = spec.inputs(model, batch, size)
+        with torch.no_grad():
+            program = torch.export.export(built, (), inputs, dynamic_shapes=model.export.dynamic_shapes())
+        for batch, size in (model.export.example, model.export.other):
+            inputs = spec.inputs(model, batch, size, seed=1)
+            with torch.no_grad():
+                expected, actual = stages(built(**inputs)), stages(program.module()(**inputs))
+            assert_close(f"exported, {batch} videos of {size}", expected, actual, REORDERED)
+
+
+class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin):
+    """All tests of a model class."""
+
+

@@ -1,0 +1,98 @@
+"""Parity: what the original code computed, recorded in golden cases, comes out of our models."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from vidformers import load_original
+
+from .compare import StageTable, assert_close, compare
+from .family_spec import FamilySpec, GoldenCase, GoldenRun
+
+
+COMMITTED = Path(__file__).parents[1] / "goldens"
+MOST_COMMITTED_BYTES = 3_000_000
+
+
+def golden_folders(spec: FamilySpec) -> dict[str, Path]:
+    """The family's cases by name: committed ones, and those of `$VIDFORMERS_GOLDENS`."""
+    more = os.environ.get("VIDFORMERS_GOLDENS")
+    roots = [COMMITTED, *([Path(more)] if more else [])]
+    files = [file for root in roots for file in sorted((root / spec.family.model_type).glob("*/case.json"))]
+    return {file.parent.name: file.parent for file in reversed(files)}
+
+
+def find_case(spec: FamilySpec, case: GoldenCase) -> Path:
+    """The folder of a case; the test is skipped, with the reason, where only `$VIDFORMERS_GOLDENS` would have it."""
+    folder = golden_folders(spec).get(case.folder)
+    if folder is None and not case.committed:
+        pytest.skip(f"{case.folder} is not among the committed cases; $VIDFORMERS_GOLDENS names a folder with more")
+    assert folder is not None, f"the committed golden case {case.folder} is missing"
+    return folder
+
+
+def load_arguments(run: GoldenRun, folder: Path) -> dict[str, Any]:
+    """Arguments of `load_original` for a case."""
+    return run.arguments(folder, json.loads((folder / "case.json").read_text())["hyperparameters"])
+
+
+def recorded(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Inputs and outputs of a case."""
+    return load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
+
+
+def run_outputs(run: GoldenRun, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a model makes of the recorded inputs."""
+    with torch.no_grad():
+        return run.outputs(model, inputs)
+
+
+def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> StageTable:
+    """The table of a run's outputs beside the recorded ones."""
+    inputs, expected = recorded(folder)
+    actual = run_outputs(run, model, inputs)
+    expected = {name: expected[name] for name in actual}
+    return compare(f"{case.folder} {run.label}".strip(), expected, actual, case.tolerance)
+
+
+class ParityMixin:
+    """Tests against the recordings."""
+
+    @pytest.mark.parametrize("backend", ["eager", "sdpa"])
+    def test_golden(self, spec: FamilySpec, golden: GoldenCase, backend: str):
+        folder = find_case(spec, golden)
+        inputs, expected = recorded(folder)
+        reproduced = set()
+        for run in golden.runs:
+            model = load_original(**load_arguments(run, folder))
+            model.set_attn_implementation(backend)
+            actual = run_outputs(run, model, inputs)
+            assert_close(
+                f"{golden.folder} {run.label} ({backend})",
+                {name: expected[name] for name in actual},
+                actual,
+                golden.tolerance,
+            )
+            reproduced |= set(actual)
+        assert reproduced | set(golden.unread) == set(expected), "recorded outputs that no run reproduces"
+
+    def test_every_case_is_known(self, spec: FamilySpec):
+        known = {case.folder for case in spec.goldens}
+        found = set(golden_folders(spec))
+        assert known
+        assert not known & set(spec.later_goldens)
+        assert found <= known | set(spec.later_goldens), "golden cases that the spec doesn't name"
+
+    def test_committed_selection(self, spec: FamilySpec):
+        root = COMMITTED / spec.family.model_type
+        committed = {case.folder for case in spec.goldens if case.committed}
+        assert committed
+        assert {folder.name for folder in root.iterdir()} == committed
+        assert sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) <= MOST_COMMITTED_BYTES

@@ -1,0 +1,75 @@
+"""Every tolerance of the shared tests, each with its reason."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a stage may be from what is expected.
+
+    Attributes:
+        factor: the largest difference, relative to the stage's largest expected magnitude.
+        floor: magnitude that stands in for smaller ones, so that stages close to zero aren't held to their own noise.
+        reason: why that much.
+    """
+
+    factor: float
+    floor: float
+    reason: str
+
+    def limit(self, expected: torch.Tensor) -> float:
+        """The largest difference that passes."""
+        magnitude = expected.abs().max().item() if expected.numel() else 0.0
+        return self.factor * max(self.floor, magnitude)
+
+
+EXACT = Tolerance(0.0, 0.0, "values are stored and read, or the same operations run on the same numbers")
+
+GOLDEN = Tolerance(
+    1e-5,
+    1.0,
+    "fp32 rounding: the recordings come from another CPU, on which sums run in another order; the original code itself, "
+    "run again on a different machine, deviates from them by 1.0e-5 where outputs reach 4",
+)
+
+REORDERED = Tolerance(
+    1e-5,
+    0.1,
+    "the same mathematics in fp32 with sums in another order: other backends, batch sizes, compilers, or the "
+    "transformers implementation",
+)
+
+GRADIENTS = Tolerance(
+    1e-4,
+    0.1,
+    "gradients in fp32 sum over all tokens of a batch, after rounding in the forward pass and in the backward pass",
+)
+
+DTYPES = {
+    torch.float32: REORDERED,
+    torch.float16: Tolerance(
+        5e-3, 0.1, "fp16 keeps 11 bits (5e-4) of every activation; ten times that is left over a few blocks"
+    ),
+    torch.bfloat16: Tolerance(
+        4e-2, 0.1, "bf16 keeps 8 bits (4e-3) of every activation; ten times that is left over a few blocks"
+    ),
+}
+
+DTYPE_GRADIENTS = {
+    torch.float32: GRADIENTS,
+    torch.float16: Tolerance(
+        2e-2, 0.1, "the forward pass in fp16 is off by up to 5e-3, and the backward pass multiplies by it"
+    ),
+    torch.bfloat16: Tolerance(
+        1.5e-1, 0.1, "the forward pass in bf16 is off by up to 4e-2, and the backward pass multiplies by it"
+    ),
+}
+
+PIXELS = Tolerance(
+    1e-6, 1.0, "rescaling and normalising a byte takes two fp32 operations, which may be merged into one"
+)
+
+# What must change has to change by more than any rounding that the tolerances above admit.
+NOTICEABLE = 1e-3

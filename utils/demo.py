@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Show the main job on a real video file: an original checkpoint is converted and checked, then embeds the video.
+
+Usage: python utils/demo.py [VIDEO] [--out FOLDER]
+
+Without VIDEO a small one is drawn and encoded. The checkpoint is a tiny one with random weights in the layout of
+Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives the video, the checkpoint, the converted
+directory and `features.png`: frames above the first three principal components of their patch features. Without
+training these show colour and texture only; with a real checkpoint they show objects.
+"""
+
+import argparse
+import json
+import shutil
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from transformers import AutoModel, AutoVideoProcessor
+from transformers.utils import logging
+
+from vidformers import cli, decode_video
+from vidformers.video import uniform_indices
+
+
+console = Console(highlight=False, soft_wrap=True)
+
+NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 96, 24, 256
+# What the shapes of the tensors do not tell; the crop leaves 28 × 28 patches of a frame.
+SETTINGS = {"num_attention_heads": 4, "pred_num_attention_heads": 4, "crop_size": 224, "frames_per_clip": 16}
+WIDTH, DEPTH, PREDICTOR_WIDTH, PREDICTOR_DEPTH, NUM_MASK_TOKENS = 128, 4, 64, 2, 10
+PATCH, TUBELET = 8, 2
+# Wide enough that attention and MLP leave their mark on features that nothing has trained.
+WEIGHT_STD = 0.06
+
+
+# --------------------------------------------------------------------------------------------------------- the video
+
+
+def draw_frame(index: int) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: a checkered disc circles and a striped square sweeps over a drifting gradient."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    phase = 2 * np.pi * index / NUM_FRAMES
+    image = np.stack([0.25 + 0.4 * y, 0.45 + 0.25 * np.sin(phase + 3 * x), 0.75 - 0.35 * y], axis=-1)
+
+    disc_x, disc_y = x - 0.5 - 0.24 * np.cos(phase), y - 0.5 - 0.24 * np.sin(phase)
+    disc = disc_x**2 + disc_y**2 < 0.17**2
+    checks = (np.floor(disc_x * 16) + np.floor(disc_y * 16)) % 2
+    image[disc] = np.where(checks[..., None], [0.98, 0.85, 0.2], [0.75, 0.2, 0.1])[disc]
+
+    square_x, square_y = x - 0.26 - 0.48 * (0.5 - 0.5 * np.cos(2 * phase)), y - 0.72
+    square = np.maximum(abs(square_x), abs(square_y)) < 0.13
+    stripes = np.floor((square_x + square_y) * 20) % 2
+    image[square] = np.where(stripes[..., None], [0.95, 0.95, 0.95], [0.1, 0.25, 0.15])[square]
+    return (255 * image).round().astype(np.uint8)
+
+
+def write_video(path: Path) -> Path:
+    """Encode the drawn frames as H.264."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18"})
+        stream.height, stream.width, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        for index in range(NUM_FRAMES):
+            frame = av.VideoFrame.from_ndarray(draw_frame(index), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FRAMES_PER_SECOND)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- the checkpoint
+
+
+def linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a linear layer."""
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a layer norm."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def blocks(name: str, count: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of transformer blocks, with queries, keys and values in one tensor as Meta stores them."""
+    shapes = {}
+    for block in (f"{name}.{index}" for index in range(count)):
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width) | linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.fc1", 4 * width, width) | linear(f"{block}.mlp.fc2", width, 4 * width)
+    return shapes
+
+
+def random_state(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+    """Tensors of the given shapes, norms at one and the rest random, under the prefixes of Meta's training code."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in shapes.items():
+        is_norm_weight = "norm" in name and name.endswith("weight")
+        value = torch.ones(shape) if is_norm_weight else WEIGHT_STD * torch.randn(shape, generator=generator)
+        state[f"module.backbone.{name}"] = value
+    return state
+
+
+def write_checkpoint(path: Path) -> Path:
+    """A training checkpoint as Meta publishes them: two encoders, the predictor, and what the training left."""
+    encoder = {
+        "pos_embed": (1, 8 * 28 * 28, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, TUBELET, PATCH, PATCH),
+        "patch_embed.proj.bias": (WIDTH,),
+        **blocks("blocks", DEPTH, WIDTH),
+        **norm("norm", WIDTH),
+    }
+    predictor = {
+        **linear("predictor_embed", PREDICTOR_WIDTH, WIDTH),
+        **{f"mask_tokens.{index}": (1, 1, PREDICTOR_WIDTH) for index in range(NUM_MASK_TOKENS)},
+        **blocks("predictor_blocks", PREDICTOR_DEPTH, PREDICTOR_WIDTH),
+        **norm("predictor_norm", PREDICTOR_WIDTH),
+        **linear("predictor_proj", WIDTH, PREDICTOR_WIDTH),
+    }
+    checkpoint = {
+        "encoder": random_state(encoder, seed=1),
+        "target_encoder": random_state(encoder, seed=2),
+        "predictor": random_state(predictor, seed=3),
+        "opt": {"state": {}, "param_groups": []},
+        "scaler": None,
+        "epoch": 1,
+        "loss": 0.5,
+        "batch_size": 1,
+        "world_size": 1,
+        "lr": 1e-4,
+    }
+    torch.save(checkpoint, path)
+    return path
+
+
+def convert(checkpoint: Path, directory: Path) -> None:
+    """Run `vidformers convert` as a user would; it exits with an error if a check fails."""
+    settings = [argument for name, value in SETTINGS.items() for argument in ("--set", f"{name}={value}")]
+    arguments = ["convert", str(checkpoint), str(directory), *settings]
+    console.print(f"[dim]$ vidformers {' '.join(arguments)}[/dim]")
+    if cli.app(arguments, standalone_mode=False):
+        raise SystemExit(1)
+
+
+# -------------------------------------------------------------------------------------------------------- the features
+
+
+def principal_components(features: np.ndarray, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """The first principal components of tokens (N, D): their values (N, count), and their shares of the variance."""
+    centred = features - features.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    components = centred @ vectors[:, ::-1][:, :count]
+    # A component's sign is arbitrary: let its longer tail be bright.
+    components *= np.where((components**3).sum(axis=0) < 0, -1, 1)
+    return components, values[::-1][:count] / values.sum()
+
+
+def to_grey(components: np.ndarray) -> np.ndarray:
+    """Each component (..., count) to uint8, from its first to its 99th percentile."""
+    low, high = np.percentile(components.reshape(-1, components.shape[-1]), (1, 99), axis=0)
+    return (255 * ((components - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
+
+
+def draw_figure(
+    title: str, subtitle: str, columns: list[str], rows: list[tuple[str, np.ndarray]], path: Path, tile: int = 168
+) -> Path:
+    """A table of images as a PNG.
+
+    Args:
+        title: the first line.
+        subtitle: a smaller line below it.
+        columns: a heading for each column.
+        rows: a label, whose lines are printed one below the other, and images (columns, height, width[, 3]) uint8.
+        path: the file to write.
+        tile: side of an image in the figure; smaller images are enlarged without smoothing.
+    """
+    gap, margin, label_width, head = 6, 16, 180, 100
+    size = (label_width + len(columns) * (tile + gap) + margin, head + len(rows) * (tile + gap) + margin)
+    figure = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(figure)
+    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
+    small = ImageFont.load_default(15)
+    draw.text((margin, margin + 30), subtitle, fill="#555555", font=small)
+    for column, heading in enumerate(columns):
+        x = label_width + column * (tile + gap) + tile // 2
+        draw.text((x, head - 8), heading, fill="#555555", font=small, anchor="ms")
+    for row, (label, images) in enumerate(rows):
+        y = head + row * (tile + gap)
+        draw.multiline_text((margin, y + 8), label, fill="black", font=small, spacing=6)
+        for column, image in enumerate(images):
+            filtered = Image.Resampling.NEAREST if image.shape[0] < tile else Image.Resampling.LANCZOS
+            scaled = Image.fromarray(image).resize((tile, tile), filtered)
+            figure.paste(scaled, (label_width + column * (tile + gap), y))
+    figure.save(path)
+    return path
+
+
+def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Load the converted directory through the Auto classes and embed a video.
+
+    Returns:
+        The frame at which each tubelet starts, as the model saw it (t, height, width, 3) uint8; the features
+        (t, h, w, D); and the seconds at which the tubelets start.
+    """
+    logging.disable_progress_bar()
+    processor = AutoVideoProcessor.from_pretrained(directory)
+    model = AutoModel.from_pretrained(directory).eval()
+    frames, metadata = decode_video(video, partial(uniform_indices, num_frames=model.config.num_frames))
+    inputs = processor(frames, return_tensors="pt")
+    with torch.no_grad():
+        features = model.get_vision_features(**inputs)[0]
+
+    pixels = inputs["pixel_values_videos"][0, ::TUBELET]  # (t, 3, H, W)
+    grid = (len(pixels), pixels.shape[2] // PATCH, pixels.shape[3] // PATCH)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+    shown = (255 * (pixels * std + mean)).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    seconds = [index / metadata.fps for index in metadata.frames_indices[::TUBELET]]
+    total = f"{metadata.total_num_frames} frames in {metadata.duration:.1f} s"
+    console.print(f"[green]✓[/green] embedded {video.name}: {len(frames)} of {total}")
+    console.print(f"  {type(model).__module__}.{type(model).__name__} → features {tuple(features.shape)}, grid {grid}")
+    return shown.numpy(), features.unflatten(0, grid).numpy(), seconds
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the demonstration."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", nargs="?", type=Path, help="video to embed; one is drawn by default")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder to write to")
+    options = parser.parse_args(arguments)
+    if options.video and not options.video.is_file():
+        parser.error(f"there is no file {options.video}")
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+
+    video = options.video or write_video(out / "demo.mp4")
+    console.print(f"[green]✓[/green] {'took' if options.video else 'encoded'} {video}")
+    checkpoint = write_checkpoint(out / "original.pt")
+    console.print(f"[green]✓[/green] wrote {checkpoint}: random weights in the layout of Meta's files")
+    directory = out / "vjepa2-tiny"
+    shutil.rmtree(directory, ignore_errors=True)
+    convert(checkpoint, directory)
+    read_from = json.loads((directory / "provenance.json").read_text("utf-8"))["parts"]["encoder"]["entry"]
+    console.print(f"[green]✓[/green] converted to {directory}; the encoder is the file's `{read_from}`")
+
+    frames, features, seconds = embed(video, directory)
+    components, shares = principal_components(features.reshape(-1, features.shape[-1]))
+    grey = to_grey(components.reshape(*features.shape[:3], 3))
+    percent = [f"{100 * share:.0f} %" for share in shares]
+    rows = [("input: first of\na step's two frames", frames), ("components\n1, 2, 3 as\nred, green, blue", grey)]
+    rows += [(f"component {i + 1}\n{percent[i]} of variance", grey[..., i]) for i in range(3)]
+    title = f"{video.name}: principal components of the patch features over time"
+    subtitle = f"tiny V-JEPA 2, random weights; each square is the feature of {PATCH} by {PATCH} pixels of two frames"
+    figure = draw_figure(title, subtitle, [f"{second:.2f} s" for second in seconds], rows, out / "features.png")
+    console.print(f"[green]✓[/green] wrote {figure}: the components hold {', '.join(percent)} of the variance")
+
+
+if __name__ == "__main__":
+    main()
