@@ -1,20 +1,21 @@
-"""The Python blocks and the commands of README.md and docs run as they are written.
+"""The Python blocks and the commands of README.md and docs run as they are written, and their links lead somewhere.
 
-They run in a folder where the files that they name exist: `video.mp4`, `vitl.pt`, … The names of Hub repositories in
-them are those of folders here, `facebook/…`, with tiny models of the same classes; `from_pretrained` prefers a folder
-to the Hub. Presets keep their names and get the tiny sizes.
+Every page runs in a folder of its own where the files that it names exist: `video.mp4`, `vitl.pt`, … The names of Hub
+repositories are those of folders there, `facebook/…`, with tiny models of the same classes; `from_pretrained` prefers
+a folder to the Hub. Presets keep their names and get the tiny models' sizes.
 """
 
-import importlib.util
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from original_files import encoder_shapes, prefixed, predictor_shapes, probe_tree, random_tensors
+from original_files import encoder_shapes, predictor_shapes, prefixed, probe_tree, random_tensors
 from PIL import Image
 from typer.testing import CliRunner
 from video_files import picture, write_video
@@ -27,43 +28,158 @@ from vidformers.families import FAMILIES
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 4}
-TINY_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
-CLASSIFIERS = {"vjepa2-vitl-fpc16-256-ssv2": 16, "vjepa2-vitl-fpc32-256-diving48": 32}
+SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
+
+HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
+HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
+HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
+CLASSES = {index: f"something {index}" for index in range(174)}
 
 
-def blocks(page: str, language: str) -> list[tuple[int, str]]:
-    """(line of its fence, text) of every block of a page."""
+def blocks(page: str) -> list[tuple[int, str, str]]:
+    """(line of its fence, language, text) of every block of a page."""
     text = (ROOT / page).read_text("utf-8")
-    return [(text[: found.start()].count("\n") + 1, found[2]) for found in FENCE.finditer(text) if found[1] == language]
+    return [(text[: found.start()].count("\n") + 1, found[1], found[2]) for found in FENCE.finditer(text)]
+
+
+def save(model, folder: Path) -> None:
+    model.save_pretrained(folder)
+    VJEPA2VideoProcessor(crop_size=model.config.crop_size).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """The folder that the documentation speaks of."""
-    folder = tmp_path_factory.mktemp("readme")
+def named_files(tmp_path_factory) -> Path:
+    """A folder with everything that the pages name."""
+    folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
-    hub = folder / "facebook"
-    config = VJEPA2Config(**TINY, **TINY_PREDICTOR)
-    save(VJEPA2Model(config), hub / "vjepa2-vitl-fpc64-256")
-    for name, num_frames in CLASSIFIERS.items():
-        labels = {index: f"something {index}" for index in range(174)}
-        # As many layers as ViT-L, whose numbers the page gives.
-        sizes = {**TINY, "num_hidden_layers": 24, "id2label": labels, "frames_per_clip": num_frames}
-        save(VJEPA2ForVideoClassification(VJEPA2Config(**sizes)), hub / name)
+    save(
+        VJEPA2Model(VJEPA2Config(**HUB, **HUB_PREDICTOR, num_hidden_layers=2)),
+        folder / "facebook/vjepa2-vitl-fpc64-256",
+    )
+    for name, num_frames, num_layers in (("fpc16-256-ssv2", 16, 2), ("fpc32-256-diving48", 32, 24)):
+        config = VJEPA2Config(**HUB, num_hidden_layers=num_layers, frames_per_clip=num_frames, id2label=CLASSES)
+        save(VJEPA2ForVideoClassification(config), folder / "facebook" / f"vjepa2-vitl-{name}")
+
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
     Image.fromarray(picture(0, 300, 400)).save(folder / "image.jpg")
-    state = {
-        "target_encoder": random_tensors(encoder_shapes(patch=16), 1),
-        "encoder": random_tensors(encoder_shapes(patch=16), 2),
-        "predictor": random_tensors(predictor_shapes(depth=1), 3),
+
+    encoder = encoder_shapes(width=FILE_WIDTH, mlp=4 * FILE_WIDTH, patch=16)
+    predictor = predictor_shapes(width=FILE_WIDTH, pred_width=72, mlp=288, depth=1, tokens=10)
+    shapes = {"encoder": encoder, "target_encoder": encoder, "predictor": predictor}
+    checkpoint = {
+        name: prefixed("module.backbone.", random_tensors(part, seed))
+        for seed, (name, part) in enumerate(shapes.items())
     }
     for name in ("vitl.pt", "mine.pt"):
-        heads = 16 if name == "mine.pt" else 2
-        tensors = {key: prefixed("module.backbone.", value) for key, value in state.items()}
-        torch.save(tensors if heads == 2 else wide_checkpoint(), folder / name)
-    torch.save(probe_tree(heads={"linear": 174}), folder / "ssv2-vitl-16x2x3.pt")
-    (folder / "ssv2.txt").write_text("\n".join(f"doing {index}" for index in range(174)))
+        torch.save(checkpoint, folder / name)
+    torch.save(probe_tree(heads={"linear": len(CLASSES)}, width=FILE_WIDTH), folder / "ssv2-vitl-16x2x3.pt")
+    (folder / "ssv2.txt").write_text("\n".join(CLASSES.values()))
     return folder
+
+
+@pytest.fixture
+def folder(named_files, tmp_path, monkeypatch) -> Path:
+    """The current directory of a page, with tiny presets and nothing to upload to."""
+    copy = shutil.copytree(named_files, tmp_path / "page")
+    monkeypatch.chdir(copy)
+    for preset in FAMILIES["vjepa2"].presets.values():
+        monkeypatch.setitem(preset.config, "hidden_size", FILE_WIDTH)
+        monkeypatch.setitem(preset.config, "num_hidden_layers", 2)
+    monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
+    if not torchcodec_works():
+        stand_in = ModuleType("torchcodec.decoders")
+        stand_in.VideoDecoder = StandInDecoder
+        monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+        monkeypatch.setitem(sys.modules, "torchcodec.decoders", stand_in)
+    return copy
+
+
+def torchcodec_works() -> bool:
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+class StandInDecoder:
+    """What the pages use of `torchcodec.decoders.VideoDecoder`, where it or FFmpeg is not installed."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def get_frames_at(self, indices):
+        frames, _ = vidformers.decode_video(self.path, indices)
+        return SimpleNamespace(data=torch.from_numpy(frames).permute(0, 3, 1, 2))
+
+
+def check_shape(value, stated: str) -> None:
+    *sizes, last = map(int, stated.split(", "))
+    assert list(value.shape) == [*sizes, HUB_WIDTH if last == 1024 else last]
+
+
+def run_python(code: str, page: str, line: int, namespace: dict) -> None:
+    """Run a block; a comment after an assignment that starts with a shape must tell the truth."""
+    code = SHAPE_COMMENT.sub(r'\1\2 = \3; check_shape(\2, "\4")', code)
+    exec(compile("\n" * line + code, ROOT / page, "exec"), namespace)
+
+
+def run_commands(text: str) -> None:
+    for command in re.findall(r"^vidformers .*$", text, re.MULTILINE):
+        result = CliRunner().invoke(cli.app, shlex.split(command, comments=True)[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run(page, folder):
+    namespace = {"check_shape": check_shape}
+    for line, language, text in blocks(page):
+        if language == "python":
+            run_python(text, page, line, namespace)
+        else:
+            assert language == "bash", f"{page}:{line}: nothing runs a block in {language}"
+            run_commands(text)
+
+
+def test_blocks_left_what_they_promise(folder):
+    """What README.md and the page of V-JEPA 2 say of their results, beyond shapes."""
+    run_commands("\n".join(text for _, language, text in blocks("README.md") if language == "bash"))
+    assert VJEPA2Config.from_pretrained("vjepa2-ssv2").id2label == CLASSES
+    original, again = (torch.load(f"mine{name}.pt", weights_only=True) for name in ("", "-again"))
+    for name, tensor in original["target_encoder"].items():
+        assert name.endswith("pos_embed") or torch.equal(tensor, again["target_encoder"][name])
+    with np.load("tokens.npz") as tokens:
+        assert tokens["video.mp4"].shape == (8, 16, 16, HUB_WIDTH)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        path = (ROOT / page).parent / target
+        assert "://" in target or path.exists() or path.with_suffix(".md").exists(), f"{page} links {target}"
+    for name in re.findall(r"\[`~?([\w.]+)`\]|\[\[autodoc\]\] (\w+)", text):
+        value = vidformers
+        for part in "".join(name).removeprefix("vidformers.").split("."):
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_page_has_every_class_and_checkpoint(family):
+    text = (ROOT / f"docs/model_doc/{family.model_type}.md").read_text("utf-8")
+    documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
+    assert set(documented) == {family.config_class, family.video_processor_class, *family.model_classes}
+    rows = [row.split(" | ") for row in re.findall(r"^\| (facebook/.*) \|$", text, re.MULTILINE)]
+    assert len(rows) > 0
+    for repo, size, clip, model_class in rows:
+        preset = family.presets[repo.removeprefix("facebook/")]
+        assert size == f"{preset.config['hidden_size']} × {preset.config['num_hidden_layers']}"
+        assert clip == f"{preset.config['frames_per_clip']} × {preset.config['crop_size']}"
+        assert model_class == f"[`{preset.architecture}`]"
+
+
+def test_pages_are_in_the_table_of_contents():
+    listed = re.findall(r"local: (\S+)", (ROOT / "docs/_toctree.yml").read_text("utf-8"))
+    assert sorted(f"docs/{name}.md" for name in listed) == [page for page in PAGES if page.startswith("docs/")]
