@@ -190,6 +190,9 @@ class Computed(Op):
 # ---------------------------------------------------------------------------------------------------- rules, pairs
 
 
+Condition = str | tuple[str, Any]
+
+
 @dataclass(frozen=True)
 class Rule:
     """Which of our tensors come from which of the original's.
@@ -199,15 +202,18 @@ class Rule:
         sources: names in the original state dict, likewise.
         op: the operation from sources to targets.
         repeat: configuration field that says how often the rule applies. When only one of the two sides has "{i}",
-            that side lists all indices at once (for `Stack` and `Unstack`).
-        when: configuration field that must be true for the tensors to exist.
+            that side lists all indices at once (for `Stack` and `Unstack`). A field that is a list counts its entries.
+        when: condition for the tensors to exist: a configuration field that must be true, or a pair (field, value)
+            that must be so.
+        unless: condition, likewise, under which they don't.
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...]
     op: Op = Copy()
     repeat: str | None = None
-    when: str | None = None
+    when: Condition | None = None
+    unless: Condition | None = None
 
 
 class Pair(NamedTuple):
@@ -263,14 +269,25 @@ def expand_names(rules: Iterable[Rule], counts: Any, prefix: str = "") -> list[P
     """`expand` for the names alone: `counts` needs the fields that rules repeat over and depend on, no others."""
     pairs = []
     for entry in rules:
-        if entry.when is not None and not lookup(counts, entry.when):
+        if entry.when is not None and not _holds(counts, entry.when):
+            continue
+        if entry.unless is not None and _holds(counts, entry.unless):
             continue
         targets = tuple(prefix + name for name in entry.targets)
         if entry.repeat is None:
             pairs.append(Pair(targets, entry.sources, entry.op))
         else:
-            pairs += _repeat(targets, entry.sources, entry.op, lookup(counts, entry.repeat))
+            count = lookup(counts, entry.repeat)
+            count = count if isinstance(count, int) else len(count or ())
+            pairs += _repeat(targets, entry.sources, entry.op, count)
     return pairs
+
+
+def _holds(config: Any, condition: Condition) -> bool:
+    if isinstance(condition, str):
+        return bool(lookup(config, condition))
+    field, value = condition
+    return lookup(config, field) == value
 
 
 def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: int) -> list[Pair]:

@@ -13,7 +13,7 @@ class Preset:
     """A published original checkpoint and what its tensors do not say.
 
     Attributes:
-        source: URL of the original file.
+        source: URL of the original file; `None` where it is not known, and the family's page says who names it.
         config: configuration fields that differ from the family's defaults.
         checkpoint_keys: for each part of the model, the entry of the original file that holds its tensors.
         video_processor: arguments of the family's video processor.
@@ -22,7 +22,7 @@ class Preset:
         license: licence identifier of the published weights.
     """
 
-    source: str
+    source: str | None
     config: Mapping[str, Any]
     checkpoint_keys: Mapping[str, str]
     video_processor: Mapping[str, Any]
@@ -42,6 +42,7 @@ class Family:
         auto_models: model class for each Auto class that serves the family.
         video_processor_class: name of the video processor class.
         other_models: model classes that no Auto class covers.
+        model_modules: for model classes outside `modeling_<model_type>.py`, the module that defines them.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
@@ -53,6 +54,7 @@ class Family:
     auto_models: Mapping[str, str]
     video_processor_class: str
     other_models: tuple[str, ...] = ()
+    model_modules: Mapping[str, str] = field(default_factory=dict)
     key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
@@ -65,10 +67,14 @@ class Family:
 
 VJEPA2_FILES = "https://dl.fbaipublicfiles.com/vjepa2"
 VJEPA2_SIZES = {
+    "vitb": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "vitl": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
     "vith": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16},
     "vitg": {"hidden_size": 1408, "num_hidden_layers": 40, "num_attention_heads": 22, "mlp_ratio": 48 / 11},
+    "vitG": {"hidden_size": 1664, "num_hidden_layers": 48, "num_attention_heads": 26, "mlp_ratio": 64 / 13},
 }
+VJEPA2_1_LEVELS = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23], 40: [9, 19, 29, 39], 48: [11, 23, 37, 47]}
+"""The original's `hierarchical_layers` of an encoder with so many blocks."""
 
 
 def _vjepa2_preset(
@@ -87,6 +93,32 @@ def _vjepa2_preset(
     )
 
 
+def _vjepa2_1_preset(size: str, checkpoint_key: str, **config: Any) -> Preset:
+    """A V-JEPA 2.1 hub file. Its address is not part of the code that these records were made from."""
+    fields = VJEPA2_SIZES[size]
+    return Preset(
+        source=None,
+        config={
+            **fields,
+            "crop_size": 384,
+            "frames_per_clip": 64,
+            "use_rope_interleave": True,
+            "interpolate_rope": True,
+            "use_modality_embeddings": True,
+            "use_image_patch_embedder": True,
+            "hierarchical_layers": VJEPA2_1_LEVELS[fields["num_hidden_layers"]],
+            "use_context_projection": True,
+            "pred_num_mask_tokens": 8,
+            **config,
+        },
+        checkpoint_keys={"encoder": checkpoint_key, "predictor": "predictor"},
+        video_processor={"crop_size": 384},
+        architecture="VJEPA2Model",
+    )
+
+
+_DISTILLED = {"teacher_embed_dim": VJEPA2_SIZES["vitG"]["hidden_size"]}
+_FOUR_LEVELS = {"num_distillation_outputs": 4, "pred_num_hidden_layers": 24}
 _CLASSIFIER = {"task": "VJEPA2ForVideoClassification"}
 _ANTICIPATION = {"task": "VJEPA2ForActionAnticipation", "anticipation_frames_per_second": 8}
 
@@ -98,7 +130,8 @@ VJEPA2 = Family(
         "AutoModel": "VJEPA2Model",
         "AutoModelForVideoClassification": "VJEPA2ForVideoClassification",
     },
-    other_models=("VJEPA2ForActionAnticipation",),
+    other_models=("VJEPA2ForActionAnticipation", "VJEPA2ACModel"),
+    model_modules={"VJEPA2ACModel": "modeling_vjepa2_ac"},
     video_processor_class="VJEPA2VideoProcessor",
     key_prefixes=("module.", "backbone."),
     presets={
@@ -116,6 +149,24 @@ VJEPA2 = Family(
         ),
         "vjepa2-vitl-fpc32-256-ek100": _vjepa2_preset("vitl", 256, 32, probe="ek100-vitl-256", **_ANTICIPATION),
         "vjepa2-vitg-fpc32-384-ek100": _vjepa2_preset("vitg-384", 384, 32, probe="ek100-vitg-384", **_ANTICIPATION),
+        "vjepa2-ac-vitg-fpc64-256": Preset(
+            source=f"{VJEPA2_FILES}/vjepa2-ac-vitg.pt",
+            config={
+                **VJEPA2_SIZES["vitg"],
+                "crop_size": 256,
+                "frames_per_clip": 64,
+                "pred_hidden_size": 1024,
+                "pred_num_hidden_layers": 24,
+                "pred_num_attention_heads": 16,
+            },
+            checkpoint_keys={"ac_encoder": "encoder", "ac_predictor": "predictor"},
+            video_processor={"crop_size": 256},
+            architecture="VJEPA2ACModel",
+        ),
+        "vjepa2.1-vitb-fpc64-384": _vjepa2_1_preset("vitb", "ema_encoder", **_DISTILLED),
+        "vjepa2.1-vitl-fpc64-384": _vjepa2_1_preset("vitl", "ema_encoder", **_DISTILLED),
+        "vjepa2.1-vitg-fpc64-384": _vjepa2_1_preset("vitg", "target_encoder", **_FOUR_LEVELS),
+        "vjepa2.1-vitG-fpc64-384": _vjepa2_1_preset("vitG", "target_encoder", **_FOUR_LEVELS),
     },
     paper="https://arxiv.org/abs/2506.09985",
 )

@@ -1,11 +1,86 @@
 """V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers 5.23.
 
-A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use) and
-`predictor`; a probe file holds a list `classifiers` with one state dict per head of a training sweep. Their names come
-from `src/models/{vision_transformer,predictor,attentive_pooler}.py` and `evals/action_anticipation_frozen/models.py`.
+A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; distilled
+models of V-JEPA 2.1 call it `ema_encoder`) and `predictor`; a probe file holds a list `classifiers` with one state dict
+per head of a training sweep. Their names come from
+`src/models/{vision_transformer,predictor,ac_predictor,attentive_pooler}.py`,
+`evals/action_anticipation_frozen/models.py` and, for V-JEPA 2.1, `app/vjepa_2_1/models` (commit 204698b4). Tensors that
+transformers doesn't have keep the original's terms.
 """
 
-from ..core import Axis, Count, FamilyMap, Layout, Op, Part, Present, Ratio, Rule, Split, Stack, drop, linear, rule
+from dataclasses import replace
+from typing import Any
+
+from ...families import VJEPA2_1_LEVELS
+from ..core import (
+    Axis,
+    Count,
+    FamilyMap,
+    Layout,
+    Op,
+    Part,
+    Present,
+    Ratio,
+    Reader,
+    Rule,
+    Shapes,
+    Split,
+    Stack,
+    drop,
+    linear,
+    rule,
+)
+
+
+class Implied(Present):
+    """What a tensor's presence means for computations that leave no trace in the file; an override may say otherwise."""
+
+    def agrees(self, given: Any, shapes: Shapes) -> bool:
+        return True
+
+
+class Levels(Reader):
+    """`hierarchical_layers`, which the original takes from a table by depth."""
+
+    tensor = "norms_block.0.weight"
+
+    def read(self, shapes: Shapes) -> list[int] | None:
+        if self.tensor not in shapes:
+            return None
+        return VJEPA2_1_LEVELS[Count("blocks.{i}.norm1.weight").read(shapes)]
+
+    def agrees(self, given: list[int], shapes: Shapes) -> bool:
+        return len(given) == Count("norms_block.{i}.weight").read(shapes)
+
+
+class DistillationOutputs(Reader):
+    """`num_distillation_outputs`: several levels enter by an MLP as wide as one of them."""
+
+    tensor = "predictor_embed.0.weight"
+
+    def read(self, shapes: Shapes) -> int:
+        if self.tensor not in shapes:
+            return 1
+        width, inputs = shapes[self.tensor]
+        return inputs // width
+
+
+class TeacherWidth(Reader):
+    """`teacher_embed_dim`: the width of a predicted level, `None` where it is that of the encoder."""
+
+    tensor = "predictor_proj.weight"
+
+    def read(self, shapes: Shapes) -> int | None:
+        several = DistillationOutputs.tensor in shapes
+        width = shapes[DistillationOutputs.tensor][0] if several else shapes["predictor_embed.weight"][1]
+        predicted = self._width(shapes)
+        return None if predicted == width else predicted
+
+    def agrees(self, given: int, shapes: Shapes) -> bool:
+        return given == self._width(shapes)
+
+    def _width(self, shapes: Shapes) -> int:
+        return shapes[self.tensor][0] // DistillationOutputs().read(shapes)
 
 
 def _layers(target: str, source: str, names: dict[str, str], repeat: str | None = None) -> tuple[Rule, ...]:
@@ -29,8 +104,10 @@ BLOCK = {
 }
 ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
 
+MODALITIES = ("img_mod_embed", "video_mod_embed")
+
 ENCODER = Part(
-    entries=("target_encoder", "encoder", ""),
+    entries=("target_encoder", "encoder", "ema_encoder", ""),
     prefix="module.backbone.",
     rules=(
         *linear("encoder.embeddings.patch_embeddings.proj", "patch_embed.proj"),
@@ -42,7 +119,12 @@ ENCODER = Part(
             repeat="num_hidden_layers",
             bias_when="qkv_bias",
         ),
-        *linear("encoder.layernorm", "norm"),
+        *linear("encoder.layernorm", "norm", unless="hierarchical_layers"),
+        *linear("encoder.norms_block.{i}", "norms_block.{i}", repeat="hierarchical_layers"),
+        *linear(
+            "encoder.embeddings.patch_embeddings_img.proj", "patch_embed_img.proj", when="use_image_patch_embedder"
+        ),
+        *(rule(f"encoder.embeddings.{name}", name, when="use_modality_embeddings") for name in MODALITIES),
         drop("pos_embed", ROTARY),
     ),
     fields={
@@ -53,34 +135,76 @@ ENCODER = Part(
         "num_hidden_layers": Count("blocks.{i}.norm1.weight"),
         "mlp_ratio": Ratio("blocks.0.mlp.fc1.weight"),
         "qkv_bias": Present("blocks.0.attn.qkv.bias"),
+        "hierarchical_layers": Levels(),
+        "use_modality_embeddings": Present("video_mod_embed"),
+        "use_image_patch_embedder": Present("patch_embed_img.proj.weight"),
+        "use_rope_interleave": Implied("norms_block.0.weight"),
+        "interpolate_rope": Implied("norms_block.0.weight"),
     },
 )
+
+PREDICTOR_BLOCKS = (
+    *_layers("predictor.layer.{i}", "predictor_blocks.{i}", BLOCK, repeat="pred_num_hidden_layers"),
+    *_fused(
+        "predictor.layer.{i}.attention",
+        "predictor_blocks.{i}.attn.qkv",
+        ("query", "key", "value"),
+        repeat="pred_num_hidden_layers",
+        bias_when="qkv_bias",
+    ),
+    *linear("predictor.layernorm", "predictor_norm"),
+    *linear("predictor.proj", "predictor_proj"),
+)
+PREDICTOR_FIELDS = {
+    "pred_hidden_size": Axis("predictor_norm.weight", 0),
+    "pred_num_hidden_layers": Count("predictor_blocks.{i}.norm1.weight"),
+    "pred_mlp_ratio": Ratio("predictor_blocks.0.mlp.fc1.weight"),
+}
 
 PREDICTOR = Part(
     entries=("predictor",),
     prefix="module.backbone.",
     presence="use_predictor",
     rules=(
-        *linear("predictor.embeddings.predictor_embeddings", "predictor_embed"),
-        rule("predictor.embeddings.mask_tokens", "mask_tokens.{i}", Stack(), repeat="pred_num_mask_tokens"),
-        *_layers("predictor.layer.{i}", "predictor_blocks.{i}", BLOCK, repeat="pred_num_hidden_layers"),
-        *_fused(
-            "predictor.layer.{i}.attention",
-            "predictor_blocks.{i}.attn.qkv",
-            ("query", "key", "value"),
-            repeat="pred_num_hidden_layers",
-            bias_when="qkv_bias",
+        *linear(
+            "predictor.embeddings.predictor_embeddings", "predictor_embed", when=("num_distillation_outputs", 1)
         ),
-        *linear("predictor.layernorm", "predictor_norm"),
-        *linear("predictor.proj", "predictor_proj"),
+        *(
+            entry
+            for index in (0, 2)
+            for entry in linear(
+                f"predictor.embeddings.predictor_embeddings.{index}",
+                f"predictor_embed.{index}",
+                unless=("num_distillation_outputs", 1),
+            )
+        ),
+        *(rule(f"predictor.embeddings.{name}", name, when="use_modality_embeddings") for name in MODALITIES),
+        rule("predictor.embeddings.mask_tokens", "mask_tokens.{i}", Stack(), repeat="pred_num_mask_tokens"),
+        *PREDICTOR_BLOCKS,
+        *linear("predictor.proj_context", "predictor_proj_context", when="use_context_projection"),
         drop("predictor_pos_embed", ROTARY),
     ),
     fields={
-        "pred_hidden_size": Axis("predictor_embed.weight", 0),
+        **PREDICTOR_FIELDS,
         "pred_num_mask_tokens": Count("mask_tokens.{i}"),
-        "pred_num_hidden_layers": Count("predictor_blocks.{i}.norm1.weight"),
-        "pred_mlp_ratio": Ratio("predictor_blocks.0.mlp.fc1.weight"),
+        "num_distillation_outputs": DistillationOutputs(),
+        "teacher_embed_dim": TeacherWidth(),
+        "use_context_projection": Present("predictor_proj_context.weight"),
     },
+)
+
+AC_ENCODER = replace(ENCODER, entries=("encoder", "target_encoder", ""), prefix="module.")
+AC_PREDICTOR = Part(
+    entries=("predictor",),
+    prefix="module.",
+    rules=(
+        *linear("predictor.embeddings.predictor_embeddings", "predictor_embed"),
+        *linear("predictor.embeddings.action_encoder", "action_encoder"),
+        *linear("predictor.embeddings.state_encoder", "state_encoder"),
+        *linear("predictor.embeddings.extrinsics_encoder", "extrinsics_encoder"),
+        *PREDICTOR_BLOCKS,
+    ),
+    fields={**PREDICTOR_FIELDS, "action_embed_dim": Axis("action_encoder.weight", 1)},
 )
 
 POOLER = (
@@ -147,6 +271,8 @@ ANTICIPATION_PROBE = Part(
 
 MAP = FamilyMap(
     parts={
+        "ac_encoder": AC_ENCODER,
+        "ac_predictor": AC_PREDICTOR,
         "encoder": ENCODER,
         "predictor": PREDICTOR,
         "probe": PROBE,
@@ -154,6 +280,7 @@ MAP = FamilyMap(
     },
     layouts=(
         Layout("VJEPA2Model", {"encoder": "", "predictor": ""}, optional=("predictor",)),
+        Layout("VJEPA2ACModel", {"ac_encoder": "", "ac_predictor": ""}),
         Layout("VJEPA2ForVideoClassification", {"encoder": "vjepa2.", "probe": ""}),
         Layout(
             "VJEPA2ForActionAnticipation", {"encoder": "vjepa2.", "predictor": "vjepa2.", "anticipation_probe": ""}

@@ -18,10 +18,11 @@ def attention(
     *,
     implementation: str,
     scaling: float,
+    mask: torch.Tensor | None = None,
     dropout: float = 0.0,
     output_attentions: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Bidirectional multi-head attention.
+    """Multi-head attention, of every query to all keys or to those that a mask allows.
 
     Args:
         module: the attention layer; transformers' backends read its `config`, `training` and `is_causal`.
@@ -30,46 +31,79 @@ def attention(
         value: (B, heads, Nk, head_dim).
         implementation: the user's `attn_implementation`: "eager", "sdpa", or any name that transformers knows.
         scaling: factor of the dot products.
+        mask: (1 or B, 1, Nq, Nk) booleans, True where a query sees a key; every query must see one. eager, sdpa and
+            flex_attention take it.
         dropout: rate at which probabilities are dropped in training.
         output_attentions: whether the probabilities are wanted. Only the eager computation has them, so it stands in
             for the other backends then.
 
     Returns:
         The attended values (B, Nq, heads·head_dim), and the probabilities (B, heads, Nq, Nk) or `None`.
+
+    Raises:
+        ValueError: a mask for a backend that takes none.
     """
     dropout = dropout if module.training else 0.0
     if implementation == "eager" or output_attentions:
-        attended, probabilities = _eager(query, key, value, scaling, dropout)
+        attended, probabilities = _eager(query, key, value, scaling, mask, dropout)
         return attended, probabilities if output_attentions else None
     if implementation == "sdpa":
-        return _sdpa(query, key, value, scaling, dropout), None
+        return _sdpa(query, key, value, scaling, mask, dropout), None
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
-    attended, _ = backend(module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=False)
+    bias = None if mask is None else _score_bias(mask, query, implementation)
+    attended, _ = backend(module, query, key, value, bias, scaling=scaling, dropout=dropout, is_causal=False)
     return attended.flatten(2), None
 
 
+def _score_bias(mask: torch.Tensor, query: torch.Tensor, implementation: str) -> torch.Tensor:
+    """The mask as what flex_attention adds to the scores (B, 1, Nq, Nk): 0 where a query sees a key."""
+    if implementation != "flex_attention":
+        raise ValueError(
+            f"attn_implementation={implementation!r} cannot restrict which tokens see each other, as this model does. "
+            'Use "sdpa", "flex_attention" or "eager".'
+        )
+    bias = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    return bias.expand(query.shape[0], -1, -1, -1)
+
+
 def _eager(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    mask: torch.Tensor | None,
+    dropout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     dtype = query.dtype
     query, key, value = for_product(query), for_product(key), for_product(value)
     scores = query @ key.transpose(-1, -2) * scaling
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     probabilities = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     attended = nn.functional.dropout(probabilities, dropout) @ value
     return attended.transpose(1, 2).flatten(2).to(dtype), probabilities.to(dtype)
 
 
-def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float) -> torch.Tensor:
+def _sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    mask: torch.Tensor | None,
+    dropout: float,
+) -> torch.Tensor:
     half_on_cpu = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     inference = not (dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
     if half_on_cpu and inference and query.dtype not in FALLBACK_DTYPES:
-        return attention_by_query_blocks(query, key, value, scaling)
-    attended = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling, dropout_p=dropout)
+        return attention_by_query_blocks(query, key, value, scaling, mask)
+    attended = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scaling, dropout_p=dropout
+    )
     return attended.transpose(1, 2).flatten(2)
 
 
 def attention_by_query_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Attention as two batched products a block of queries, for inference in half precision on a CPU.
 
@@ -81,12 +115,17 @@ def attention_by_query_blocks(
         key: (B, heads, Nk, head_dim).
         value: (B, heads, Nk, head_dim).
         scaling: factor of the dot products.
+        mask: (1 or B, 1, Nq, Nk) booleans, True where a query sees a key.
 
     Returns:
         The attended values (B, Nq, heads·head_dim). No more than `QUERY_BLOCK_SIZE` rows of scores exist at once.
     """
     transposed_key = key.transpose(-1, -2)
-    blocks = [
-        ((block @ transposed_key) * scaling).softmax(-1) @ value for block in query.split(QUERY_BLOCK_SIZE, dim=2)
-    ]
+    blocks = []
+    for start in range(0, query.shape[2], QUERY_BLOCK_SIZE):
+        rows = slice(start, start + QUERY_BLOCK_SIZE)
+        scores = (query[:, :, rows] @ transposed_key) * scaling
+        if mask is not None:
+            scores = scores.masked_fill_(~mask[:, :, rows], -torch.inf)
+        blocks.append(scores.softmax(-1) @ value)
     return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

@@ -11,7 +11,7 @@ def exported_modules(family: Family) -> dict[str, str]:
         family.video_processor_class: f".video_processing_{family.model_type}",
     }
     for name in (f"{stem}PreTrainedModel", *family.model_classes):
-        modules[name] = f".modeling_{family.model_type}"
+        modules[name] = f".{family.model_modules.get(name, f'modeling_{family.model_type}')}"
     return modules
 
 

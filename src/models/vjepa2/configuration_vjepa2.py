@@ -1,4 +1,4 @@
-"""Configuration of V-JEPA 2."""
+"""Configuration of V-JEPA 2, 2.1 and 2-AC."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -10,7 +10,7 @@ class VJEPA2Config(PreTrainedConfig):
 
     The defaults describe ViT-L at 64 frames of 256 × 256 pixels. Field names and their meaning are those of
     transformers; the fields that transformers does not have are marked with *ours* and default to the behaviour of
-    the original code.
+    the original code. Those of V-JEPA 2.1 have the names of transformers' open change 45497 and default to V-JEPA 2.
 
     Args:
         patch_size (`int`, *optional*, defaults to 16):
@@ -45,6 +45,32 @@ class VJEPA2Config(PreTrainedConfig):
             Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the truncated normal that initialises the weights.
+        use_rope_interleave (`bool`, *optional*, defaults to `False`):
+            *2.1.* Whether both channels of a rotated pair turn by the same angle. V-JEPA 2 lays the angles out twice
+            one after the other instead.
+        interpolate_rope (`bool`, *optional*, defaults to `False`):
+            *2.1.* Whether the encoder spreads its rows and columns over those of a 256-pixel picture, whatever the
+            input's size.
+        use_modality_embeddings (`bool`, *optional*, defaults to `False`):
+            *2.1.* Whether encoder and predictor add to every token a learned vector, one for images and another for
+            videos.
+        use_image_patch_embedder (`bool`, *optional*, defaults to `False`):
+            *2.1.* Whether images, that is inputs of one frame, have a patch embedding of their own, of one frame. By
+            default their frame is repeated to fill a tubelet.
+        hierarchical_layers (`list[int]`, *optional*):
+            *2.1.* Indices, from 0, of the encoder blocks whose outputs, each with a norm of its own, form
+            `hierarchical_hidden_state`. The last of these norms then stands for the final norm.
+        num_distillation_outputs (`int`, *optional*, defaults to 1):
+            *2.1.* Number of levels, the last ones of `hierarchical_layers`, that the predictor reads and predicts. It
+            embeds more than one by an MLP.
+        teacher_embed_dim (`int`, *optional*):
+            *2.1.* Width of one level of the features that the predictor predicts, where they are those of another
+            encoder; `hidden_size` by default.
+        use_context_projection (`bool`, *optional*, defaults to `False`):
+            *2.1.* Whether the predictor also predicts the features of its context tokens, by a projection of their own.
+        pred_interpolate_rope (`bool`, *optional*, defaults to `False`):
+            *Ours, for 2.1.* `interpolate_rope` for the predictor. The original's training had it on; its hub loader
+            leaves it off.
         use_predictor (`bool`, *optional*, defaults to `True`):
             *Ours.* Whether [`VJEPA2Model`] holds a predictor. Classifiers never do.
         pred_hidden_size (`int`, *optional*, defaults to 384):
@@ -62,6 +88,10 @@ class VJEPA2Config(PreTrainedConfig):
         pred_positions_from_input (`bool`, *optional*, defaults to `False`):
             *Ours.* Whether the predictor numbers positions on the grid of the actual input. The original always uses
             the grid of `crop_size`, which is what `False` keeps.
+        action_embed_dim (`int`, *optional*, defaults to 7):
+            *Ours.* Number of values of an action and of a state of [`VJEPA2ACModel`]; extrinsics have one fewer.
+        use_extrinsics (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether [`VJEPA2ACModel`] is conditioned on camera extrinsics as well.
         num_pooler_layers (`int`, *optional*, defaults to 3):
             Number of self-attention blocks of a probe, before its cross-attention.
         pooler_num_attention_heads (`int`, *optional*, defaults to 16):
@@ -87,10 +117,11 @@ class VJEPA2Config(PreTrainedConfig):
             *Ours.* Whether the probe sees the observed tokens beside the predicted ones.
 
     Raises:
-        ValueError: a width that its number of heads does not divide, a size below one, or an `out_layers` entry that
-            no block has.
+        ValueError: a width that its number of heads does not divide, a size below one, an entry of `out_layers` or
+            `hierarchical_layers` that no block has or that has no norm, or more distillation outputs than levels.
 
-    Source: facebookresearch/vjepa2 at c2963a47, `src/hub/backbones.py` and `configs/eval`.
+    Source: facebookresearch/vjepa2 at c2963a47, `src/hub/backbones.py` and `configs/eval`; for 2.1, at 204698b4,
+    `app/vjepa_2_1/models`.
     """
 
     model_type = "vjepa2"
@@ -113,6 +144,16 @@ class VJEPA2Config(PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     initializer_range: float = 0.02
 
+    use_rope_interleave: bool = False
+    interpolate_rope: bool = False
+    use_modality_embeddings: bool = False
+    use_image_patch_embedder: bool = False
+    hierarchical_layers: list[int] | None = None
+    num_distillation_outputs: int = 1
+    teacher_embed_dim: int | None = None
+    use_context_projection: bool = False
+    pred_interpolate_rope: bool = False
+
     use_predictor: bool = True
     pred_hidden_size: int = 384
     pred_num_hidden_layers: int = 12
@@ -121,6 +162,9 @@ class VJEPA2Config(PreTrainedConfig):
     pred_num_mask_tokens: int = 10
     pred_zero_init_mask_tokens: bool = True
     pred_positions_from_input: bool = False
+
+    action_embed_dim: int = 7
+    use_extrinsics: bool = False
 
     num_pooler_layers: int = 3
     pooler_num_attention_heads: int = 16
@@ -144,11 +188,28 @@ class VJEPA2Config(PreTrainedConfig):
                 raise ValueError(
                     f"`{width}` ({getattr(self, width)}) must be a multiple of `{heads}` ({getattr(self, heads)})."
                 )
-        for layer in self.out_layers or ():
-            if not 0 <= layer < self.num_hidden_layers:
-                raise ValueError(
-                    f"`out_layers` counts encoder blocks from 0 to {self.num_hidden_layers - 1}, got {layer}."
-                )
+        for name in ("out_layers", "hierarchical_layers"):
+            for layer in getattr(self, name) or ():
+                if not 0 <= layer < self.num_hidden_layers:
+                    raise ValueError(
+                        f"`{name}` counts encoder blocks from 0 to {self.num_hidden_layers - 1}, got {layer}."
+                    )
+        self._validate_levels()
+
+    def _validate_levels(self):
+        levels = self.hierarchical_layers
+        if levels is not None and (not levels or sorted(set(levels)) != levels):
+            raise ValueError(f"`hierarchical_layers` must name at least one block, in order and each once; got {levels}.")
+        if not 1 <= self.num_distillation_outputs <= len(levels or [0]):
+            raise ValueError(
+                f"`num_distillation_outputs` ({self.num_distillation_outputs}) counts levels of `hierarchical_layers` "
+                f"({levels}): it must be at least 1 and at most their number, and 1 without any."
+            )
+        if levels is not None and not set(self.out_layers or ()) <= set(levels):
+            raise ValueError(
+                f"`out_layers` ({self.out_layers}) must be among `hierarchical_layers` ({levels}): no other block has "
+                "a norm for its output."
+            )
 
 
 __all__ = ["VJEPA2Config"]

@@ -1,9 +1,11 @@
-"""V-JEPA 2: a video encoder trained to predict its own features, its predictor, and the probes on top.
+"""V-JEPA 2 and 2.1: a video encoder trained to predict its own features, its predictor, and the probes on top.
 
-Papers: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47.
+Papers: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47 (V-JEPA 2) and
+at 204698b4, `app/vjepa_2_1/models` (V-JEPA 2.1).
 
 Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a grid of t × h × w; D channels of a token;
-M selections of tokens ("masks") from every video, K tokens each. Whatever holds several selections holds them one
+S levels, the encoder blocks of
+`config.hierarchical_layers`; M selections of tokens ("masks") from every video, K tokens each. Whatever holds several selections holds them one
 after the other: (M·B, K, D).
 """
 
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput, can_return_tuple, logging
@@ -40,10 +43,13 @@ class VJEPA2EncoderOutput(BaseModelOutput):
         hidden_states: the input of every block and the output of the last one, before the final norm.
         attentions: (B, heads, N, N) of every block.
         out_layer_hidden_states: normalised output of each block asked for, in the order asked.
+        hierarchical_hidden_state: (B, N, S·D) or (M·B, K, S·D): normalised outputs of the S levels on the channel
+            axis.
         grid: the grid of the whole input.
     """
 
     out_layer_hidden_states: tuple[torch.Tensor, ...] | None = None
+    hierarchical_hidden_state: torch.Tensor | None = None
     grid: Grid | None = None
 
 
@@ -59,7 +65,9 @@ class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
         attentions: probabilities of every predictor block, same order.
         target_hidden_state: the encoder's features (M·B, K, D) of the target tokens after a pass over the whole
             video. `None` when the encoder saw a part of the video only, unless `return_target_hidden_state` asked for
-            the second pass that it costs.
+            the second pass that it costs. With several distillation outputs, those of their levels.
+        context_predictions: with `config.use_context_projection`, predicted features (M·B, K, D) of the context
+            tokens in the order of `context_mask`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -67,20 +75,31 @@ class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     target_hidden_state: torch.Tensor | None = None
+    context_predictions: torch.Tensor | None = None
+
+
+class NestedOutput(ModelOutput):
+    """An output that holds other outputs: as a tuple, these are tuples too."""
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
 
 
 @dataclass
-class VJEPA2WithMaskedInputModelOutput(ModelOutput):
+class VJEPA2WithMaskedInputModelOutput(NestedOutput):
     """What [`VJEPA2Model`] computes.
 
     Args:
         last_hidden_state: the encoder's features, (B, N, D); with `context_mask` those of the context tokens alone,
             (M·B, K, D), because the encoder sees nothing else.
-        masked_hidden_state: the features that the predictor starts from; the same tensor.
+        masked_hidden_state: the features that the predictor starts from: the same tensor, or with several
+            distillation outputs the channels of their levels.
         hidden_states: of the encoder: the input of every block and the output of the last one, before the final norm.
         attentions: of the encoder.
         predictor_output: a [`VJEPA2WithMaskedInputPredictorOutput`], or `None` when the predictor did not run.
         out_layer_hidden_states: normalised output of each encoder block in `out_layers`.
+        hierarchical_hidden_state: with `config.hierarchical_layers`, the encoder's features on S levels, (B, N, S·D)
+            or (M·B, K, S·D).
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -89,9 +108,7 @@ class VJEPA2WithMaskedInputModelOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
     predictor_output: VJEPA2WithMaskedInputPredictorOutput | None = None
     out_layer_hidden_states: tuple[torch.Tensor, ...] | None = None
-
-    def to_tuple(self) -> tuple:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+    hierarchical_hidden_state: torch.Tensor | None = None
 
 
 @dataclass
@@ -139,21 +156,44 @@ class VJEPA2ActionAnticipationOutput(ModelOutput):
 class VJEPA2PatchEmbeddings3D(nn.Module):
     """Holds the tubelet projection under the name that it has on disk."""
 
-    def __init__(self, config: VJEPA2Config):
+    def __init__(self, config: VJEPA2Config, tubelet_size: int):
         super().__init__()
-        self.proj = TubeletProjection(config.in_chans, config.hidden_size, config.tubelet_size, config.patch_size)
+        self.proj = TubeletProjection(config.in_chans, config.hidden_size, tubelet_size, config.patch_size)
 
     def forward(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
         return self.proj(video, grid, token_ids)
 
 
-class VJEPA2Embeddings(nn.Module):
+def is_image(pixel_values_videos: torch.Tensor) -> bool:
+    """Whether the input counts as images: (B, C, H, W), or videos (B, 1, C, H, W) of one frame."""
+    return pixel_values_videos.ndim == 4 or (pixel_values_videos.ndim == 5 and pixel_values_videos.shape[1] == 1)
+
+
+class VJEPA2ModalityEmbeddings(nn.Module):
+    """Base of the modules that add a learned vector to all tokens: one to those of images, another to videos'."""
+
+    def __init__(self, config: VJEPA2Config, hidden_size: int):
+        super().__init__()
+        self.config = config
+        if config.use_modality_embeddings:
+            self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, hidden_size))
+            self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, hidden_size))
+
+    def add_modality(self, tokens: torch.Tensor, image: bool) -> torch.Tensor:
+        """Tokens (B, N, D) with the vector of their modality, or as they are if the model has none."""
+        if not self.config.use_modality_embeddings:
+            return tokens
+        return tokens + (self.img_mod_embed if image else self.video_mod_embed).to(tokens.dtype)
+
+
+class VJEPA2Embeddings(VJEPA2ModalityEmbeddings):
     """Videos to tokens. Positions enter later, by rotation."""
 
     def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.patch_embeddings = VJEPA2PatchEmbeddings3D(config)
+        super().__init__(config, config.hidden_size)
+        self.patch_embeddings = VJEPA2PatchEmbeddings3D(config, config.tubelet_size)
+        if config.use_image_patch_embedder:
+            self.patch_embeddings_img = VJEPA2PatchEmbeddings3D(config, tubelet_size=1)
 
     def forward(
         self, pixel_values_videos: torch.Tensor, context_mask: Masks | None = None
@@ -161,21 +201,24 @@ class VJEPA2Embeddings(nn.Module):
         """Embed a whole video, or only the tokens of `context_mask`.
 
         Args:
-            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W), which count as one frame. One frame is
-                repeated to fill a tubelet, so an image has the features of a still clip of one tubelet.
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W), which count as one frame. Without a patch
+                embedding for images, one frame is repeated to fill a tubelet, so that an image has the features of a
+                still clip of one tubelet.
             context_mask: (B, K) token numbers on the input's grid, or a list of M such tensors.
 
         Returns:
             Tokens (B, N, D) with their numbers (1, N), or (M·B, K, D) with (M·B, K); and the grid of the input.
         """
-        video, grid = self._cut(pixel_values_videos)
+        image = is_image(pixel_values_videos)
+        embed = self.patch_embeddings_img if image and self.config.use_image_patch_embedder else self.patch_embeddings
+        video, grid = self._cut(pixel_values_videos, embed.proj.kernel_size[0])
         if context_mask is None:
             token_ids = torch.arange(grid.num_tokens, device=video.device)[None]
-            return self.patch_embeddings(video, grid), token_ids, grid
+            return self.add_modality(embed(video, grid), image), token_ids, grid
         token_ids = join_masks("context_mask", context_mask, video, limit=grid.num_tokens)
-        return self.patch_embeddings(video, grid, token_ids), token_ids, grid
+        return self.add_modality(embed(video, grid, token_ids), image), token_ids, grid
 
-    def _cut(self, video: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+    def _cut(self, video: torch.Tensor, tubelet_size: int) -> tuple[torch.Tensor, Grid]:
         """The input as a video (B, T, C, H, W) that tubelets divide, and its grid."""
         shape = tuple(video.shape)
         if video.ndim == 4:
@@ -189,8 +232,8 @@ class VJEPA2Embeddings(nn.Module):
         if video.shape[0] == 0:
             raise ValueError(f"The batch is empty: `pixel_values_videos` has shape {shape}. Pass at least one video.")
         if video.shape[1] == 1:
-            video = video.expand(-1, self.config.tubelet_size, -1, -1, -1)
-        return cut_to_tubelets(video, self.config.tubelet_size, self.config.patch_size)
+            video = video.expand(-1, tubelet_size, -1, -1, -1)
+        return cut_to_tubelets(video, tubelet_size, self.config.patch_size)
 
 
 class VJEPA2RopeAttention(nn.Module):
@@ -208,7 +251,11 @@ class VJEPA2RopeAttention(nn.Module):
         self.proj = Linear(hidden_size, hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool
+        self,
+        hidden_states: torch.Tensor,
+        rotary: RotaryTable,
+        output_attentions: bool,
+        mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:2], -1, self.head_dim)
         query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
@@ -221,6 +268,7 @@ class VJEPA2RopeAttention(nn.Module):
             value.transpose(1, 2),
             implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
+            mask=mask,
             dropout=self.config.attention_probs_dropout_prob,
             output_attentions=output_attentions,
         )
@@ -228,7 +276,7 @@ class VJEPA2RopeAttention(nn.Module):
 
 
 class VJEPA2Layer(GradientCheckpointingLayer):
-    """Pre-norm transformer block of encoder and predictor."""
+    """Pre-norm transformer block of encoder and predictors."""
 
     def __init__(self, config: VJEPA2Config, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float):
         super().__init__()
@@ -239,9 +287,13 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), config.hidden_act)
 
     def forward(
-        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool = False
+        self,
+        hidden_states: torch.Tensor,
+        rotary: RotaryTable,
+        output_attentions: bool = False,
+        mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, output_attentions)
+        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, output_attentions, mask)
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
         return hidden_states, probabilities
@@ -263,11 +315,15 @@ def run_layers(
     output_hidden_states: bool,
     output_attentions: bool,
     keep: tuple[int, ...] = (),
+    mask: torch.Tensor | None = None,
 ) -> tuple[StackOutput, dict[int, torch.Tensor]]:
-    """Run blocks in order, recording what was asked for, and the outputs of the blocks numbered in `keep`."""
+    """Run blocks in order, recording what was asked for, and the outputs of the blocks numbered in `keep`.
+
+    Tokens see each other where `mask` (1, 1, N, N) is True, or everywhere.
+    """
     hidden_record, attention_record, kept = [hidden_states], [], {}
     for index, layer in enumerate(layers):
-        hidden_states, probabilities = layer(hidden_states, rotary, output_attentions)
+        hidden_states, probabilities = layer(hidden_states, rotary, output_attentions, mask)
         if output_hidden_states:
             hidden_record.append(hidden_states)
         if output_attentions:
@@ -282,18 +338,38 @@ def run_layers(
     return output, kept
 
 
-def rotary_for(token_ids: torch.Tensor, grid: Grid, head_dim: int, dtype: torch.dtype) -> RotaryTable:
+def rotary_for(
+    config: VJEPA2Config,
+    token_ids: torch.Tensor,
+    grid: Grid,
+    head_dim: int,
+    dtype: torch.dtype,
+    interpolate: bool = False,
+) -> RotaryTable:
     """Rotary factors of tokens by their number on `grid`.
 
-    The original lays an axis' angles out twice while it turns neighbouring channels, an oversight that its weights
-    were trained with: `src/models/utils/modules.py`, `rotate_queries_or_keys`.
+    The original of V-JEPA 2 lays an axis' angles out twice while it turns neighbouring channels, an oversight that
+    its weights were trained with: `src/models/utils/modules.py`, `rotate_queries_or_keys`. V-JEPA 2.1 has it mended.
+
+    Args:
+        config: its `use_rope_interleave` says which of the two it is.
+        token_ids: (B or 1, N) integers.
+        grid: the grid that they count.
+        head_dim: channels of a head.
+        dtype: of the factors.
+        interpolate: spread rows and columns over those of a 256-pixel picture; time stays.
     """
-    positions = split_token_ids(token_ids, grid)
-    return rotary_table(positions, head_dim, pairing="tiled", dtype=dtype)
+    time, row, column = split_token_ids(token_ids, grid)
+    if interpolate:
+        last = 256 // config.patch_size - 1
+        # With a single row or column, whose number is 0, the original divides 0 by 0.
+        row, column = row * (last / max(grid.h - 1, 1)), column * (last / max(grid.w - 1, 1))
+    pairing = "interleaved" if config.use_rope_interleave else "tiled"
+    return rotary_table((time, row, column), head_dim, pairing=pairing, dtype=dtype)
 
 
 class VJEPA2Encoder(nn.Module):
-    """Tubelet embedding, rotary blocks, final norm."""
+    """Tubelet embedding, rotary blocks, final norm; or a norm for each level of `config.hierarchical_layers`."""
 
     def __init__(self, config: VJEPA2Config):
         super().__init__()
@@ -303,7 +379,12 @@ class VJEPA2Encoder(nn.Module):
             VJEPA2Layer(config, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
             for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if config.hierarchical_layers is None:
+            self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        else:
+            self.norms_block = nn.ModuleList(
+                nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.hierarchical_layers
+            )
         self.gradient_checkpointing = False
 
     def forward(
@@ -323,36 +404,73 @@ class VJEPA2Encoder(nn.Module):
             output_hidden_states: whether to record hidden states.
             output_attentions: whether to record attention probabilities.
         """
+        config = self.config
         hidden_states, token_ids, grid = self.embeddings(pixel_values_videos, context_mask)
-        head_dim = self.config.hidden_size // self.config.num_attention_heads
-        rotary = rotary_for(token_ids, grid, head_dim, hidden_states.dtype)
-        wanted = check_out_layers(out_layers, self.config.num_hidden_layers)
+        head_dim = config.hidden_size // config.num_attention_heads
+        rotary = rotary_for(config, token_ids, grid, head_dim, hidden_states.dtype, config.interpolate_rope)
+        wanted, levels = self._check_out_layers(out_layers), tuple(config.hierarchical_layers or ())
         stack, kept = run_layers(
-            self.layer, hidden_states, rotary, output_hidden_states, output_attentions, keep=wanted
+            self.layer, hidden_states, rotary, output_hidden_states, output_attentions, keep=wanted + levels
         )
+        normed = {index: self._norm_of(index)(kept[index]) for index in kept}
         return VJEPA2EncoderOutput(
-            last_hidden_state=self.layernorm(stack.last),
+            last_hidden_state=self._final_norm(stack.last),
             hidden_states=stack.hidden_states,
             attentions=stack.attentions,
-            out_layer_hidden_states=tuple(self.layernorm(kept[index]) for index in wanted) or None,
+            out_layer_hidden_states=tuple(normed[index] for index in wanted) or None,
+            hierarchical_hidden_state=torch.cat([normed[index] for index in levels], dim=-1) if levels else None,
             grid=grid,
         )
 
+    @property
+    def _final_norm(self) -> nn.LayerNorm:
+        return self.layernorm if self.config.hierarchical_layers is None else self.norms_block[-1]
 
-class VJEPA2PredictorEmbeddings(nn.Module):
+    def _norm_of(self, index: int) -> nn.LayerNorm:
+        """The norm for the output of a block."""
+        levels = self.config.hierarchical_layers
+        return self.layernorm if levels is None else self.norms_block[levels.index(index)]
+
+    def _check_out_layers(self, out_layers: list[int] | tuple[int, ...] | None) -> tuple[int, ...]:
+        """The block numbers as a tuple; a ValueError for numbers that no block has, or a block without a norm."""
+        wanted = tuple(out_layers or ())
+        if any(not 0 <= index < len(self.layer) for index in wanted):
+            raise ValueError(f"`out_layers` counts encoder blocks from 0 to {len(self.layer) - 1}, got {list(wanted)}.")
+        levels = self.config.hierarchical_layers
+        if levels is not None and not set(wanted) <= set(levels):
+            raise ValueError(
+                f"`out_layers` must be among `config.hierarchical_layers` ({levels}), got {list(wanted)}: no other "
+                "block has a norm for its output. `output_hidden_states` gives all of them without a norm."
+            )
+        return wanted
+
+
+class VJEPA2PredictorEmbeddings(VJEPA2ModalityEmbeddings):
     """Brings context tokens to the predictor's width and puts a mask token in the place of every target."""
 
     def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.predictor_embeddings = Linear(config.hidden_size, config.pred_hidden_size)
+        super().__init__(config, config.pred_hidden_size)
+        self.predictor_embeddings = self._embedder(config)
         self.mask_tokens = nn.Parameter(torch.zeros(config.pred_num_mask_tokens, 1, 1, config.pred_hidden_size))
 
-    def forward(self, context: torch.Tensor, num_targets: int, mask_index: int) -> torch.Tensor:
+    @staticmethod
+    def _embedder(config: VJEPA2Config) -> nn.Module:
+        """From one level of the encoder to the predictor's width by a linear layer, from several by an MLP."""
+        if config.num_distillation_outputs == 1:
+            return Linear(config.hidden_size, config.pred_hidden_size)
+        return nn.Sequential(
+            Linear(config.num_distillation_outputs * config.hidden_size, config.hidden_size),
+            ACT2FN[config.hidden_act],
+            Linear(config.hidden_size, config.pred_hidden_size),
+        )
+
+    def forward(
+        self, context: torch.Tensor, num_targets: int, mask_index: int = 1, image: bool = False
+    ) -> torch.Tensor:
         context = self.predictor_embeddings(context)  # (M·B, K, P)
         mask_token = self.mask_tokens[mask_index % self.mask_tokens.shape[0]]  # (1, 1, P)
         targets = mask_token.to(context.dtype).expand(context.shape[0], num_targets, -1)
-        return torch.cat([context, targets], dim=1)
+        return self.add_modality(torch.cat([context, targets], dim=1), image)
 
 
 class VJEPA2Predictor(nn.Module):
@@ -367,7 +485,10 @@ class VJEPA2Predictor(nn.Module):
             for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
-        self.proj = Linear(config.pred_hidden_size, config.hidden_size)
+        predicted_size = config.num_distillation_outputs * (config.teacher_embed_dim or config.hidden_size)
+        self.proj = Linear(config.pred_hidden_size, predicted_size)
+        if config.use_context_projection:
+            self.proj_context = Linear(config.pred_hidden_size, predicted_size)
         self.gradient_checkpointing = False
 
     def forward(
@@ -378,6 +499,7 @@ class VJEPA2Predictor(nn.Module):
         grid: Grid,
         mask_index: int = 1,
         return_all_tokens: bool = False,
+        image: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> VJEPA2WithMaskedInputPredictorOutput:
@@ -387,20 +509,23 @@ class VJEPA2Predictor(nn.Module):
         treat tokens as a set, positions being rotated in, so only `return_all_tokens` needs the order.
 
         Args:
-            context: (B, K, D) features of the context tokens.
+            context: (B, K, D) features of the context tokens; with S' distillation outputs (B, K, S'·D).
             context_ids: (B, K) their numbers on `grid`.
             target_ids: (B, L) numbers of the tokens to predict; they may lie beyond the video's end.
             grid: the grid of the actual input.
             mask_index: which mask token stands for the targets, modulo their number.
             return_all_tokens: predict context and target tokens, sorted by position.
+            image: whether the tokens are those of images.
             output_hidden_states: whether to record hidden states.
             output_attentions: whether to record attention probabilities.
         """
-        num_context = context.shape[1]
+        config, num_context = self.config, context.shape[1]
         token_ids = torch.cat([context_ids, target_ids], dim=1)
-        hidden_states = self.embeddings(context, target_ids.shape[1], mask_index)  # (B, K + L, P)
-        head_dim = self.config.pred_hidden_size // self.config.pred_num_attention_heads
-        rotary = rotary_for(token_ids, self._position_grid(grid), head_dim, hidden_states.dtype)
+        hidden_states = self.embeddings(context, target_ids.shape[1], mask_index, image)  # (B, K + L, P)
+        head_dim = config.pred_hidden_size // config.pred_num_attention_heads
+        rotary = rotary_for(
+            config, token_ids, self._position_grid(grid), head_dim, hidden_states.dtype, config.pred_interpolate_rope
+        )
 
         stack, _ = run_layers(self.layer, hidden_states, rotary, output_hidden_states, output_attentions)
 
@@ -408,11 +533,14 @@ class VJEPA2Predictor(nn.Module):
             wanted = select_tokens(stack.last, token_ids.argsort(dim=1, stable=True))
         else:
             wanted = stack.last[:, num_context:]
-        return VJEPA2WithMaskedInputPredictorOutput(
+        output = VJEPA2WithMaskedInputPredictorOutput(
             last_hidden_state=self.proj(self.layernorm(wanted)),
             hidden_states=stack.hidden_states,
             attentions=stack.attentions,
         )
+        if config.use_context_projection:
+            output.context_predictions = self.proj_context(self.layernorm(stack.last[:, :num_context]))
+        return output
 
     def _position_grid(self, grid: Grid) -> Grid:
         """The grid that token numbers are read on: the original's predictor knows that of its training crop only.
@@ -472,12 +600,11 @@ def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: in
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
 
 
-def check_out_layers(out_layers: list[int] | tuple[int, ...] | None, num_layers: int) -> tuple[int, ...]:
-    """The block numbers as a tuple; a ValueError for numbers that no block has."""
-    wanted = tuple(out_layers or ())
-    if any(not 0 <= index < num_layers for index in wanted):
-        raise ValueError(f"`out_layers` counts encoder blocks from 0 to {num_layers - 1}, got {list(wanted)}.")
-    return wanted
+def init_output_layers(layers: nn.ModuleList, std: float) -> None:
+    """Draw the output layers of every block from a normal that narrows with depth: `_rescale_blocks`."""
+    for depth, layer in enumerate(layers, start=1):
+        init.trunc_normal_(layer.attention.proj.weight, std=std / sqrt(2 * depth))
+        init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
 
 
 class VJEPA2PreTrainedModel(PreTrainedModel):
@@ -524,15 +651,8 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, VJEPA2PredictorEmbeddings):
-            if self.config.pred_zero_init_mask_tokens:
-                init.zeros_(module.mask_tokens)
-            else:
-                init.trunc_normal_(module.mask_tokens, std=std)
         elif isinstance(module, (VJEPA2Encoder, VJEPA2Predictor)):
-            for depth, layer in enumerate(module.layer, start=1):
-                init.trunc_normal_(layer.attention.proj.weight, std=std / sqrt(2 * depth))
-                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
+            init_output_layers(module.layer, std)
         elif isinstance(module, VJEPA2AttentivePooler):
             init.trunc_normal_(module.query_tokens, std=std)
             for depth, layer in enumerate(module.self_attention_layers, start=1):
@@ -540,6 +660,14 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
                 init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
             last_depth = max(len(module.self_attention_layers), 1)
             init.trunc_normal_(module.cross_attention_layer.mlp.fc2.weight, std=std / sqrt(2 * last_depth))
+        if isinstance(module, VJEPA2PredictorEmbeddings):
+            if self.config.pred_zero_init_mask_tokens:
+                init.zeros_(module.mask_tokens)
+            else:
+                init.trunc_normal_(module.mask_tokens, std=std)
+        if isinstance(module, VJEPA2ModalityEmbeddings) and self.config.use_modality_embeddings:
+            init.normal_(module.img_mod_embed, std=1e-6)
+            init.normal_(module.video_mod_embed, std=1e-6)
 
     def _records(self, kwargs: dict) -> dict[str, bool]:
         """Take the two `output_…` switches out of a call's keyword arguments, with the configuration's defaults."""
@@ -581,7 +709,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
                 selections.
             skip_predictor: leave the predictor out, for features alone.
             mask_index: which mask token stands for the targets, modulo their number.
-            return_all_tokens: let the predictor return context and target tokens, sorted by position.
+            return_all_tokens: let the predictor return context and target tokens, sorted by position. Predictors with
+                a projection for context tokens return these in `context_predictions` instead, without being asked.
             return_target_hidden_state: compute `target_hidden_state` also where it costs a second pass, over the
                 whole video.
             out_layers: encoder blocks, from 0, whose normalised output is wanted as well.
@@ -590,22 +719,29 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             [`VJEPA2WithMaskedInputModelOutput`].
 
         Raises:
-            ValueError: input or masks of the wrong shape, or targets without a predictor.
+            ValueError: input or masks of the wrong shape, targets without a predictor, or `return_all_tokens` for a
+                predictor that has two projections.
         """
         records = self._records(kwargs)
+        if return_all_tokens and self.config.use_context_projection:
+            raise ValueError(
+                "`return_all_tokens` projects all tokens alike, but this predictor projects context tokens by a layer "
+                "of their own (`config.use_context_projection`): read `predictor_output.context_predictions`."
+            )
         encoded = self.encoder(pixel_values_videos, context_mask, out_layers, **records)
-        context = encoded.last_hidden_state
+        context = self._predictor_input(encoded)
         predicted = None
         if self.predictor is not None and not skip_predictor:
-            context_ids, target_ids, context = self._pair_masks(
+            context_ids, target_ids, paired = self._pair_masks(
                 pixel_values_videos, encoded.grid, context_mask, target_mask, context
             )
+            image = is_image(pixel_values_videos)
             predicted = self.predictor(
-                context, context_ids, target_ids, encoded.grid, mask_index, return_all_tokens, **records
+                paired, context_ids, target_ids, encoded.grid, mask_index, return_all_tokens, image, **records
             )
-            whole = encoded.last_hidden_state if context_mask is None else None
+            whole = context if context_mask is None else None
             if whole is None and return_target_hidden_state:
-                whole = self.encoder(pixel_values_videos).last_hidden_state
+                whole = self._predictor_input(self.encoder(pixel_values_videos))
             predicted.target_hidden_state = self._target_features(whole, target_ids, target_mask)
         elif target_mask is not None and not skip_predictor:
             raise ValueError(
@@ -614,19 +750,33 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             )
         return VJEPA2WithMaskedInputModelOutput(
             last_hidden_state=encoded.last_hidden_state,
-            masked_hidden_state=encoded.last_hidden_state,
+            masked_hidden_state=context,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             predictor_output=predicted,
             out_layer_hidden_states=encoded.out_layer_hidden_states,
+            hierarchical_hidden_state=encoded.hierarchical_hidden_state,
         )
+
+    def _predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
+        """The features that the predictor reads and predicts: the last levels, side by side (B, N, S'·D)."""
+        if self.config.num_distillation_outputs == 1:
+            return encoded.last_hidden_state
+        width = self.config.num_distillation_outputs * self.config.hidden_size
+        return encoded.hierarchical_hidden_state[..., -width:]
 
     def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
         return self.encoder.embeddings.patch_embeddings
 
     def get_vision_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> torch.Tensor:
-        """The encoder's features (B, N, D) of videos (B, T, C, H, W) or images (B, C, H, W)."""
-        return self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True}).last_hidden_state
+        """The encoder's features of videos (B, T, C, H, W) or images (B, C, H, W).
+
+        Returns:
+            (B, N, D), or those of all levels side by side, (B, N, S·D), with `config.hierarchical_layers`.
+        """
+        output = self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True})
+        levels = output.hierarchical_hidden_state
+        return output.last_hidden_state if levels is None else levels
 
     def _pair_masks(
         self,
@@ -851,6 +1001,12 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
         self.vjepa2 = VJEPA2Model(config)
         if self.vjepa2.predictor is None:
             raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
+        if self.vjepa2.predictor.proj.out_features != config.hidden_size:
+            raise ValueError(
+                "Action anticipation puts predicted tokens beside observed ones, so that their width "
+                f"({self.vjepa2.predictor.proj.out_features}) must be `hidden_size` ({config.hidden_size}): leave "
+                "`teacher_embed_dim` and `num_distillation_outputs` at their defaults."
+            )
         self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
         if config.num_verb_labels:
             self.verb_classifier = Linear(config.hidden_size, config.num_verb_labels)
