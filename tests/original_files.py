@@ -78,6 +78,49 @@ def probe_shapes(width=32, depth=4, heads: dict | None = None, queries=1) -> dic
     return shapes
 
 
+def v2_1_encoder_shapes(levels=4, **sizes) -> dict:
+    """`app/vjepa_2_1/models/vision_transformer.py`: an encoder with a norm for each level, and parts for images."""
+    shapes = encoder_shapes(**{"depth": 12, "patch": 16, "stray": False, **sizes})
+    width, channels, _, patch, _ = shapes["patch_embed.proj.weight"]
+    del shapes["norm.weight"], shapes["norm.bias"]
+    for index in range(levels):
+        shapes |= norm(f"norms_block.{index}", width)
+    return shapes | {
+        **modalities(width),
+        "patch_embed_img.proj.weight": (width, channels, 1, patch, patch),
+        "patch_embed_img.proj.bias": (width,),
+    }
+
+
+def modalities(width: int) -> dict:
+    return {"img_mod_embed": (1, 1, width), "video_mod_embed": (1, 1, width)}
+
+
+def v2_1_predictor_shapes(width=32, pred_width=24, outputs=1, teacher=None, **sizes) -> dict:
+    """`app/vjepa_2_1/models/predictor.py`: it reads and predicts several levels, and its context tokens as well."""
+    shapes = predictor_shapes(width, pred_width, **sizes) | modalities(pred_width)
+    del shapes["predictor_pos_embed"]
+    if outputs > 1:
+        del shapes["predictor_embed.weight"], shapes["predictor_embed.bias"]
+        shapes |= linear("predictor_embed.0", width, outputs * width) | linear("predictor_embed.2", pred_width, width)
+    predicted = outputs * (teacher or width)
+    return (
+        shapes
+        | linear("predictor_proj", predicted, pred_width)
+        | linear("predictor_proj_context", predicted, pred_width)
+    )
+
+
+def ac_predictor_shapes(width=32, pred_width=24, actions=7, **sizes) -> dict:
+    """`src/models/ac_predictor.py`."""
+    shapes = predictor_shapes(width, pred_width, tokens=0, **sizes)
+    del shapes["predictor_pos_embed"]
+    conditions = {"action_encoder": actions, "state_encoder": actions, "extrinsics_encoder": actions - 1}
+    for name, values in conditions.items():
+        shapes |= linear(name, pred_width, values)
+    return shapes
+
+
 ANTICIPATION_HEADS = {"verb_classifier": 5, "noun_classifier": 7, "action_classifier": 9}
 
 
@@ -96,6 +139,24 @@ def v2_tree(*, predictor: bool = True, prefix: str = "module.backbone.", seed: i
         tree["predictor"] = prefixed(prefix, random_tensors(predictor_shapes(width=width), seed + 2))
     state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(5)}}
     return {**tree, "opt": {"state": state, "param_groups": []}, "scaler": None, "epoch": 1, "loss": 0.5}
+
+
+def v2_1_tree(key="target_encoder", *, outputs=1, teacher=None, seed: int = 0, **sizes) -> dict:
+    """A hub file of V-JEPA 2.1; that of a distilled model has the encoder under "ema_encoder"."""
+    width = sizes.get("width", 32)
+    encoder = random_tensors(v2_1_encoder_shapes(**sizes), seed)
+    predictor = random_tensors(v2_1_predictor_shapes(width=width, outputs=outputs, teacher=teacher), seed + 1)
+    return {key: prefixed("module.backbone.", encoder), "predictor": prefixed("module.backbone.", predictor)}
+
+
+def ac_tree(*, seed: int = 0, **sizes) -> dict:
+    """The hub file of V-JEPA 2-AC, whose names lack one of the usual wrappers."""
+    encoders = {
+        name: prefixed("module.", random_tensors(encoder_shapes(**sizes, stray=False), seed + offset))
+        for offset, name in enumerate(("encoder", "target_encoder"))
+    }
+    predictor = random_tensors(ac_predictor_shapes(width=sizes.get("width", 32)), seed + 2)
+    return {**encoders, "predictor": prefixed("module.", predictor)}
 
 
 def probe_tree(count: int = 1, seed: int = 10, **sizes) -> dict:

@@ -1,8 +1,9 @@
 """V-JEPA 2 for the shared tests."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from harness.family_spec import (
     Tower,
     VideoSize,
 )
+from original_files import encoder_shapes, prefixed, random_tensors, v2_1_encoder_shapes
 from vidformers.families import VJEPA2
+from vidformers.layers.patchify import Grid
 
 
 # Widths, depths and head counts all differ, so that one in the place of another shows. Heads of 20 channels leave two
@@ -65,6 +68,17 @@ def _video(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, tor
 def _anticipation(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, torch.Tensor]:
     times = torch.tensor([0.25, 1.0, 0.5, 1.5]).repeat(batch)[:batch]
     return {**_video(config, batch, size, seed), "anticipation_times": times}
+
+
+def _robot(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed + 1)
+    widths = {"actions": config.action_embed_dim, "states": config.action_embed_dim}
+    if config.use_extrinsics:
+        widths["extrinsics"] = config.action_embed_dim - 1
+    conditions = {
+        name: torch.randn(batch, size.frames, width, generator=generator) for name, width in widths.items()
+    }
+    return {**_video(config, batch, size, seed), **conditions}
 
 
 def _masks(config: Any, batch: int, size: VideoSize) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +143,7 @@ MODEL = ModelSpec(
         "two masks": _two_masks,
         "targets": lambda config, batch, size: {"target_mask": _masks(config, batch, size)[1]},
     },
-    stock=Stock("VJEPA2Config", "VJEPA2Model"),
+    stock=Stock("VJEPA2Config", "VJEPA2Model", lacks=("hierarchical_layers",)),
     export=Export(_dynamic_video, EXAMPLE, OTHER),
     off_sizes=OFF_SIZES,
 )
@@ -167,6 +181,42 @@ ANTICIPATION = ModelSpec(
 )
 
 
+def _num_patches(config: Any, size: VideoSize) -> int:
+    return size.frames * (size.height // config.patch_size) * (size.width // config.patch_size)
+
+
+def _dynamic_robot() -> dict[str, Any]:
+    axes = {0: torch.export.Dim("batch", max=64), 1: torch.export.Dim("frames", max=64)}
+    return dict.fromkeys(("pixel_values_videos", "actions", "states", "extrinsics"), axes)
+
+
+ACTION_CONDITIONED = ModelSpec(
+    name="VJEPA2ACModel",
+    inputs=_robot,
+    config={"use_extrinsics": True},
+    output="predictor_output.last_hidden_state",
+    output_shape=lambda config, batch, size: (batch, _num_patches(config, size), config.hidden_size),
+    towers=(
+        Tower(
+            "predictor_output",
+            "pred_num_hidden_layers",
+            "pred_hidden_size",
+            "pred_num_attention_heads",
+            lambda config, size: _num_patches(config, size) + 3 * size.frames,
+        ),
+    ),
+    loss=_features_and_predictions,
+    stock="transformers has no action-conditioned model",
+    export=Export(_dynamic_robot, (2, VideoSize(3, 32, 32)), (3, VideoSize(5, 32, 32))),
+    off_sizes=(
+        OffSize(VideoSize(3, 24, 40)),
+        OffSize(VideoSize(1, 48, 16)),
+        OffSize(VideoSize(2, 8, 8)),
+        OffSize(VideoSize(4, 37, 31), kept=VideoSize(4, 32, 24)),
+    ),
+)
+
+
 def _arguments(folder: Path, values: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """What `load_original` needs beside the file: what no shape tells."""
     fields = {
@@ -184,7 +234,29 @@ def _arguments(folder: Path, values: Mapping[str, Any], **settings: Any) -> dict
     if "frames_per_second" in values:
         fields["anticipation_frames_per_second"] = values["frames_per_second"]
         fields["anticipation_num_output_frames"] = values["num_output_frames"]
+    if "use_extrinsics" in values:
+        fields["use_extrinsics"] = values["use_extrinsics"]
     return {"path": folder / "checkpoint.pt", **fields, **settings}
+
+
+SCRATCH = TemporaryDirectory(prefix="vidformers-goldens-")
+ENCODERS = {"encoder": encoder_shapes(patch=8, stray=False), "target_encoder": v2_1_encoder_shapes(width=24)}
+
+
+@cache
+def _with_encoder(folder: Path, entry: str) -> Path:
+    """The checkpoint of a case that was recorded from a predictor alone, beside an encoder of random numbers."""
+    tree = torch.load(folder / "checkpoint.pt", weights_only=True)
+    prefix = "module." if entry == "encoder" else "module.backbone."
+    path = Path(SCRATCH.name) / f"{folder.name}.pt"
+    torch.save({**tree, entry: prefixed(prefix, random_tensors(ENCODERS[entry], 0))}, path)
+    return path
+
+
+def _predictor_arguments(entry: str, folder: Path, values: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    """`_arguments` of such a case; it records the encoder's heads under no name."""
+    heads = {"pred_num_heads": values["pred_num_heads"], "num_heads": 1}
+    return _arguments(folder, {**values, **heads}, path=_with_encoder(folder, entry), **settings)
 
 
 def _run(
@@ -285,6 +357,75 @@ def _predicted_alone(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str
     return {"tokens_noenc": model(_frames_first(inputs["video"]), inputs["anticipation_times"]).last_hidden_state}
 
 
+def _actions(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    conditions = {name: inputs[name] for name in ("actions", "states")}
+    first = {name: given[:, :1] for name, given in conditions.items()}
+    output = model(_frames_first(inputs["frames"]), **conditions)
+    features = model.encode_frames(_frames_first(inputs["frames"]))
+    return {
+        "tokens": output.last_hidden_state,
+        "pred": output.predictor_output.last_hidden_state,
+        "pred_T1": model(features=features[:, :1], **first).predictor_output.last_hidden_state,
+        "rollout": model.rollout(features[:, :1], **conditions).flatten(1, 3),
+    }
+
+
+def _extrinsics(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    features = inputs["tokens"].unflatten(1, (-1, 4, 4))  # (B, T, h, w, D)
+    conditions = {name: inputs[name] for name in ("actions", "states", "extrinsics")}
+    return {"pred": model(features=features, **conditions).predictor_output.last_hidden_state}
+
+
+def _levels(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    video = _frames_first(inputs["video"])
+    output = model(video, out_layers=[2, 8, 11])
+    masks = [inputs["mask_0"], inputs["mask_1"]]
+    others = ("image", "video_ns", "image_ns")
+    return {
+        "video_last": output.last_hidden_state,
+        **{f"{name}_last": model(_frames_first(inputs[name])).last_hidden_state for name in others},
+        "video_masked": model(video, context_mask=masks).last_hidden_state,
+        "video_hier": model.get_vision_features(video),
+        **{f"video_out_{i}": layer for i, layer in zip((2, 8, 11), output.out_layer_hidden_states, strict=True)},
+    }
+
+
+def _predictor_2_1(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The predictor as the hub builds it."""
+    features, context, target = inputs["tokens"], inputs["mask_x"], inputs["mask_y"]
+    outputs = {}
+    for modality in ("video", "image"):
+        for index in (0, 1, 4):
+            predicted = model.predictor(features, context, target, Grid(2, 4, 4), index, image=modality == "image")
+            outputs[f"{modality}_index{index}_pred"] = predicted.last_hidden_state
+            outputs[f"{modality}_index{index}_context"] = predicted.context_predictions
+    images = (inputs[name] for name in ("tokens_img", "mask_x_img", "mask_y_img"))
+    outputs["image1_pred"] = model.predictor(*images, Grid(1, 4, 4), image=True).last_hidden_state
+    return outputs
+
+
+def _predictor_in_training(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    masked = (inputs[name] for name in ("tokens", "mask_x", "mask_y"))
+    return {"video_interp_rope_pred": model.predictor(*masked, Grid(2, 4, 4)).last_hidden_state}
+
+
+PREDICTOR_2_1 = (
+    GoldenRun("as from the hub", partial(_predictor_arguments, "target_encoder"), _predictor_2_1),
+    GoldenRun(
+        "as in training",
+        partial(_predictor_arguments, "target_encoder", pred_interpolate_rope=True),
+        _predictor_in_training,
+    ),
+)
+
+
+def _predictor_alone(entry: str, *unused_mask_tokens: int) -> dict[str, str]:
+    return {
+        **dict.fromkeys(ENCODERS[entry], "the case was recorded from the predictor alone"),
+        **{f"mask_tokens.{index}": "no recorded call chooses this mask token" for index in unused_mask_tokens},
+    }
+
+
 GOLDENS = (
     GoldenCase("a_encoder_native", (_run(_native),)),
     GoldenCase("b_encoder_other_square", (_run(_sizes),)),
@@ -313,8 +454,28 @@ GOLDENS = (
             for index in (0, 2)
         },
     ),
+    GoldenCase(
+        "g1_ac",
+        (_run(_actions),),
+        blind={
+            f"extrinsics_encoder.{leaf}": "the model was built to ignore extrinsics" for leaf in ("weight", "bias")
+        },
+    ),
+    GoldenCase(
+        "g2_ac_extrinsics",
+        (GoldenRun("", partial(_predictor_arguments, "encoder"), _extrinsics),),
+        committed=True,
+        blind=_predictor_alone("encoder"),
+    ),
+    GoldenCase("h1_v21_encoder", (_run(_levels),)),
+    GoldenCase("h2_v21_predictor_hier4", PREDICTOR_2_1, committed=True, blind=_predictor_alone("target_encoder", 2)),
+    GoldenCase(
+        "h3_v21_predictor_distilled",
+        PREDICTOR_2_1,
+        committed=True,
+        blind=_predictor_alone("target_encoder", 2, 3, 5, 6, 7),
+    ),
 )
-NEW_MODEL = "recorded from a model that the family doesn't hold yet"
 
 
 def _normalised(values: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -326,7 +487,7 @@ SPEC = FamilySpec(
     family=VJEPA2,
     tiny=TINY,
     size=SIZE,
-    models=(MODEL, CLASSIFIER, ANTICIPATION),
+    models=(MODEL, CLASSIFIER, ANTICIPATION, ACTION_CONDITIONED),
     processor=ProcessorSpec(
         arguments={"crop_size": 32},
         output="pixel_values_videos",
@@ -334,16 +495,6 @@ SPEC = FamilySpec(
         normalised=_normalised,
     ),
     goldens=GOLDENS,
-    later_goldens=dict.fromkeys(
-        (
-            "g1_ac",
-            "g2_ac_extrinsics",
-            "h1_v21_encoder",
-            "h2_v21_predictor_hier4",
-            "h3_v21_predictor_distilled",
-        ),
-        NEW_MODEL,
-    ),
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
 )

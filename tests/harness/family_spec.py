@@ -71,12 +71,14 @@ class Stock:
         model_class: name of the model.
         config: fields of ours under which both compute the same.
         only_theirs: tensors that the other side has alone, by the beginning of their names, each with the reason.
+        lacks: fields of ours that, where a preset sets them, make a model which the other side doesn't have.
     """
 
     config_class: str
     model_class: str
     config: Mapping[str, Any] = field(default_factory=dict)
     only_theirs: Mapping[str, str] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
 
     def classes(self) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
         """Configuration and model class."""

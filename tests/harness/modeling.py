@@ -234,7 +234,7 @@ class DeviceMixin:
         assert record.architecture in spec.family.model_classes
         assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
         model = next(model for model in spec.models if model.name == record.architecture)
-        if isinstance(model.stock, Stock):
+        if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
             config_class, model_class = model.stock.classes()
             with torch.device("meta"):
                 theirs = model_class(config_class(**record.config))
