@@ -191,12 +191,12 @@ def list_presets() -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("files", overflow="fold")
         for name, preset in family.presets.items():
-            config = preset.config
+            config, files = preset.config, [url for url in (preset.source, preset.probe) if url]
             table.add_row(
                 name,
                 f"{config['num_hidden_layers']} × {config['hidden_size']}",
                 f"{config['frames_per_clip']} × {config['crop_size']}²",
-                "\n".join(url.removeprefix(f"{base}/") for url in (preset.source, preset.probe) if url),
+                "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
             )
         console.print(table)
 

@@ -10,11 +10,14 @@ import torch
 from original_files import (
     ANTICIPATION_HEADS,
     V2_CONFIG,
+    ac_predictor_shapes,
     encoder_shapes,
     predictor_shapes,
     probe_shapes,
     probe_tree,
     random_tensors,
+    v2_1_encoder_shapes,
+    v2_1_predictor_shapes,
     v2_tree,
 )
 from safetensors.torch import load_file, save_file
@@ -184,12 +187,21 @@ def test_the_table_makes_exactly_the_tensors_of_every_preset(preset):
     assert all(tensor.is_meta for tensor in model.parameters())
     width, mlp = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
     heads = {"linear": 2} if not uses_predictor else dict.fromkeys(ANTICIPATION_HEADS, 2)
+    sizes = {"width": width, "depth": config.num_hidden_layers, "mlp": mlp, "patch": 16}
     originals = {
-        "encoder": encoder_shapes(width, config.num_hidden_layers, mlp, patch=16),
+        "encoder": encoder_shapes(**sizes),
         "predictor": predictor_shapes(width, 384, 12, 1536, tokens=10),
+        "ac_encoder": encoder_shapes(**sizes),
+        "ac_predictor": ac_predictor_shapes(width, 1024, depth=24, mlp=4096),
         "probe": probe_shapes(width, heads=heads),
         "anticipation_probe": probe_shapes(width, heads=heads, queries=3),
     }
+    if config.hierarchical_layers:
+        is_distilled = config.num_hidden_layers < 40
+        levels = {"outputs": 1, "teacher": 1664} if is_distilled else {"outputs": 4}
+        depth = 12 if is_distilled else 24
+        originals["encoder"] = v2_1_encoder_shapes(**sizes)
+        originals["predictor"] = v2_1_predictor_shapes(width, 384, depth=depth, mlp=1536, tokens=8, **levels)
     layout = verify.layout_of(VJEPA2, record.architecture)
     pairs = {name: core.expand(MAP.parts[name].rules, config, prefix) for name, prefix in layout.parts.items()}
     assert core.check_targets([pair for part in pairs.values() for pair in part], shapes) == []
@@ -581,11 +593,12 @@ def test_a_folder_that_is_no_original_repository(files):
 
 
 ENCODER_CASES = ("a_encoder_native", "b_encoder_other_square", "c_encoder_nonsquare", "d_encoder_masks", "e_predictor")
+MORE_CASES = ("g1_ac", "h1_v21_encoder")
 PROBE_CASES = ("f1_probe", "f2_probe_multilevel", "f3_action_anticipation")
 
 
 @needs_goldens
-@pytest.mark.parametrize("case", [*ENCODER_CASES, *PROBE_CASES])
+@pytest.mark.parametrize("case", [*ENCODER_CASES, *MORE_CASES, *PROBE_CASES])
 def test_golden_files_convert_and_come_back(tmp_path, case):
     folder = Path(GOLDENS) / "vjepa2" / case
     given = json.loads((folder / "case.json").read_text())["hyperparameters"]

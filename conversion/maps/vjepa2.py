@@ -1,11 +1,11 @@
 """V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers 5.23.
 
-A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; distilled
-models of V-JEPA 2.1 call it `ema_encoder`) and `predictor`; a probe file holds a list `classifiers` with one state dict
-per head of a training sweep. Their names come from
+A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; files of
+distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`; a probe file holds a list `classifiers` with one
+state dict per head of a training sweep. Their names come from
 `src/models/{vision_transformer,predictor,ac_predictor,attentive_pooler}.py`,
-`evals/action_anticipation_frozen/models.py` and, for V-JEPA 2.1, `app/vjepa_2_1/models` (commit 204698b4). Tensors that
-transformers doesn't have keep the original's terms.
+`evals/action_anticipation_frozen/models.py` and, for V-JEPA 2.1, `app/vjepa_2_1/models` (commit 204698b4). Tensors
+that transformers doesn't have keep the original's terms.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ from ..core import (
 
 
 class Implied(Present):
-    """What a tensor's presence means for computations that leave no trace in the file; an override may say otherwise."""
+    """What a tensor's presence says of computations that leave no trace of their own; overrides may say otherwise."""
 
     def agrees(self, given: Any, shapes: Shapes) -> bool:
         return True
@@ -166,9 +166,7 @@ PREDICTOR = Part(
     prefix="module.backbone.",
     presence="use_predictor",
     rules=(
-        *linear(
-            "predictor.embeddings.predictor_embeddings", "predictor_embed", when=("num_distillation_outputs", 1)
-        ),
+        *linear("predictor.embeddings.predictor_embeddings", "predictor_embed", when=("num_distillation_outputs", 1)),
         *(
             entry
             for index in (0, 2)

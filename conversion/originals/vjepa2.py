@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core import ConversionError
 from ..load import FoundPart
 from . import importable
 
@@ -24,6 +25,8 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     if architecture == "VJEPA2ForActionAnticipation":
         times = torch.tensor([0.0, 1.0])
         return {"video": {"pixel_values_videos": _video(config, 1, side, side), "anticipation_times": times}}
+    if architecture == "VJEPA2ACModel":
+        return {"video": _robot_call(config, side)}
     calls = {"video": {"pixel_values_videos": _video(config, 2, min(3, side), min(4, side))}}
     if architecture == "VJEPA2Model" and config.use_predictor:
         ids = torch.linspace(0, 2 * side**2 - 1, min(24, 2 * side**2)).long().expand(2, -1)
@@ -32,6 +35,17 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
         calls["masked"] = {**video, "context_mask": context, "target_mask": target}
         calls["video"]["skip_predictor"] = True
     return calls
+
+
+def _robot_call(config: Any, side: int) -> dict[str, torch.Tensor]:
+    """Four frames, which are four steps, and their conditions."""
+    generator = torch.Generator().manual_seed(1)
+    widths = {"actions": config.action_embed_dim, "states": config.action_embed_dim}
+    if config.use_extrinsics:
+        widths["extrinsics"] = config.action_embed_dim - 1
+    video = _video(config, 2, side, side)
+    conditions = {name: torch.randn(*video.shape[:2], width, generator=generator) for name, width in widths.items()}
+    return {"pixel_values_videos": video, **conditions}
 
 
 def _video(config: Any, time: int, rows: int, columns: int) -> torch.Tensor:
@@ -45,7 +59,11 @@ def original_stages(
     repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, torch.Tensor]:
     """What the original encoder, predictor and probe give for the calls of `example_calls`."""
+    if config.hierarchical_layers:
+        raise ConversionError(f"{repository}: only V-JEPA 2 and 2-AC can be compared with a checkout, not V-JEPA 2.1.")
     with importable(repository, ("src", "evals")):
+        if "ac_encoder" in found:
+            return _act(config, found, calls["video"])
         encoder = _load(_build_encoder(config), found["encoder"], drops=("pos_embed",))
         stages = {}
         video = calls["video"]["pixel_values_videos"].transpose(1, 2)  # (B, C, T, H, W)
@@ -128,6 +146,34 @@ def _predict(
     stages = {"masked.last_hidden_state": encoder(call["pixel_values_videos"].transpose(1, 2), context)}
     stages["masked.predictor_output.last_hidden_state"] = predictor(*stages.values(), context, target)
     return stages
+
+
+def _act(config: Any, found: Mapping[str, FoundPart], call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Frames that are encoded one by one, each repeated to a tubelet, and what follows from them."""
+    encoder = _load(_build_encoder(config), found["ac_encoder"], drops=("pos_embed",))
+    predictor = import_module("src.models.ac_predictor").VisionTransformerPredictorAC(
+        img_size=(config.crop_size, config.crop_size),
+        patch_size=config.patch_size,
+        num_frames=call["pixel_values_videos"].shape[1] * config.tubelet_size,
+        tubelet_size=config.tubelet_size,
+        embed_dim=config.hidden_size,
+        predictor_embed_dim=config.pred_hidden_size,
+        depth=config.pred_num_hidden_layers,
+        num_heads=config.pred_num_attention_heads,
+        mlp_ratio=config.pred_mlp_ratio,
+        qkv_bias=config.qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        action_embed_dim=config.action_embed_dim,
+        use_extrinsics=config.use_extrinsics,
+    )
+    clips = call["pixel_values_videos"].flatten(0, 1)[:, :, None].repeat(1, 1, config.tubelet_size, 1, 1)
+    tokens = encoder(clips).unflatten(0, call["pixel_values_videos"].shape[:2]).flatten(1, 2)  # (B, T·h·w, D)
+    tokens = nn.functional.layer_norm(tokens, tokens.shape[-1:])
+    conditions = [call[name] for name in ("actions", "states", "extrinsics") if name in call]
+    return {
+        "video.last_hidden_state": tokens,
+        "video.predictor_output.last_hidden_state": _load(predictor, found["ac_predictor"])(tokens, *conditions),
+    }
 
 
 def _classify(config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:

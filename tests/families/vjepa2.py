@@ -75,9 +75,7 @@ def _robot(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, tor
     widths = {"actions": config.action_embed_dim, "states": config.action_embed_dim}
     if config.use_extrinsics:
         widths["extrinsics"] = config.action_embed_dim - 1
-    conditions = {
-        name: torch.randn(batch, size.frames, width, generator=generator) for name, width in widths.items()
-    }
+    conditions = {name: torch.randn(batch, size.frames, width, generator=generator) for name, width in widths.items()}
     return {**_video(config, batch, size, seed), **conditions}
 
 
@@ -174,9 +172,7 @@ ANTICIPATION = ModelSpec(
         _labels, labels="num_labels", verb_labels="num_verb_labels", noun_labels="num_noun_labels"
     ),
     stock="transformers has no model for action anticipation",
-    export=Export(
-        lambda: _dynamic_video(anticipation_times={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER
-    ),
+    export=Export(lambda: _dynamic_video(anticipation_times={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER),
     off_sizes=ANTICIPATION_SIZES,
 )
 
@@ -437,9 +433,7 @@ GOLDENS = (
         committed=True,
         blind={"mask_tokens.2": "no recorded call chooses this mask token (its index modulo 4 is 2)"},
     ),
-    GoldenCase(
-        "f1_probe", tuple(_run(partial(_probe, head), f"head {head}", probe_index=head) for head in (0, 1))
-    ),
+    GoldenCase("f1_probe", tuple(_run(partial(_probe, head), f"head {head}", probe_index=head) for head in (0, 1))),
     GoldenCase("f2_probe_multilevel", (_run(_multilevel_probe),), committed=True),
     GoldenCase(
         "f3_action_anticipation",

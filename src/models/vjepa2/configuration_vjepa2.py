@@ -67,7 +67,7 @@ class VJEPA2Config(PreTrainedConfig):
             *2.1.* Width of one level of the features that the predictor predicts, where they are those of another
             encoder; `hidden_size` by default.
         use_context_projection (`bool`, *optional*, defaults to `False`):
-            *2.1.* Whether the predictor also predicts the features of its context tokens, by a projection of their own.
+            *2.1.* Whether the predictor also predicts the features of its context tokens, by a projection for them.
         pred_interpolate_rope (`bool`, *optional*, defaults to `False`):
             *Ours, for 2.1.* `interpolate_rope` for the predictor. The original's training had it on; its hub loader
             leaves it off.
@@ -199,7 +199,9 @@ class VJEPA2Config(PreTrainedConfig):
     def _validate_levels(self):
         levels = self.hierarchical_layers
         if levels is not None and (not levels or sorted(set(levels)) != levels):
-            raise ValueError(f"`hierarchical_layers` must name at least one block, in order and each once; got {levels}.")
+            raise ValueError(
+                f"`hierarchical_layers` must name at least one block, in order and each once; got {levels}."
+            )
         if not 1 <= self.num_distillation_outputs <= len(levels or [0]):
             raise ValueError(
                 f"`num_distillation_outputs` ({self.num_distillation_outputs}) counts levels of `hierarchical_layers` "

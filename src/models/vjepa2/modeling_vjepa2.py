@@ -4,9 +4,9 @@ Papers: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookrese
 at 204698b4, `app/vjepa_2_1/models` (V-JEPA 2.1).
 
 Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a grid of t × h × w; D channels of a token;
-S levels, the encoder blocks of
-`config.hierarchical_layers`; M selections of tokens ("masks") from every video, K tokens each. Whatever holds several selections holds them one
-after the other: (M·B, K, D).
+S levels, the encoder blocks of `config.hierarchical_layers`, of which the predictor reads the last S'; M selections of
+tokens ("masks") from every video, K tokens each. Whatever holds several selections holds them one after the other:
+(M·B, K, D).
 """
 
 from dataclasses import dataclass
@@ -435,7 +435,9 @@ class VJEPA2Encoder(nn.Module):
         """The block numbers as a tuple; a ValueError for numbers that no block has, or a block without a norm."""
         wanted = tuple(out_layers or ())
         if any(not 0 <= index < len(self.layer) for index in wanted):
-            raise ValueError(f"`out_layers` counts encoder blocks from 0 to {len(self.layer) - 1}, got {list(wanted)}.")
+            raise ValueError(
+                f"`out_layers` counts encoder blocks from 0 to {len(self.layer) - 1}, got {list(wanted)}."
+            )
         levels = self.config.hierarchical_layers
         if levels is not None and not set(wanted) <= set(levels):
             raise ValueError(

@@ -3,9 +3,9 @@
 Paper: V-JEPA 2 (https://arxiv.org/abs/2506.09985), section 3. Original code: facebookresearch/vjepa2 at c2963a47,
 `src/models/ac_predictor.py` and `notebooks/utils/world_model_wrapper.py`.
 
-Shapes: B videos of T frames with C channels and H × W pixels; a step is one frame on a grid of h × w tokens; D channels
-of a feature, P of a predictor token; A values of an action. K condition tokens (action, state and, where the model was
-trained with them, extrinsics) come before the tokens of their step.
+Shapes: B videos of T frames with C channels and H × W pixels; a step is one frame on a grid of h × w tokens; D
+channels of a feature, P of a predictor token; A values of an action. K condition tokens (action, state and, where the
+model was trained with them, extrinsics) come before the tokens of their step.
 """
 
 from dataclasses import dataclass
@@ -131,9 +131,7 @@ class VJEPA2ACPredictor(nn.Module):
         rotary = self._rotary(grid, num_conditions, hidden_states)
         mask = causal_mask(grid.t, num_conditions + grid.h * grid.w, hidden_states.device)
 
-        stack, _ = run_layers(
-            self.layer, hidden_states, rotary, output_hidden_states, output_attentions, mask=mask
-        )
+        stack, _ = run_layers(self.layer, hidden_states, rotary, output_hidden_states, output_attentions, mask=mask)
 
         frames = stack.last.unflatten(1, (grid.t, -1))[:, :, num_conditions:].flatten(1, 2)  # (B, T·h·w, P)
         return VJEPA2ACPredictorOutput(
@@ -164,8 +162,8 @@ class VJEPA2ACPredictor(nn.Module):
         config = self.config
         if features.ndim != 5 or features.shape[-1] != config.hidden_size:
             raise ValueError(
-                f"Expected features (batch, frames, rows, columns, {config.hidden_size}), got {tuple(features.shape)}. "
-                "`encode_frames` returns this layout."
+                f"Expected features (batch, frames, rows, columns, {config.hidden_size}), as `encode_frames` returns "
+                f"them, got {tuple(features.shape)}."
             )
         if (extrinsics is not None) != config.use_extrinsics:
             raise ValueError(
