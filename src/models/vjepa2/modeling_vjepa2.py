@@ -304,7 +304,6 @@ class VJEPA2Encoder(nn.Module):
             for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -368,7 +367,6 @@ class VJEPA2Predictor(nn.Module):
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         self.proj = Linear(config.pred_hidden_size, config.hidden_size)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -555,6 +553,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
+        if self.predictor is None:
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
         self.post_init()
 
     @can_return_tuple
@@ -772,7 +772,6 @@ class VJEPA2AttentivePooler(nn.Module):
         self.self_attention_layers = nn.ModuleList(
             VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
         )
-        self.gradient_checkpointing = False
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Pool tokens (B, N, D) into queries (B, Q, D)."""
