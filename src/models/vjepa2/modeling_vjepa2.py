@@ -385,7 +385,6 @@ class VJEPA2Encoder(nn.Module):
             self.norms_block = nn.ModuleList(
                 nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in config.hierarchical_layers
             )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -491,7 +490,6 @@ class VJEPA2Predictor(nn.Module):
         self.proj = Linear(config.pred_hidden_size, predicted_size)
         if config.use_context_projection:
             self.proj_context = Linear(config.pred_hidden_size, predicted_size)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -685,6 +683,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
+        if self.predictor is None:
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
         self.post_init()
 
     @can_return_tuple
@@ -924,7 +924,6 @@ class VJEPA2AttentivePooler(nn.Module):
         self.self_attention_layers = nn.ModuleList(
             VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
         )
-        self.gradient_checkpointing = False
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Pool tokens (B, N, D) into queries (B, Q, D)."""

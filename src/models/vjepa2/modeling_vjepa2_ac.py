@@ -103,7 +103,6 @@ class VJEPA2ACPredictor(nn.Module):
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         self.proj = Linear(config.pred_hidden_size, config.hidden_size)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
