@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .linear import FALLBACK_DTYPES, for_product
@@ -50,20 +51,26 @@ def attention(
     if implementation == "sdpa":
         return _sdpa(query, key, value, scaling, mask, dropout), None
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
-    bias = None if mask is None else _score_bias(mask, query, implementation)
-    attended, _ = backend(module, query, key, value, bias, scaling=scaling, dropout=dropout, is_causal=False)
+    blocks = None if mask is None else _block_mask(mask, implementation)
+    attended, _ = backend(module, query, key, value, blocks, scaling=scaling, dropout=dropout, is_causal=False)
     return attended.flatten(2), None
 
 
-def _score_bias(mask: torch.Tensor, query: torch.Tensor, implementation: str) -> torch.Tensor:
-    """The mask as what flex_attention adds to the scores (B, 1, Nq, Nk): 0 where a query sees a key."""
+def _block_mask(mask: torch.Tensor, implementation: str) -> BlockMask:
+    """A mask in the form in which flex_attention skips what it hides."""
     if implementation != "flex_attention":
         raise ValueError(
             f"attn_implementation={implementation!r} cannot restrict which tokens see each other, as this model does. "
             'Use "sdpa", "flex_attention" or "eager".'
         )
-    bias = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-    return bias.expand(query.shape[0], -1, -1, -1)
+    batch_size, _, num_queries, num_keys = mask.shape
+
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return mask[batch if batch_size > 1 else 0, 0, query, key]
+
+    return create_block_mask(
+        sees, batch_size if batch_size > 1 else None, None, num_queries, num_keys, device=mask.device
+    )
 
 
 def _eager(
