@@ -465,6 +465,7 @@ class Part:
         fields: configuration fields that its shapes fix.
         prefix: what files put before the names of its tensors, for `reverse`.
         presence: configuration field that says whether the model has the part, if it may be absent.
+        marker: a tensor that tells the part from others that stand at the same entry, if there are such.
     """
 
     rules: tuple[Rule, ...]
@@ -473,6 +474,7 @@ class Part:
     prefix: str = ""
     file: str = "checkpoint"
     presence: str | None = None
+    marker: str | None = None
 
 
 @dataclass(frozen=True)

@@ -211,16 +211,15 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 def _identify(files: Mapping[str, Source], request: Request) -> tuple[Family, Layout, dict[str, FoundPart]]:
     """The one family and layout whose rules name exactly the tensors of the files.
 
-    Where the request leaves a single candidate, or a single one of its family is closest, it is taken as it is: what
-    doesn't fit is reported with shapes later.
+    Where the request leaves a single candidate, it is taken as it is: what doesn't fit is reported with shapes later.
     """
     candidates = _candidates(files, request)
+    candidates = [pair for pair in candidates if _has_marked_parts(*pair, files)] or candidates
     if len(candidates) == 1:
         family, layout = candidates[0]
         return family, layout, find_parts(family, layout, files, _chosen_entries(family, request), request.probe_index)
-    fits, misfits, reasons = [], [], []
+    fits, reasons = [], []
     for family, layout in candidates:
-        found = None
         try:
             found = find_parts(family, layout, files, _chosen_entries(family, request), request.probe_index)
             problems = _unfit_names(family_map(family.model_type), found)
@@ -228,28 +227,27 @@ def _identify(files: Mapping[str, Source], request: Request) -> tuple[Family, La
             problems = [str(error)]
         if problems:
             reasons.append(f"  {layout.architecture}: {'; '.join(problems[:3])}")
-            misfits.append((len(problems), (family, layout, found)))
         else:
             fits.append((family, layout, found))
     path = files["checkpoint"].path
     if not fits:
-        closest = _closest(misfits)
-        if closest is None:
-            raise ConversionError(f"{path}: no model's rules fit its tensors exactly.\n" + "\n".join(reasons))
-        return closest
+        raise ConversionError(f"{path}: no model's rules fit its tensors exactly.\n" + "\n".join(reasons))
     if len(fits) > 1:
         names = " and ".join(layout.architecture for _, layout, _ in fits)
         raise ConversionError(f"{path}: fits {names} alike; say which family it is.")
     return fits[0]
 
 
-def _closest(misfits: Sequence[tuple[int, tuple[Family, Layout, Any]]]) -> tuple[Family, Layout, Any] | None:
-    """Of one family's candidates, with their numbers of problems, the one that has all its parts and the fewest."""
-    complete = sorted((entry for entry in misfits if entry[1][2] is not None), key=lambda entry: entry[0])
-    families = {candidate[0].model_type for _, candidate in misfits}
-    if len(families) > 1 or not complete or (len(complete) > 1 and complete[0][0] == complete[1][0]):
-        return None
-    return complete[0][1]
+def _has_marked_parts(family: Family, layout: Layout, files: Mapping[str, Source]) -> bool:
+    """Whether the parts of a layout that have a marker are in the files with it, or may be absent and are."""
+    for name in layout.parts:
+        part = family_map(family.model_type).parts[name]
+        if part.marker is None:
+            continue
+        names = [full for entry in part.entries for full in _names_in(files[part.file], entry)]
+        if not any(full.endswith((f"/{part.marker}", f".{part.marker}")) for full in names):
+            return not names and name in layout.optional
+    return True
 
 
 def _candidates(files: Mapping[str, Source], request: Request) -> list[tuple[Family, Layout]]:

@@ -11,6 +11,7 @@ from harness.conversion import ConversionMixin
 from harness.modeling import ModelingMixin
 from harness.positions import PositionsMixin
 from harness.tolerances import DTYPES, EXACT, NOTICEABLE, REORDERED
+from huggingface_hub.errors import StrictDataclassError
 from original_files import v2_1_tree, v2_tree
 
 from vidformers import VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification, VJEPA2Model, load_original
@@ -195,10 +196,10 @@ def test_a_frame_fills_a_tubelet_without_a_patch_embedding_for_images():
 
 
 def positions_of(config, grid: Grid, interpolate: bool) -> tuple[torch.Tensor, ...]:
-    """Slowest-angle rows of the table, from which positions can be read."""
-    table = rotary_for(config, torch.arange(grid.num_tokens)[None], grid, 12, torch.float64, interpolate)
-    angles = torch.acos(table.own[0, :, 0].clamp(-1, 1))
-    return angles[:, 2], angles[:, 6], angles[:, 10]  # the slower of each axis' two pairs
+    """Time, row and column of every token, from the slower of an axis' two pairs, which turns by hundredths."""
+    table = rotary_for(config, torch.arange(grid.num_tokens)[None], grid, 12, torch.float32, interpolate)
+    angles = table.neighbour[0, :, 0].asin()
+    return angles[:, 3] * 100, angles[:, 7] * 100, angles[:, 11] * 100
 
 
 @pytest.mark.parametrize(("patch_size", "last"), [(16, 15), (14, 17)])
@@ -206,11 +207,10 @@ def test_rows_and_columns_are_spread_and_time_is_not(patch_size, last):
     config = SPEC.config(FOUR_LEVELS, patch_size=patch_size)
     grid = Grid(2, 1, 4)
     time, row, column = positions_of(config, grid, interpolate=True)
-    unit = positions_of(config, grid, interpolate=False)[0].max()  # the angle of one position
-    torch.testing.assert_close(time / unit, torch.arange(2.0).repeat_interleave(4), atol=1e-3, rtol=0)
-    torch.testing.assert_close(row, torch.zeros(8), atol=1e-3, rtol=0)
-    expected = torch.arange(4.0).repeat(2) * last / 3
-    torch.testing.assert_close(column / unit, expected, atol=2e-2, rtol=0)
+    same("time", torch.arange(2.0).repeat_interleave(4), time)
+    same("row", torch.zeros(8), row)
+    same("column", torch.arange(4.0).repeat(2) * last / 3, column)
+    same("left alone", torch.arange(4.0).repeat(2), positions_of(config, grid, interpolate=False)[2])
 
 
 @torch.no_grad()
@@ -251,7 +251,7 @@ def test_defaults_are_v_jepa_2():
     ],
 )
 def test_configurations_that_mean_nothing(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(StrictDataclassError, match=message):
         SPEC.config(FOUR_LEVELS, **{"num_distillation_outputs": 1, **fields})
 
 

@@ -71,8 +71,10 @@ class TeacherWidth(Reader):
     tensor = "predictor_proj.weight"
 
     def read(self, shapes: Shapes) -> int | None:
-        several = DistillationOutputs.tensor in shapes
-        width = shapes[DistillationOutputs.tensor][0] if several else shapes["predictor_embed.weight"][1]
+        several, one = DistillationOutputs.tensor, "predictor_embed.weight"
+        if self.tensor not in shapes or not {several, one} & set(shapes):
+            return None
+        width = shapes[several][0] if several in shapes else shapes[one][1]
         predicted = self._width(shapes)
         return None if predicted == width else predicted
 
@@ -165,6 +167,7 @@ PREDICTOR = Part(
     entries=("predictor",),
     prefix="module.backbone.",
     presence="use_predictor",
+    marker="mask_tokens.0",
     rules=(
         *linear("predictor.embeddings.predictor_embeddings", "predictor_embed", when=("num_distillation_outputs", 1)),
         *(
@@ -195,6 +198,7 @@ AC_ENCODER = replace(ENCODER, entries=("encoder", "target_encoder", ""), prefix=
 AC_PREDICTOR = Part(
     entries=("predictor",),
     prefix="module.",
+    marker="action_encoder.weight",
     rules=(
         *linear("predictor.embeddings.predictor_embeddings", "predictor_embed"),
         *linear("predictor.embeddings.action_encoder", "action_encoder"),
