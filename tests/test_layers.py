@@ -132,9 +132,7 @@ PLACES = [[0, 1, 2, 7], [3, 0, 5, 1], [2, 2, 9, 4]]
 @pytest.mark.parametrize("head_dim", [18, 20, 26, 64])
 def test_rotation(head_dim, pairing):
     x = seeded(1, 4, 2, head_dim)
-    table = rotary_table(
-        tuple(torch.tensor([p]) for p in PLACES), head_dim, pairing=pairing, dtype=torch.float32
-    )
+    table = rotary_table(tuple(torch.tensor([p]) for p in PLACES), head_dim, pairing=pairing, dtype=torch.float32)
     expected = rotate_by_hand(x, PLACES, pairing)
     assert_close("turned", {"x": expected}, {"x": apply_rotary(x, table)}, REORDERED)
 

@@ -20,6 +20,7 @@ from harness.family_spec import (
     VideoSize,
 )
 from original_files import encoder_shapes, prefixed, random_tensors, v2_1_encoder_shapes
+
 from vidformers.families import VJEPA2
 from vidformers.layers.patchify import Grid
 
@@ -490,5 +491,6 @@ SPEC = FamilySpec(
     ),
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
+    shallow={"num_hidden_layers": 1, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
     many_frames=VideoSize(640, 8, 8),
 )

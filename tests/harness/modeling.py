@@ -181,7 +181,7 @@ class OutputMixin:
 class DeviceMixin:
     """Construction without memory, number formats, buffers, seeds, backends."""
 
-    def test_meta_device(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+    def test_meta_device(self, spec: FamilySpec, model: ModelSpec):
         with torch.device("meta"):
             empty = model.model_class(spec.config(model))
         tensors = dict(empty.named_parameters()) | dict(empty.named_buffers())
@@ -314,7 +314,8 @@ class GraphMixin:
         """Forward and backward through the default backend, for the family's first model."""
         model = spec.models[0]
         torch._dynamo.reset()
-        built, inputs = spec.build(model, attention="sdpa").train(), training_inputs(spec, model)
+        built = spec.build(model, attention="sdpa", **spec.shallow).train()
+        inputs = training_inputs(spec, model)
         expected = gradients(built, model, inputs)
         compiled = torch.compile(built, fullgraph=True)
         built.zero_grad()
@@ -338,5 +339,3 @@ class GraphMixin:
 
 class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin):
     """All tests of a model class."""
-
-

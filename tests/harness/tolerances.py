@@ -30,8 +30,8 @@ EXACT = Tolerance(0.0, 0.0, "values are stored and read, or the same operations 
 GOLDEN = Tolerance(
     1e-5,
     1.0,
-    "fp32 rounding: the recordings come from another CPU, on which sums run in another order; the original code itself, "
-    "run again on a different machine, deviates from them by 1.0e-5 where outputs reach 4",
+    "fp32 rounding: the recordings come from another CPU, on which sums run in another order; the original code "
+    "itself, run again on a different machine, deviates from them by 1.0e-5 where outputs reach 4",
 )
 
 REORDERED = Tolerance(

@@ -278,13 +278,16 @@ class VJEPA2RopeAttention(nn.Module):
 class VJEPA2Layer(GradientCheckpointingLayer):
     """Pre-norm transformer block of encoder and predictors."""
 
-    def __init__(self, config: VJEPA2Config, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float):
+    def __init__(
+        self, config: VJEPA2Config, depth: int, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.attention = VJEPA2RopeAttention(config, hidden_size, num_heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), config.hidden_act)
+        scale_initialisation(depth, self.attention.proj, self.mlp.fc2)
 
     def forward(
         self,
@@ -297,6 +300,15 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
         return hidden_states, probabilities
+
+
+def scale_initialisation(depth: int, *projections: nn.Linear) -> None:
+    """Let the last layers of the residual branches of block `depth`, from 1, start smaller by √(2·depth).
+
+    Source: `_rescale_blocks` of the original's encoder, predictor and pooler.
+    """
+    for projection in projections:
+        projection.initial_scale = 1 / sqrt(2 * depth)
 
 
 @dataclass
@@ -376,8 +388,8 @@ class VJEPA2Encoder(nn.Module):
         self.config = config
         self.embeddings = VJEPA2Embeddings(config)
         self.layer = nn.ModuleList(
-            VJEPA2Layer(config, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+            VJEPA2Layer(config, depth, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
+            for depth, rate in enumerate(drop_path_rates(config.drop_path_rate, config.num_hidden_layers), start=1)
         )
         if config.hierarchical_layers is None:
             self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -481,9 +493,12 @@ class VJEPA2Predictor(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VJEPA2PredictorEmbeddings(config)
+        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
         self.layer = nn.ModuleList(
-            VJEPA2Layer(config, config.pred_hidden_size, config.pred_num_attention_heads, config.pred_mlp_ratio, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
+            VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
+            for depth, rate in enumerate(
+                drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers), start=1
+            )
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         predicted_size = config.num_distillation_outputs * (config.teacher_embed_dim or config.hidden_size)
@@ -600,13 +615,6 @@ def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: in
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
 
 
-def init_output_layers(layers: nn.ModuleList, std: float) -> None:
-    """Draw the output layers of every block from a normal that narrows with depth: `_rescale_blocks`."""
-    for depth, layer in enumerate(layers, start=1):
-        init.trunc_normal_(layer.attention.proj.weight, std=std / sqrt(2 * depth))
-        init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
-
-
 class VJEPA2PreTrainedModel(PreTrainedModel):
     """Weight initialisation, loading and saving for all V-JEPA 2 models."""
 
@@ -642,24 +650,17 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normals, with output layers scaled down by depth as in the original's `_rescale_blocks`."""
+        """Truncated normals, biases 0; see [`scale_initialisation`] for the layers that start smaller."""
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv3d)):
-            init.trunc_normal_(module.weight, std=std)
+            init.trunc_normal_(module.weight, std=std * getattr(module, "initial_scale", 1.0))
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, (VJEPA2Encoder, VJEPA2Predictor)):
-            init_output_layers(module.layer, std)
         elif isinstance(module, VJEPA2AttentivePooler):
             init.trunc_normal_(module.query_tokens, std=std)
-            for depth, layer in enumerate(module.self_attention_layers, start=1):
-                init.trunc_normal_(layer.self_attn.out_proj.weight, std=std / sqrt(2 * depth))
-                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
-            last_depth = max(len(module.self_attention_layers), 1)
-            init.trunc_normal_(module.cross_attention_layer.mlp.fc2.weight, std=std / sqrt(2 * last_depth))
         if isinstance(module, VJEPA2PredictorEmbeddings):
             if self.config.pred_zero_init_mask_tokens:
                 init.zeros_(module.mask_tokens)
@@ -669,11 +670,10 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
             init.normal_(module.img_mod_embed, std=1e-6)
             init.normal_(module.video_mod_embed, std=1e-6)
 
-    def _records(self, kwargs: dict) -> dict[str, bool]:
-        """Take the two `output_…` switches out of a call's keyword arguments, with the configuration's defaults."""
-        names = ("output_hidden_states", "output_attentions")
-        records = {name: kwargs.pop(name, None) for name in names}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in records.items()}
+    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        """What to record: as a call says, or as the configuration says where it does not."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class VJEPA2Model(VJEPA2PreTrainedModel):
@@ -698,7 +698,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         return_all_tokens: bool = False,
         return_target_hidden_state: bool = False,
         out_layers: list[int] | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2WithMaskedInputModelOutput:
         r"""Encode a video and predict the features of its target tokens.
 
@@ -716,6 +717,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             return_target_hidden_state: compute `target_hidden_state` also where it costs a second pass, over the
                 whole video.
             out_layers: encoder blocks, from 0, whose normalised output is wanted as well.
+            output_hidden_states: record the hidden states of encoder and predictor.
+            output_attentions: record their attention probabilities.
 
         Returns:
             [`VJEPA2WithMaskedInputModelOutput`].
@@ -724,7 +727,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             ValueError: input or masks of the wrong shape, targets without a predictor, or `return_all_tokens` for a
                 predictor that has two projections.
         """
-        records = self._records(kwargs)
+        records = self._records(output_hidden_states, output_attentions)
         if return_all_tokens and self.config.use_context_projection:
             raise ValueError(
                 "`return_all_tokens` projects all tokens alike, but this predictor projects context tokens by a layer "
@@ -770,13 +773,13 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
     def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
         return self.encoder.embeddings.patch_embeddings
 
-    def get_vision_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> torch.Tensor:
+    def get_vision_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """The encoder's features of videos (B, T, C, H, W) or images (B, C, H, W).
 
         Returns:
             (B, N, D), or those of all levels side by side, (B, N, S·D), with `config.hierarchical_layers`.
         """
-        output = self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True})
+        output = self(pixel_values_videos, skip_predictor=True, return_dict=True)
         levels = output.hierarchical_hidden_state
         return output.last_hidden_state if levels is None else levels
 
@@ -924,6 +927,10 @@ class VJEPA2AttentivePooler(nn.Module):
         self.self_attention_layers = nn.ModuleList(
             VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
         )
+        for depth, layer in enumerate(self.self_attention_layers, start=1):
+            scale_initialisation(depth, layer.self_attn.out_proj, layer.mlp.fc2)
+        # The original counts the cross-attention block as deep as the last self-attention block.
+        scale_initialisation(max(config.num_pooler_layers, 1), self.cross_attention_layer.mlp.fc2)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Pool tokens (B, N, D) into queries (B, Q, D)."""
@@ -936,7 +943,7 @@ class VJEPA2AttentivePooler(nn.Module):
 class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
     """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^vjepa2\.predictor\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(vjepa2\.)?predictor\."]
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -946,9 +953,28 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
         self.classifier = Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @staticmethod
+    def probe_tokens(encoded: VJEPA2WithMaskedInputModelOutput, num_segments: int) -> torch.Tensor:
+        """What one probe sees: the levels of every clip, and the clips of every `num_segments`, one after another.
+
+        Args:
+            encoded: of B·segments clips; its `out_layer_hidden_states` where there are any, else the last layer.
+            num_segments: number of clips that belong together.
+
+        Returns:
+            (B, segments·levels·N, D).
+        """
+        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
+        tokens = torch.cat(levels, dim=1)  # (B·segments, levels·N, D)
+        return tokens.unflatten(0, (-1, num_segments)).flatten(1, 2)
+
     @can_return_tuple
     def forward(
-        self, pixel_values_videos: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values_videos: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2VideoClassifierOutput:
         r"""Classify videos.
 
@@ -957,6 +983,8 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
                 evaluates them (`evals/video_classification_frozen`): (B, segments, T, C, H, W) lets one probe see all
                 segments at once; (B, views, segments, T, C, H, W) also averages probabilities over views.
             labels: (B,) class numbers.
+            output_hidden_states: record the encoder's hidden states.
+            output_attentions: record its attention probabilities.
 
         Returns:
             [`VJEPA2VideoClassifierOutput`].
@@ -966,12 +994,10 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
             pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
             skip_predictor=True,
             out_layers=self.config.out_layers,
-            **{**kwargs, "return_dict": True},
+            return_dict=True,
+            **self._records(output_hidden_states, output_attentions),
         )
-        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
-        tokens = torch.cat(levels, dim=1)  # (B·views·segments, levels·N, D)
-        if clips:
-            tokens = tokens.unflatten(0, (-1, clips[-1])).flatten(1, 2)  # (B·views, segments·levels·N, D)
+        tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
         logits = self.classifier(self.pooler(tokens).squeeze(1))
 
         view_logits = None
@@ -1002,12 +1028,6 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
         self.vjepa2 = VJEPA2Model(config)
         if self.vjepa2.predictor is None:
             raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
-        if self.vjepa2.predictor.proj.out_features != config.hidden_size:
-            raise ValueError(
-                "Action anticipation puts predicted tokens beside observed ones, so that their width "
-                f"({self.vjepa2.predictor.proj.out_features}) must be `hidden_size` ({config.hidden_size}): leave "
-                "`teacher_embed_dim` and `num_distillation_outputs` at their defaults."
-            )
         self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
         if config.num_verb_labels:
             self.verb_classifier = Linear(config.hidden_size, config.num_verb_labels)
@@ -1023,7 +1043,8 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
         labels: torch.Tensor | None = None,
         verb_labels: torch.Tensor | None = None,
         noun_labels: torch.Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2ActionAnticipationOutput:
         r"""Predict the action that starts some time after a video's end.
 
@@ -1033,11 +1054,13 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
             labels: (B,) action numbers.
             verb_labels: (B,) verb numbers.
             noun_labels: (B,) noun numbers.
+            output_hidden_states: record the encoder's hidden states.
+            output_attentions: record its attention probabilities.
 
         Returns:
             [`VJEPA2ActionAnticipationOutput`].
         """
-        records = self._records(kwargs)
+        records = self._records(output_hidden_states, output_attentions)
         encoded = self.vjepa2.encoder(pixel_values_videos, **records)
         tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)
         pooled = self.pooler(tokens)  # (B, 1 or 3, D)
@@ -1072,7 +1095,13 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
             (B, N', D); the observed tokens are left out if `config.anticipation_use_encoder_tokens` is off.
         """
         config = self.config
-        num_videos, num_observed, _ = observed.shape
+        num_videos, num_observed, width = observed.shape
+        if self.vjepa2.predictor.proj.out_features != width:
+            raise ValueError(
+                "Action anticipation puts predicted tokens beside observed ones, so that their width "
+                f"({self.vjepa2.predictor.proj.out_features}) must be `hidden_size` ({width}): leave "
+                "`teacher_embed_dim` and `num_distillation_outputs` at their defaults."
+            )
         tokens_per_step = (config.crop_size // config.patch_size) ** 2
         num_output_steps = max(config.anticipation_num_output_frames, config.tubelet_size) // config.tubelet_size
         num_predicted = num_output_steps * tokens_per_step

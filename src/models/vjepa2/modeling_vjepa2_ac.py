@@ -25,7 +25,6 @@ from .modeling_vjepa2 import (
     VJEPA2Layer,
     VJEPA2PatchEmbeddings3D,
     VJEPA2PreTrainedModel,
-    init_output_layers,
     run_layers,
 )
 
@@ -97,9 +96,12 @@ class VJEPA2ACPredictor(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VJEPA2ACPredictorEmbeddings(config)
+        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
         self.layer = nn.ModuleList(
-            VJEPA2Layer(config, config.pred_hidden_size, config.pred_num_attention_heads, config.pred_mlp_ratio, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
+            VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
+            for depth, rate in enumerate(
+                drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers), start=1
+            )
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         self.proj = Linear(config.pred_hidden_size, config.hidden_size)
@@ -202,12 +204,6 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         self.predictor = VJEPA2ACPredictor(config)
         self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, VJEPA2ACPredictor):
-            init_output_layers(module.layer, self.config.initializer_range)
-
     @can_return_tuple
     def forward(
         self,
@@ -216,7 +212,8 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         states: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2ACModelOutput:
         r"""Predict, for every frame, the features of the frame after it.
 
@@ -227,6 +224,8 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
             extrinsics: (B, T, A - 1): at each frame, the camera's position and orientation; with
                 `config.use_extrinsics`.
             features: (B, T, h, w, D): what `encode_frames` returned, instead of `pixel_values_videos`.
+            output_hidden_states: record the hidden states of encoder and predictor.
+            output_attentions: record their attention probabilities.
 
         Returns:
             [`VJEPA2ACModelOutput`].
@@ -234,7 +233,7 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         Raises:
             ValueError: frames in both forms or in none, or conditions of the wrong shape.
         """
-        records = self._records(kwargs)
+        records = self._records(output_hidden_states, output_attentions)
         if (pixel_values_videos is None) == (features is None) or actions is None or states is None:
             raise ValueError("Give `actions`, `states` and one of `pixel_values_videos` and `features`.")
         recorded = {}
