@@ -21,7 +21,14 @@ from typer.testing import CliRunner
 from video_files import picture, write_video
 
 import vidformers
-from vidformers import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor, cli
+from vidformers import (
+    VJEPA2ACModel,
+    VJEPA2Config,
+    VJEPA2ForVideoClassification,
+    VJEPA2Model,
+    VJEPA2VideoProcessor,
+    cli,
+)
 from vidformers.families import FAMILIES
 
 
@@ -59,6 +66,11 @@ def named_files(tmp_path_factory) -> Path:
     for name, num_frames, num_layers in (("fpc16-256-ssv2", 16, 2), ("fpc32-256-diving48", 32, 24)):
         config = VJEPA2Config(**HUB, num_hidden_layers=num_layers, frames_per_clip=num_frames, id2label=CLASSES)
         save(VJEPA2ForVideoClassification(config), folder / "facebook" / f"vjepa2-vitl-{name}")
+
+    save(VJEPA2ACModel(VJEPA2Config(**HUB, **HUB_PREDICTOR, num_hidden_layers=2)), folder / "vjepa2-ac-vitg-fpc64-256")
+    levels = {"hierarchical_layers": [0, 1], "use_modality_embeddings": True, "use_image_patch_embedder": True}
+    config = VJEPA2Config(**HUB, **HUB_PREDICTOR, **levels, num_hidden_layers=2, use_context_projection=True)
+    save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):

@@ -115,6 +115,14 @@ def test_rollout_from_several_frames(model):
     same("known frames", features, followed[:, :-1], EXACT)
 
 
+def test_deeper_blocks_start_smaller():
+    torch.manual_seed(0)
+    built = VJEPA2ACModel(SPEC.config(ACTION_CONDITIONED, initializer_range=0.02))
+    for depth, layer in enumerate(built.predictor.layer, start=1):
+        for projection in (layer.attention.proj, layer.mlp.fc2):
+            assert projection.weight.std().item() == pytest.approx(0.02 / (2 * depth) ** 0.5, rel=0.05)
+
+
 def test_without_extrinsics():
     built = SPEC.build(ACTION_CONDITIONED, use_extrinsics=False)
     given = inputs(use_extrinsics=False)
