@@ -435,7 +435,7 @@ GOLDENS = (
         blind={"mask_tokens.2": "no recorded call chooses this mask token (its index modulo 4 is 2)"},
     ),
     GoldenCase("f1_probe", tuple(_run(partial(_probe, head), f"head {head}", probe_index=head) for head in (0, 1))),
-    GoldenCase("f2_probe_multilevel", (_run(_multilevel_probe),), committed=True),
+    GoldenCase("f2_probe_multilevel", (_run(_multilevel_probe),)),
     GoldenCase(
         "f3_action_anticipation",
         (
@@ -463,7 +463,7 @@ GOLDENS = (
         blind=_predictor_alone("encoder"),
     ),
     GoldenCase("h1_v21_encoder", (_run(_levels),)),
-    GoldenCase("h2_v21_predictor_hier4", PREDICTOR_2_1, committed=True, blind=_predictor_alone("target_encoder", 2)),
+    GoldenCase("h2_v21_predictor_hier4", PREDICTOR_2_1, blind=_predictor_alone("target_encoder", 2)),
     GoldenCase(
         "h3_v21_predictor_distilled",
         PREDICTOR_2_1,

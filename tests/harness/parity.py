@@ -18,7 +18,7 @@ from .family_spec import FamilySpec, GoldenCase, GoldenRun
 
 
 COMMITTED = Path(__file__).parents[1] / "goldens"
-MOST_COMMITTED_BYTES = 4_100_000
+MOST_COMMITTED_BYTES = 3_000_000
 
 
 def golden_folders(spec: FamilySpec) -> dict[str, Path]:
