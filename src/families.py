@@ -32,6 +32,21 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a family that has a configuration of its own, and with it an entry in the Auto classes.
+
+    Attributes:
+        model_type: `config.model_type`.
+        config_class: name of the configuration class.
+        auto_models: model class for each Auto class that serves the part.
+    """
+
+    model_type: str
+    config_class: str
+    auto_models: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family: the names under which its parts are found in `vidformers` and in the Auto classes.
 
@@ -45,6 +60,9 @@ class Family:
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
+        parts: towers that are models by themselves, with configurations of their own.
+        tokenizer_class: name of the tokenizer class, or `None` for a family without text.
+        processor_class: name of the class that joins tokenizer and video processor, or `None`.
     """
 
     model_type: str
@@ -56,11 +74,20 @@ class Family:
     key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
+    parts: tuple[Part, ...] = ()
+    tokenizer_class: str | None = None
+    processor_class: str | None = None
 
     @property
     def model_classes(self) -> tuple[str, ...]:
         """Names of all model classes of the family, each once."""
-        return tuple(dict.fromkeys([*self.auto_models.values(), *self.other_models]))
+        of_parts = [name for part in self.parts for name in part.auto_models.values()]
+        return tuple(dict.fromkeys([*self.auto_models.values(), *of_parts, *self.other_models]))
+
+    @property
+    def config_classes(self) -> tuple[str, ...]:
+        """Names of all configuration classes of the family, its own first."""
+        return (self.config_class, *(part.config_class for part in self.parts))
 
 
 VJEPA2_FILES = "https://dl.fbaipublicfiles.com/vjepa2"
@@ -120,4 +147,31 @@ VJEPA2 = Family(
     paper="https://arxiv.org/abs/2506.09985",
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2,)}
+VIDEOPRISM = Family(
+    model_type="videoprism",
+    title="VideoPrism",
+    config_class="VideoPrismConfig",
+    auto_models={"AutoModel": "VideoPrismClipModel"},
+    parts=(
+        Part(
+            model_type="videoprism_vision_model",
+            config_class="VideoPrismVisionConfig",
+            auto_models={
+                "AutoModel": "VideoPrismVisionModel",
+                "AutoModelForVideoClassification": "VideoPrismForVideoClassification",
+            },
+        ),
+        Part(
+            model_type="videoprism_text_model",
+            config_class="VideoPrismTextConfig",
+            auto_models={"AutoModel": "VideoPrismTextModel"},
+        ),
+    ),
+    other_models=("VideoPrismVideoModel",),
+    video_processor_class="VideoPrismVideoProcessor",
+    tokenizer_class="VideoPrismTokenizer",
+    processor_class="VideoPrismProcessor",
+    paper="https://arxiv.org/abs/2402.13217",
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}
