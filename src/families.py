@@ -39,11 +39,13 @@ class Part:
         model_type: `config.model_type`.
         config_class: name of the configuration class.
         auto_models: model class for each Auto class that serves the part.
+        input: "videos" or "text", what the part takes.
     """
 
     model_type: str
     config_class: str
     auto_models: Mapping[str, str]
+    input: str = "videos"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Family:
         config_class: name of the configuration class.
         auto_models: model class for each Auto class that serves the family.
         video_processor_class: name of the video processor class.
+        foreign_video_processors: classes of other families that published directories name in its place.
         other_models: model classes that no Auto class covers.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
@@ -77,12 +80,18 @@ class Family:
     parts: tuple[Part, ...] = ()
     tokenizer_class: str | None = None
     processor_class: str | None = None
+    foreign_video_processors: tuple[str, ...] = ()
 
     @property
     def model_classes(self) -> tuple[str, ...]:
         """Names of all model classes of the family, each once."""
         of_parts = [name for part in self.parts for name in part.auto_models.values()]
         return tuple(dict.fromkeys([*self.auto_models.values(), *of_parts, *self.other_models]))
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """Values of `config.model_type` that the family's configurations have, its own first."""
+        return (self.model_type, *(part.model_type for part in self.parts))
 
     @property
     def config_classes(self) -> tuple[str, ...]:
@@ -165,12 +174,14 @@ VIDEOPRISM = Family(
             model_type="videoprism_text_model",
             config_class="VideoPrismTextConfig",
             auto_models={"AutoModel": "VideoPrismTextModel"},
+            input="text",
         ),
     ),
     other_models=("VideoPrismVideoModel",),
     video_processor_class="VideoPrismVideoProcessor",
     tokenizer_class="VideoPrismTokenizer",
     processor_class="VideoPrismProcessor",
+    foreign_video_processors=("LlavaOnevisionVideoProcessor",),
     paper="https://arxiv.org/abs/2402.13217",
 )
 
