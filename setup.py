@@ -50,7 +50,7 @@ setup(
         "av>=14",
         "huggingface_hub>=1.0",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",
         "rich>=13",
         "safetensors>=0.5",
         "torch>=2.6",

@@ -31,7 +31,7 @@ def write_provenance(
         "architecture": plan.layout.architecture,
         "preset": plan.preset,
         "sources": [
-            {"file": path.name, "bytes": path.stat().st_size, "sha256": _hash(path, progress), "published_as": url}
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": _hash(path, progress), "preset_url": url}
             for path, url in zip(paths, urls, strict=False)
         ],
         "parts": {
@@ -84,7 +84,7 @@ def _body(folder: Path, plan: Plan, provenance: dict[str, Any]) -> str:
     imports = "" if auto else f"from vidformers import {loader}\n"
     classes = f"{auto}, AutoVideoProcessor" if auto else "AutoVideoProcessor"
     sources = "\n".join(
-        f"| {source['file']} | {source['published_as'] or 'not stated'} | `{source['sha256']}` |"
+        f"| {source['file']} | {source['preset_url'] or 'not stated'} | `{source['sha256']}` |"
         for source in provenance["sources"]
     )
     parity = "\n".join(
@@ -97,7 +97,7 @@ def _body(folder: Path, plan: Plan, provenance: dict[str, Any]) -> str:
     return f"""# {name}
 
 {plan.family.title} weights ({provenance["dtype"]}), converted from the original checkpoint by
-[vidformers](https://pypi.org/project/vidformers/). Paper: {plan.family.paper}
+vidformers {provenance["libraries"]["vidformers"]}. Paper: {plan.family.paper}
 
 ```python
 import vidformers
@@ -109,7 +109,7 @@ model = {loader}.from_pretrained("{folder_name(folder)}")
 
 ## Origin
 
-| file | published as | SHA-256 |
+| file | expected at | SHA-256 |
 |---|---|---|
 {sources}
 

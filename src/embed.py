@@ -154,7 +154,8 @@ class Embedder:
         config, (_, num_frames, _, height, width) = self.model.config, pixels.shape
         grid = (max(1, num_frames // config.tubelet_size), height // config.patch_size, width // config.patch_size)
         features = features.float().mean(0) if self.pool == "mean" else features.unflatten(0, grid)
-        return Embedding(name, features.cpu(), grid, tuple(metadata.frames_indices), metadata.fps)
+        seen = metadata.frames_indices[: grid[0] * config.tubelet_size]
+        return Embedding(name, features.cpu(), grid, tuple(seen), metadata.fps)
 
 
 def _load_encoder(directory: str | os.PathLike, dtype: torch.dtype) -> PreTrainedModel:

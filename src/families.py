@@ -19,7 +19,7 @@ class Preset:
         video_processor: arguments of the family's video processor.
         probe: URL of the classifier head that belongs on top, or `None`.
         architecture: name of the model class that the converted directory holds.
-        license: licence identifier of the published weights.
+        license: licence identifier of the repository that publishes the weights.
     """
 
     source: str

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 
+pytest.register_assert_rewrite("harness")
+
+
 def pytest_configure(config):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 

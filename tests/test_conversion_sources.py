@@ -93,7 +93,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, monkeypat
 
 def test_a_bare_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file.pth").write_bytes(pickle.dumps(Malicious()))
+    (tmp_path / "file.pth").write_bytes(pickle.dumps(Malicious(), protocol=2))
     refuses("file.pth", r"file\.pth: ")
     assert not (tmp_path / "pwned").exists()
 

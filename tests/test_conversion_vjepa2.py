@@ -95,12 +95,31 @@ def test_sizes_of_all_kinds_are_read(tmp_path):
 
 
 def test_tensors_arrive_where_they_belong(files):
+    """Written out by hand wherever a wrong order would keep names and shapes."""
     tree = torch.load(files / "vit.pt")
     model = load_original(files / "vit.pt", **V2_CONFIG)
-    fused = tree["target_encoder"]["module.backbone.blocks.1.attn.qkv.weight"]
-    attention = model.encoder.layer[1].attention
-    for projection, expected in zip((attention.query, attention.key, attention.value), fused.chunk(3), strict=True):
-        assert torch.equal(projection.weight, expected)
+    head = torch.load(files / "probe.pt")["classifiers"][0]
+    pooler = load_original(files / "vit.pt", **arguments(files, "classifier")).pooler
+    blocks = {
+        "module.backbone.blocks.1": (tree["target_encoder"], model.encoder.layer[1]),
+        "module.backbone.predictor_blocks.2": (tree["predictor"], model.predictor.layer[2]),
+        "module.pooler.blocks.0": (head, pooler.self_attention_layers[0]),
+    }
+    for name, (part, block) in blocks.items():
+        in_pooler = "pooler" in name
+        attention = block.self_attn if in_pooler else block.attention
+        projections = ("q_proj", "k_proj", "v_proj") if in_pooler else ("query", "key", "value")
+        for leaf in ("weight", "bias"):
+            fused = part[f"{name}.attn.qkv.{leaf}"].chunk(3)
+            for projection, expected in zip(projections, fused, strict=True):
+                assert torch.equal(getattr(getattr(attention, projection), leaf), expected), (name, projection)
+            norms = (block.layer_norm1, block.layer_norm2) if in_pooler else (block.norm1, block.norm2)
+            for number, norm in enumerate(norms, start=1):
+                assert torch.equal(getattr(norm, leaf), part[f"{name}.norm{number}.{leaf}"])
+    cross, prefix = pooler.cross_attention_layer.cross_attn, "module.pooler.cross_attention_block.xattn"
+    key, value = head[f"{prefix}.kv.weight"].chunk(2)
+    assert torch.equal(cross.k_proj.weight, key) and torch.equal(cross.v_proj.weight, value)
+    assert torch.equal(cross.q_proj.weight, head[f"{prefix}.q.weight"])
     tokens = model.predictor.embeddings.mask_tokens
     assert torch.equal(tokens[2], tree["predictor"]["module.backbone.mask_tokens.2"])
 

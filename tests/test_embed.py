@@ -102,6 +102,14 @@ def test_token_order_is_time_height_width(folder):
     torch.testing.assert_close(found.features[1, 2, 3], expected[1 * 16 + 2 * 4 + 3], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The video does not divide")
+@pytest.mark.parametrize(("num_frames", "seen"), [(1, (0,)), (3, (0, 1))])
+def test_frames_that_fill_no_tubelet(folder, tmp_path, num_frames, seen):
+    video = write_video(tmp_path / "odd.mp4", num_frames=num_frames)
+    (found,) = Embedder(folder / "model").embed({"odd": video})
+    assert found.frame_indices == seen and found.grid == (1, 4, 4)
+
+
 def test_results_keep_the_order_of_many_videos(folder, tmp_path):
     videos = {f"{number}": folder / "videos" / ("one.mp4" if number % 3 else "cut.mp4") for number in range(10)}
     results = list(Embedder(folder / "model").embed(videos))

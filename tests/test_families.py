@@ -1,7 +1,6 @@
 """The shared tests, run on every registered family."""
 
 import pytest
-from families import SPECS, load_spec
 from harness.attention import AttentionMixin
 from harness.auto import AutoMixin
 from harness.config import ConfigMixin
@@ -11,6 +10,7 @@ from harness.parity import ParityMixin
 from harness.positions import PositionsMixin
 from harness.processing import ProcessingMixin
 
+from families import SPECS, load_spec
 from vidformers.families import FAMILIES
 
 

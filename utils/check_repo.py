@@ -23,8 +23,9 @@ FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
 MAY_IMPORT = {
     "": {"auto", "families", "lazy", "models"},
     "auto": {"families", "models"},
-    "cli": {"", "auto", "conversion", "families", "models", "video"},
+    "cli": {"conversion", "embed", "families"},
     "conversion": {"", "families", "lazy", "layers", "models", "video"},
+    "embed": {"video"},
     "families": set(),
     "layers": set(),
     "lazy": set(),

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from harness.family_spec import FamilySpec
+
 from vidformers.families import FAMILIES
 
 

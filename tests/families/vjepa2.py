@@ -18,6 +18,7 @@ from harness.family_spec import (
     Tower,
     VideoSize,
 )
+
 from vidformers.families import VJEPA2
 
 
@@ -160,9 +161,7 @@ ANTICIPATION = ModelSpec(
         _labels, labels="num_labels", verb_labels="num_verb_labels", noun_labels="num_noun_labels"
     ),
     stock="transformers has no model for action anticipation",
-    export=Export(
-        lambda: _dynamic_video(anticipation_times={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER
-    ),
+    export=Export(lambda: _dynamic_video(anticipation_times={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER),
     off_sizes=ANTICIPATION_SIZES,
 )
 
@@ -296,9 +295,7 @@ GOLDENS = (
         committed=True,
         blind={"mask_tokens.2": "no recorded call chooses this mask token (its index modulo 4 is 2)"},
     ),
-    GoldenCase(
-        "f1_probe", tuple(_run(partial(_probe, head), f"head {head}", probe_index=head) for head in (0, 1))
-    ),
+    GoldenCase("f1_probe", tuple(_run(partial(_probe, head), f"head {head}", probe_index=head) for head in (0, 1))),
     GoldenCase("f2_probe_multilevel", (_run(_multilevel_probe),), committed=True),
     GoldenCase(
         "f3_action_anticipation",
@@ -345,5 +342,6 @@ SPEC = FamilySpec(
         NEW_MODEL,
     ),
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
+    shallow={"num_hidden_layers": 1, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
     many_frames=VideoSize(640, 8, 8),
 )

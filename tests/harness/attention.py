@@ -46,7 +46,9 @@ class AttentionMixin:
         if backend in FLASH and dtype == torch.float32:
             pytest.skip(f"{backend} has no float32")
         if backend == "flex_attention" and dtype in HALF and model is not spec.models[0]:
-            pytest.skip("flex_attention compiles anew for a dtype, which takes seconds; the first model stands for all")
+            pytest.skip(
+                "flex_attention compiles anew for a dtype, which takes seconds; the first model stands for all"
+            )
         inputs = spec.inputs(model)
         expected = all_states(spec.build(model), inputs)
         built = spec.build(model, attention=backend).to(device, dtype)

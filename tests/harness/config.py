@@ -20,9 +20,13 @@ SAMPLES = {bool: True, int: 1, float: 0.25, str: "relu", type(None): None}
 def own_fields(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
     """The fields that a configuration class declares itself, with their types."""
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
-    types_by_name = typing.get_type_hints(config_class)
-    names = [field.name for field in dataclasses.fields(config_class) if field.name not in inherited]
-    return {name: types_by_name[name] for name in names}
+    return {
+        name: annotation
+        for base in reversed(config_class.__mro__)
+        if base is not PreTrainedConfig and issubclass(base, PreTrainedConfig)
+        for name, annotation in inspect.get_annotations(base).items()
+        if name not in inherited and typing.get_origin(annotation) is not typing.ClassVar
+    }
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
@@ -52,7 +56,9 @@ class ConfigMixin:
             assert type(loaded) is spec.config_class
             for name in own_fields(spec.config_class):
                 assert getattr(loaded, name) == getattr(config, name), name
-            assert loaded.to_dict() == config.to_dict()
+            expected, found = config.to_dict(), loaded.to_dict()
+            different = {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
+            assert not different - {"_name_or_path"}, different
 
     def test_advertised_types_construct(self, spec: FamilySpec, model: ModelSpec):
         tiny = spec.config(model)

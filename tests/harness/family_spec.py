@@ -202,6 +202,7 @@ class FamilySpec:
         goldens: recorded cases.
         later_goldens: cases that are recorded but not reproduced yet, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
+        shallow: fields that leave one block of each kind, for what takes time per block.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -212,6 +213,7 @@ class FamilySpec:
     models: tuple[ModelSpec, ...]
     processor: ProcessorSpec
     goldens: tuple[GoldenCase, ...]
+    shallow: Mapping[str, Any]
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)

@@ -118,6 +118,7 @@ def main(
     batch_size: Annotated[int | None, typer.Option(help="Videos in a batch; 1 on the CPU, 8 on a GPU.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="fp32, bf16 or both.")] = None,
 ) -> None:
+    """Time the encoder of ViT-L in both libraries and print the table."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     batch_size = batch_size or (8 if device == "cuda" else 1)

@@ -230,13 +230,16 @@ class VJEPA2RopeAttention(nn.Module):
 class VJEPA2Layer(GradientCheckpointingLayer):
     """Pre-norm transformer block of encoder and predictor."""
 
-    def __init__(self, config: VJEPA2Config, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float):
+    def __init__(
+        self, config: VJEPA2Config, depth: int, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.attention = VJEPA2RopeAttention(config, hidden_size, num_heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), config.hidden_act)
+        scale_initialisation(depth, self.attention.proj, self.mlp.fc2)
 
     def forward(
         self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool = False
@@ -245,6 +248,15 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
         return hidden_states, probabilities
+
+
+def scale_initialisation(depth: int, *projections: nn.Linear) -> None:
+    """Let the last layers of the residual branches of block `depth`, from 1, start smaller by √(2·depth).
+
+    Source: `_rescale_blocks` of the original's encoder, predictor and pooler.
+    """
+    for projection in projections:
+        projection.initial_scale = 1 / sqrt(2 * depth)
 
 
 @dataclass
@@ -300,11 +312,10 @@ class VJEPA2Encoder(nn.Module):
         self.config = config
         self.embeddings = VJEPA2Embeddings(config)
         self.layer = nn.ModuleList(
-            VJEPA2Layer(config, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+            VJEPA2Layer(config, depth, config.hidden_size, config.num_attention_heads, config.mlp_ratio, rate)
+            for depth, rate in enumerate(drop_path_rates(config.drop_path_rate, config.num_hidden_layers), start=1)
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -362,13 +373,15 @@ class VJEPA2Predictor(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VJEPA2PredictorEmbeddings(config)
+        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
         self.layer = nn.ModuleList(
-            VJEPA2Layer(config, config.pred_hidden_size, config.pred_num_attention_heads, config.pred_mlp_ratio, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
+            VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
+            for depth, rate in enumerate(
+                drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers), start=1
+            )
         )
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         self.proj = Linear(config.pred_hidden_size, config.hidden_size)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -515,10 +528,10 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normals, with output layers scaled down by depth as in the original's `_rescale_blocks`."""
+        """Truncated normals, biases 0; see [`scale_initialisation`] for the layers that start smaller."""
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv3d)):
-            init.trunc_normal_(module.weight, std=std)
+            init.trunc_normal_(module.weight, std=std * getattr(module, "initial_scale", 1.0))
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
@@ -529,23 +542,13 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
                 init.zeros_(module.mask_tokens)
             else:
                 init.trunc_normal_(module.mask_tokens, std=std)
-        elif isinstance(module, (VJEPA2Encoder, VJEPA2Predictor)):
-            for depth, layer in enumerate(module.layer, start=1):
-                init.trunc_normal_(layer.attention.proj.weight, std=std / sqrt(2 * depth))
-                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
         elif isinstance(module, VJEPA2AttentivePooler):
             init.trunc_normal_(module.query_tokens, std=std)
-            for depth, layer in enumerate(module.self_attention_layers, start=1):
-                init.trunc_normal_(layer.self_attn.out_proj.weight, std=std / sqrt(2 * depth))
-                init.trunc_normal_(layer.mlp.fc2.weight, std=std / sqrt(2 * depth))
-            last_depth = max(len(module.self_attention_layers), 1)
-            init.trunc_normal_(module.cross_attention_layer.mlp.fc2.weight, std=std / sqrt(2 * last_depth))
 
-    def _records(self, kwargs: dict) -> dict[str, bool]:
-        """Take the two `output_…` switches out of a call's keyword arguments, with the configuration's defaults."""
-        names = ("output_hidden_states", "output_attentions")
-        records = {name: kwargs.pop(name, None) for name in names}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in records.items()}
+    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        """What to record: as a call says, or as the configuration says where it does not."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class VJEPA2Model(VJEPA2PreTrainedModel):
@@ -555,6 +558,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
+        if self.predictor is None:
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
         self.post_init()
 
     @can_return_tuple
@@ -568,7 +573,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         return_all_tokens: bool = False,
         return_target_hidden_state: bool = False,
         out_layers: list[int] | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2WithMaskedInputModelOutput:
         r"""Encode a video and predict the features of its target tokens.
 
@@ -585,6 +591,8 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             return_target_hidden_state: compute `target_hidden_state` also where it costs a second pass, over the
                 whole video.
             out_layers: encoder blocks, from 0, whose normalised output is wanted as well.
+            output_hidden_states: record the hidden states of encoder and predictor.
+            output_attentions: record their attention probabilities.
 
         Returns:
             [`VJEPA2WithMaskedInputModelOutput`].
@@ -592,7 +600,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         Raises:
             ValueError: input or masks of the wrong shape, or targets without a predictor.
         """
-        records = self._records(kwargs)
+        records = self._records(output_hidden_states, output_attentions)
         encoded = self.encoder(pixel_values_videos, context_mask, out_layers, **records)
         context = encoded.last_hidden_state
         predicted = None
@@ -624,9 +632,9 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
     def get_input_embeddings(self) -> VJEPA2PatchEmbeddings3D:
         return self.encoder.embeddings.patch_embeddings
 
-    def get_vision_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> torch.Tensor:
+    def get_vision_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """The encoder's features (B, N, D) of videos (B, T, C, H, W) or images (B, C, H, W)."""
-        return self(pixel_values_videos, skip_predictor=True, **{**kwargs, "return_dict": True}).last_hidden_state
+        return self(pixel_values_videos, skip_predictor=True, return_dict=True).last_hidden_state
 
     def _pair_masks(
         self,
@@ -772,7 +780,10 @@ class VJEPA2AttentivePooler(nn.Module):
         self.self_attention_layers = nn.ModuleList(
             VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
         )
-        self.gradient_checkpointing = False
+        for depth, layer in enumerate(self.self_attention_layers, start=1):
+            scale_initialisation(depth, layer.self_attn.out_proj, layer.mlp.fc2)
+        # The original counts the cross-attention block as deep as the last self-attention block.
+        scale_initialisation(max(config.num_pooler_layers, 1), self.cross_attention_layer.mlp.fc2)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Pool tokens (B, N, D) into queries (B, Q, D)."""
@@ -785,7 +796,7 @@ class VJEPA2AttentivePooler(nn.Module):
 class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
     """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^vjepa2\.predictor\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(vjepa2\.)?predictor\."]
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -795,9 +806,28 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
         self.classifier = Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @staticmethod
+    def probe_tokens(encoded: VJEPA2WithMaskedInputModelOutput, num_segments: int) -> torch.Tensor:
+        """What one probe sees: the levels of every clip, and the clips of every `num_segments`, one after another.
+
+        Args:
+            encoded: of B·segments clips; its `out_layer_hidden_states` where there are any, else the last layer.
+            num_segments: number of clips that belong together.
+
+        Returns:
+            (B, segments·levels·N, D).
+        """
+        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
+        tokens = torch.cat(levels, dim=1)  # (B·segments, levels·N, D)
+        return tokens.unflatten(0, (-1, num_segments)).flatten(1, 2)
+
     @can_return_tuple
     def forward(
-        self, pixel_values_videos: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values_videos: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2VideoClassifierOutput:
         r"""Classify videos.
 
@@ -806,6 +836,8 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
                 evaluates them (`evals/video_classification_frozen`): (B, segments, T, C, H, W) lets one probe see all
                 segments at once; (B, views, segments, T, C, H, W) also averages probabilities over views.
             labels: (B,) class numbers.
+            output_hidden_states: record the encoder's hidden states.
+            output_attentions: record its attention probabilities.
 
         Returns:
             [`VJEPA2VideoClassifierOutput`].
@@ -815,12 +847,10 @@ class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
             pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
             skip_predictor=True,
             out_layers=self.config.out_layers,
-            **{**kwargs, "return_dict": True},
+            return_dict=True,
+            **self._records(output_hidden_states, output_attentions),
         )
-        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
-        tokens = torch.cat(levels, dim=1)  # (B·views·segments, levels·N, D)
-        if clips:
-            tokens = tokens.unflatten(0, (-1, clips[-1])).flatten(1, 2)  # (B·views, segments·levels·N, D)
+        tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
         logits = self.classifier(self.pooler(tokens).squeeze(1))
 
         view_logits = None
@@ -866,7 +896,8 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
         labels: torch.Tensor | None = None,
         verb_labels: torch.Tensor | None = None,
         noun_labels: torch.Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> VJEPA2ActionAnticipationOutput:
         r"""Predict the action that starts some time after a video's end.
 
@@ -876,11 +907,13 @@ class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
             labels: (B,) action numbers.
             verb_labels: (B,) verb numbers.
             noun_labels: (B,) noun numbers.
+            output_hidden_states: record the encoder's hidden states.
+            output_attentions: record its attention probabilities.
 
         Returns:
             [`VJEPA2ActionAnticipationOutput`].
         """
-        records = self._records(kwargs)
+        records = self._records(output_hidden_states, output_attentions)
         encoded = self.vjepa2.encoder(pixel_values_videos, **records)
         tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)
         pooled = self.pooler(tokens)  # (B, 1 or 3, D)

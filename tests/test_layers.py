@@ -1,0 +1,248 @@
+"""The shared layers beside plain references, written out element by element."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from harness.compare import assert_close
+from harness.tolerances import DTYPES, EXACT, REORDERED
+from torch import nn
+
+from vidformers.layers.attention import attention
+from vidformers.layers.block import DropPath, Mlp, drop_path_rates
+from vidformers.layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
+from vidformers.layers.rope import apply_rotary, rotary_table
+
+
+def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------------------------------------------- patchify
+
+
+def projection() -> TubeletProjection:
+    torch.manual_seed(0)
+    return TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=4)
+
+
+def embed_one_by_one(layer: TubeletProjection, video: torch.Tensor) -> torch.Tensor:
+    """(B, N, D): for every tubelet in turn, the sum of weight times pixel."""
+    tokens = []
+    for time in range(0, video.shape[1], 2):
+        for row in range(0, video.shape[3], 4):
+            for column in range(0, video.shape[4], 4):
+                tubelet = video[:, time : time + 2, :, row : row + 4, column : column + 4].transpose(1, 2)
+                tokens.append((tubelet[:, None] * layer.weight[None]).sum((2, 3, 4, 5)) + layer.bias)
+    return torch.stack(tokens, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tubelet_projection(dtype):
+    layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
+    expected = embed_one_by_one(layer, video)
+    actual = layer.to(dtype)(video.to(dtype), grid)
+    assert actual.dtype == dtype
+    assert_close("tubelets", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
+
+
+def test_tubelet_projection_of_selected_tokens():
+    layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
+    token_ids = torch.tensor([[17, 0, 5], [3, 3, 9], [1, 2, 4], [16, 8, 11]])  # two selections of each video
+    every = embed_one_by_one(layer, video)
+    expected = torch.stack([every[index % 2, ids] for index, ids in enumerate(token_ids)])
+    assert_close("selected", {"tokens": expected}, {"tokens": layer(video, grid, token_ids)}, REORDERED)
+
+
+def test_tubelet_projection_takes_another_dtype():
+    video, grid = seeded(1, 2, 3, 4, 4), Grid(1, 1, 1)
+    half = projection().to(torch.bfloat16)
+    assert_close("float32 video", {"t": half(video.bfloat16(), grid)}, {"t": half(video, grid)}, EXACT)
+
+
+def test_cut_keeps_what_divides():
+    video = seeded(1, 4, 3, 16, 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept, grid = cut_to_tubelets(video, 2, 8)
+    assert kept is video
+    assert grid == (2, 2, 3)
+    assert grid.num_tokens == 12
+
+
+def test_cut_names_what_goes():
+    video = seeded(1, 5, 3, 17, 24)
+    with pytest.warns(UserWarning, match="frames from 5 to 4, height from 17 to 16") as caught:
+        kept, grid = cut_to_tubelets(video, 2, 8)
+    assert len(caught) == 1
+    assert "width from" not in str(caught[0].message)
+    assert "multiple of 2 frames" in str(caught[0].message)
+    assert torch.equal(kept, video[:, :4, :, :16])
+    assert grid == (2, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (2, 3, 7, 16), (2, 3, 16, 7), (0, 3, 16, 16)])
+def test_cut_leaves_at_least_one_tubelet(shape):
+    frames, _, height, width = shape
+    with pytest.raises(ValueError, match=rf"{frames} frame\(s\) of {height} × {width} pixels.*at least 2 frame"):
+        cut_to_tubelets(torch.zeros(1, *shape), 2, 8)
+
+
+def test_token_ids_count_width_then_height_then_time():
+    grid = Grid(2, 3, 4)
+    expected = [(t, h, w) for t in range(5) for h in range(3) for w in range(4)]  # three steps beyond the grid
+    actual = torch.stack(split_token_ids(torch.arange(60), grid), -1).tolist()
+    assert [tuple(place) for place in actual] == expected
+
+
+def test_select_tokens():
+    tokens = seeded(2, 6, 3)
+    token_ids = torch.tensor([[5, 0], [1, 1], [2, 3], [4, 0]])
+    actual = select_tokens(tokens, token_ids)
+    for index, ids in enumerate(token_ids.tolist()):
+        for place, token in enumerate(ids):
+            assert torch.equal(actual[index, place], tokens[index % 2, token])
+
+
+# -------------------------------------------------------------------------------------------------------- rope
+
+
+def rotate_by_hand(x: torch.Tensor, positions: list[list[int]], pairing: str) -> torch.Tensor:
+    """Turn (1, N, heads, head_dim) channel by channel in double precision; `positions` has a list for each axis."""
+    head_dim, turned = x.shape[-1], x.double().clone()
+    pairs = (head_dim // len(positions)) // 2
+    for axis, places in enumerate(positions):
+        first = 2 * pairs * axis
+        for token, place in enumerate(places):
+            for channel in range(2 * pairs):
+                index = channel % pairs if pairing == "tiled" else channel // 2
+                angle = place * 10000.0 ** (-index / pairs)
+                own = x[0, token, :, first + channel].double()
+                other = x[0, token, :, first + (channel ^ 1)].double()
+                sign = -1 if channel % 2 == 0 else 1
+                turned[0, token, :, first + channel] = own * math.cos(angle) + sign * other * math.sin(angle)
+    return turned
+
+
+PLACES = [[0, 1, 2, 7], [3, 0, 5, 1], [2, 2, 9, 4]]
+
+
+@pytest.mark.parametrize("pairing", ["tiled", "interleaved"])
+@pytest.mark.parametrize("head_dim", [18, 20, 26, 64])
+def test_rotation(head_dim, pairing):
+    x = seeded(1, 4, 2, head_dim)
+    table = rotary_table(tuple(torch.tensor([p]) for p in PLACES), head_dim, pairing=pairing, dtype=torch.float32)
+    expected = rotate_by_hand(x, PLACES, pairing)
+    assert_close("turned", {"x": expected}, {"x": apply_rotary(x, table)}, REORDERED)
+
+
+def test_channels_left_over_stay():
+    x = seeded(1, 4, 2, 26)  # three slices of 8, two channels over
+    table = rotary_table(tuple(torch.tensor([p]) for p in PLACES), 26, pairing="tiled", dtype=torch.float32)
+    turned = apply_rotary(x, table)
+    assert torch.equal(turned[..., 24:], x[..., 24:])
+    assert (turned[..., :24] != x[..., :24]).any(-1)[0, 1:].all()
+
+
+def test_interleaved_scores_depend_on_distances_alone():
+    def scores(shift: int) -> torch.Tensor:
+        positions = tuple(torch.tensor([p]) + shift for p in PLACES)
+        table = rotary_table(positions, 24, pairing="interleaved", dtype=torch.float32)
+        query, key = (apply_rotary(seeded(1, 4, 1, 24, seed=seed), table)[0, :, 0] for seed in (1, 2))
+        return query @ key.T
+
+    torch.testing.assert_close(scores(0), scores(11), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_angles_are_computed_in_float32(dtype):
+    """In bfloat16 the positions 1000 and 1001 would be one."""
+    positions = tuple(torch.tensor([[1000, 1001, 0]]) for _ in range(3))
+    exact = rotary_table(positions, 24, pairing="tiled", dtype=torch.float32)
+    rounded = rotary_table(positions, 24, pairing="tiled", dtype=dtype)
+    assert torch.equal(rounded.own, exact.own.to(dtype))
+    assert torch.equal(rounded.neighbour, exact.neighbour.to(dtype))
+    assert not torch.equal(rounded.own[:, 0], rounded.own[:, 1])
+
+
+# --------------------------------------------------------------------------------------------------- attention
+
+
+class Layer(nn.Module):
+    """What a backend reads of an attention layer."""
+
+    is_causal = False
+    config = None
+
+
+def attend_by_hand(query, key, value, scaling):
+    """(B, Nq, heads·head_dim) and the probabilities, in double precision."""
+    scores = torch.einsum("bhqd,bhkd->bhqk", query.double(), key.double()) * scaling
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    attended = torch.einsum("bhqk,bhkd->bqhd", weights, value.double())
+    return attended.flatten(2), weights
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("num_queries", [1, 5])
+def test_attention(implementation, num_queries):
+    query, key, value = seeded(2, 3, num_queries, 8), seeded(2, 3, 6, 8, seed=1), seeded(2, 3, 6, 8, seed=2)
+    expected, weights = attend_by_hand(query, key, value, 0.7)
+    attended, nothing = attention(Layer(), query, key, value, implementation=implementation, scaling=0.7)
+    assert nothing is None
+    assert_close(implementation, {"attended": expected}, {"attended": attended}, REORDERED)
+    attended, probabilities = attention(
+        Layer(), query, key, value, implementation=implementation, scaling=0.7, output_attentions=True
+    )
+    expected = {"attended": expected, "weights": weights}
+    assert_close("with weights", expected, {"attended": attended, "weights": probabilities}, REORDERED)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_dropout_is_for_training(implementation):
+    tensors = [seeded(1, 2, 40, 8, seed=seed) for seed in range(3)]
+
+    def run(training: bool, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        layer = Layer().train(training)
+        return attention(layer, *tensors, implementation=implementation, scaling=0.3, dropout=0.5)[0]
+
+    assert torch.equal(run(False, 0), run(False, 1))
+    assert torch.equal(run(True, 0), run(True, 0))
+    assert not torch.equal(run(True, 0), run(True, 1))
+    plain, dropped = run(False, 0), torch.stack([run(True, seed) for seed in range(300)])
+    torch.testing.assert_close(dropped.mean(0), plain, rtol=0, atol=0.25)
+
+
+# ------------------------------------------------------------------------------------------------ block pieces
+
+
+def test_drop_path_drops_whole_samples():
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 3, 2)
+    dropped = DropPath(0.25).train()(branch)
+    per_sample = dropped.flatten(1)
+    assert (per_sample == per_sample[:, :1]).all()
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert (per_sample[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("layer", [DropPath(0.9).eval(), DropPath(0.0).train()])
+def test_drop_path_at_rest(layer):
+    branch = seeded(3, 2)
+    assert layer(branch) is branch
+
+
+def test_drop_path_rates_rise_linearly():
+    assert drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert drop_path_rates(0.3, 1) == [0]
+
+
+def test_mlp():
+    torch.manual_seed(0)
+    layer, x = Mlp(4, 6, "gelu"), seeded(2, 4)
+    hidden = x @ layer.fc1.weight.T + layer.fc1.bias
+    hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    expected = hidden @ layer.fc2.weight.T + layer.fc2.bias
+    assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
