@@ -1,4 +1,4 @@
-"""VideoPrism: video encoder, video-text model and classifier (https://arxiv.org/abs/2402.13217)."""
+"""VideoPrism: a video encoder, and with a text encoder a video-text model (https://arxiv.org/abs/2402.13217)."""
 
 from ...families import VIDEOPRISM
 from ...lazy import lazy_exports
