@@ -11,7 +11,7 @@ pattern, and what no rule reads or drops is an error.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -190,6 +190,9 @@ class Computed(Op):
 # ---------------------------------------------------------------------------------------------------- rules, pairs
 
 
+Condition = str | tuple[str, Any]
+
+
 @dataclass(frozen=True)
 class Rule:
     """Which of our tensors come from which of the original's.
@@ -199,15 +202,18 @@ class Rule:
         sources: names in the original state dict, likewise.
         op: the operation from sources to targets.
         repeat: configuration field that says how often the rule applies. When only one of the two sides has "{i}",
-            that side lists all indices at once (for `Stack` and `Unstack`).
-        when: configuration field that must be true for the tensors to exist.
+            that side lists all indices at once (for `Stack` and `Unstack`). A field that is a list counts its entries.
+        when: condition for the tensors to exist: a configuration field that must be true, or a pair (field, value)
+            that must be so.
+        unless: condition, likewise, under which they don't.
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...]
     op: Op = Copy()
     repeat: str | None = None
-    when: str | None = None
+    when: Condition | None = None
+    unless: Condition | None = None
 
 
 class Pair(NamedTuple):
@@ -248,9 +254,9 @@ def drop(source: str, reason: str) -> Rule:
 
 
 def lookup(config: Any, path: str) -> Any:
-    """The field of a configuration at a dotted path, such as "vision_config.hidden_size"."""
-    for name in path.split("."):
-        config = getattr(config, name)
+    """What stands in a configuration at a path such as "vision_config.tubelet_size.1"; all of it at ""."""
+    for name in path.split(".") if path else ():
+        config = config[int(name)] if name.isdigit() else getattr(config, name)
     return config
 
 
@@ -263,14 +269,25 @@ def expand_names(rules: Iterable[Rule], counts: Any, prefix: str = "") -> list[P
     """`expand` for the names alone: `counts` needs the fields that rules repeat over and depend on, no others."""
     pairs = []
     for entry in rules:
-        if entry.when is not None and not lookup(counts, entry.when):
+        if entry.when is not None and not _holds(counts, entry.when):
+            continue
+        if entry.unless is not None and _holds(counts, entry.unless):
             continue
         targets = tuple(prefix + name for name in entry.targets)
         if entry.repeat is None:
             pairs.append(Pair(targets, entry.sources, entry.op))
         else:
-            pairs += _repeat(targets, entry.sources, entry.op, lookup(counts, entry.repeat))
+            count = lookup(counts, entry.repeat)
+            count = count if isinstance(count, int) else len(count or ())
+            pairs += _repeat(targets, entry.sources, entry.op, count)
     return pairs
+
+
+def _holds(config: Any, condition: Condition) -> bool:
+    if isinstance(condition, str):
+        return bool(lookup(config, condition))
+    field, value = condition
+    return lookup(config, field) == value
 
 
 def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: int) -> list[Pair]:
@@ -447,7 +464,9 @@ class Part:
         file: "checkpoint" or "probe", the two files that users hold.
         fields: configuration fields that its shapes fix.
         prefix: what files put before the names of its tensors, for `reverse`.
-        presence: configuration field that says whether the model has the part, if it may be absent.
+        presence: configuration field that says whether the model has the part, if it may be absent: true, or a count
+            that `fields` reads.
+        required: configuration fields that no shape tells and no default is right for.
     """
 
     rules: tuple[Rule, ...]
@@ -456,21 +475,34 @@ class Part:
     prefix: str = ""
     file: str = "checkpoint"
     presence: str | None = None
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of which one of our model classes is made.
+    """The parts of which one of our model classes is made; a class has several where files come in several forms.
 
     Attributes:
         architecture: name of the model class.
         parts: for each part, what our model puts before the names of its tensors.
         optional: parts that the files may lack.
+        configs: for each part whose fields belong to a sub-configuration, its dotted path.
+        videos: path of the (sub-)configuration that the video processor follows, `None` for a model without videos.
     """
 
     architecture: str
     parts: Mapping[str, str]
     optional: tuple[str, ...] = ()
+    configs: Mapping[str, str] = field(default_factory=dict)
+    videos: str | None = ""
+
+    def config_of(self, part: str, config: Any) -> Any:
+        """The (sub-)configuration that a part's fields belong to."""
+        return lookup(config, self.configs.get(part, ""))
+
+    def field(self, part: str, name: str) -> str:
+        """The dotted path of a part's field in the model's configuration."""
+        return ".".join([*filter(None, [self.configs.get(part)]), name])
 
 
 @dataclass(frozen=True)
@@ -482,7 +514,7 @@ class FamilyMap:
         layouts: its model classes, in the order in which they are tried.
         left_out: entries of the original files that hold tensors of no model, with the reason.
         required: configuration fields that no shape tells and no default is right for.
-        processor: arguments of the video processor and the configuration fields that they follow.
+        processor: arguments of the video processor and the fields of the layout's `videos` that they follow.
     """
 
     parts: Mapping[str, Part]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -17,7 +18,7 @@ from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
 from .load import Plan, Progress, Request, build, no_progress, planned, public_class
 from .maps import family_map
-from .sources import explain_full_disk
+from .sources import explain_full_disk, tensor_leaves
 from .verify import (
     Report,
     adapter,
@@ -158,7 +159,7 @@ def reverse_directory(
 
     Args:
         directory: a directory in the published format.
-        out: the checkpoint to write, a `.pt` file that must not exist.
+        out: the checkpoint to write, a `.pt` or `.npz` file that must not exist.
         probe_out: the file for the classifier head, which a model with one needs.
 
     Returns:
@@ -170,15 +171,16 @@ def reverse_directory(
     directory = Path(directory)
     model = load_directory(directory)
     family = family_of(model.config.model_type)
-    layout, maps = layout_of(family, type(model).__name__), family_map(family.model_type)
     noted = read_provenance(directory).get("parts", {})
+    layout, maps = layout_of(family, type(model).__name__, noted), family_map(family.model_type)
     trees: dict[str, dict] = {}
     not_given: dict[str, str] = {}
     for name in layout.parts:
         part = maps.parts[name]
-        if part.presence and not lookup(model.config, part.presence):
+        config = layout.config_of(name, model.config)
+        if part.presence and not lookup(config, part.presence):
             continue
-        pairs = expand(part.rules, model.config, layout.parts[name])
+        pairs = expand(part.rules, config, layout.parts[name])
         not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
         tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix}))
         entry = noted.get(name, {}).get("entry", part.entries[0])
@@ -203,11 +205,19 @@ def _original_tensors(model: PreTrainedModel, pairs: list, noted: Mapping[str, A
 
 def _place(tree: dict, entry: str, tensors: dict[str, torch.Tensor]) -> None:
     """Put a state dict where `entry` says; an index of a list gives a list that holds it alone."""
-    first, _, index = entry.partition("/")
+    first, _, rest = entry.partition("/")
     if entry == "":
         tree.update(tensors)
+    elif rest.isdigit():
+        tree[first] = [tensors]
     else:
-        tree[first] = [tensors] if index else tensors
+        _place(tree.setdefault(first, {}), rest, tensors)
+
+
+def _save_npz(tree: dict, target: Path) -> None:
+    """Write an archive for `numpy.load`, with "/" between the names of nested entries."""
+    with target.open("wb") as file:
+        np.savez(file, **{name: tensor.numpy() for name, tensor in tensor_leaves(tree)})
 
 
 def _save_tree(tree: dict, target: Path) -> None:
@@ -215,9 +225,12 @@ def _save_tree(tree: dict, target: Path) -> None:
         raise ConversionError(f"{target}: exists already; remove it or choose another name.")
     unfinished = target.with_name(f".{target.name}.unfinished-{os.getpid()}")
     try:
-        torch.save(tree, unfinished)
+        if target.suffix == ".npz":
+            _save_npz(tree, unfinished)
+        else:
+            torch.save(tree, unfinished)
         os.replace(unfinished, target)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TypeError) as error:
         raise ConversionError(f"{target}: cannot be written ({error}).") from error
     finally:
         unfinished.unlink(missing_ok=True)
