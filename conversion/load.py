@@ -214,8 +214,8 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 def _identify(files: Mapping[str, Source], request: Request) -> tuple[Family, Layout, dict[str, FoundPart]]:
     """The one family and layout whose rules name exactly the tensors of the files.
 
-    Where the request leaves a single candidate, or a single one of its family is closest, it is taken as it is: what
-    doesn't fit is reported with shapes later.
+    Where the request leaves a single candidate, or a single one is closest, it is taken as it is: what doesn't fit is
+    reported with shapes later.
     """
     candidates = _candidates(files, request)
     if len(candidates) == 1:
@@ -251,10 +251,9 @@ def _identify(files: Mapping[str, Source], request: Request) -> tuple[Family, La
 
 
 def _closest(misfits: Sequence[tuple[float, tuple[Family, Layout, Any]]]) -> tuple[Family, Layout, Any] | None:
-    """Of one family's candidates, with their numbers of problems, the one that has all its parts and the fewest."""
+    """Of the candidates, with their numbers of problems, the one that has all its parts and the fewest."""
     complete = sorted((entry for entry in misfits if entry[1][2] is not None), key=lambda entry: entry[0])
-    families = {candidate[0].model_type for _, candidate in misfits}
-    if len(families) > 1 or not complete or (len(complete) > 1 and complete[0][0] == complete[1][0]):
+    if not complete or (len(complete) > 1 and complete[0][0] == complete[1][0]):
         return None
     return complete[0][1]
 

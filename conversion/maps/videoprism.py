@@ -123,9 +123,9 @@ def _stack(target: str, source: str, repeat: str, scanned: bool, hybrid: bool = 
     norms = {"layernorm_before": "layer_norm", "layernorm_after": "ff_layer/layer_norm"}
     hybrid_norms = {
         "layernorm_before": "pre_layer_norm",
-        "post_attention_layernorm": "post_layer_norm",
+        "attention_post_layernorm": "post_layer_norm",
         "layernorm_after": "ff_layer/pre_layer_norm",
-        "post_mlp_layernorm": "ff_layer/post_layer_norm",
+        "mlp_post_layernorm": "ff_layer/post_layer_norm",
     }
     rules = list(_attention(f"{target}.attention", f"{blocks}/self_attention", within, repeat=repeat))
     for ours, theirs in (("fc1", "ffn_layer1"), ("fc2", "ffn_layer2")):

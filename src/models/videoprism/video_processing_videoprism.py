@@ -20,7 +20,7 @@ class VideoPrismVideoProcessor(VideoProcessor):
 
     Args:
         num_frames: 16 by default, 8 for the large and giant models.
-        size: a dict with `height` and `width` in pixels.
+        size: height and width in pixels: a dict with these names, two numbers, or one for both.
 
     All other arguments are those of [`~vidformers.video.VideoProcessor`].
     """
@@ -32,6 +32,13 @@ class VideoPrismVideoProcessor(VideoProcessor):
     do_rescale = True
     do_normalize = False
     do_sample_frames = True
+
+    def __init__(self, **kwargs):
+        size = kwargs.get("size")
+        if isinstance(size, (int, list, tuple)):
+            height, width = (size, size) if isinstance(size, int) else size
+            kwargs["size"] = {"height": height, "width": width}
+        super().__init__(**kwargs)
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
