@@ -1,4 +1,4 @@
-"""google-deepmind/videoprism at d481d91b beside our model. The checkout needs jax, flax and einshape installed."""
+"""google-deepmind/videoprism at d481d91b beside our model. The checkout needs jax, flax, einshape and einops."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -81,8 +81,13 @@ def _variables(found: Mapping[str, FoundPart]) -> dict[str, Any]:
             branch = variables
             for step in path:
                 branch = branch.setdefault(step, {})
-            branch[leaf] = part.read(name).float().numpy()
+            branch[leaf] = _jax(part.read(name).float())
     return variables
+
+
+def _jax(tensor: torch.Tensor) -> Any:
+    """A copy for JAX, which may overwrite memory that it shares."""
+    return import_module("jax.numpy").array(tensor.numpy(), copy=True)
 
 
 def _encoder_parameters(config: Any, scan: bool) -> dict[str, Any]:
@@ -120,12 +125,12 @@ def _inputs(call: Mapping[str, Any]) -> dict[str, Any]:
     """A call's videos (B, T, H, W, C) and paddings, 1 where there is nothing, for the original."""
     inputs = {}
     if "pixel_values_videos" in call:
-        inputs["inputs"] = call["pixel_values_videos"].permute(0, 1, 3, 4, 2).numpy()
+        inputs["inputs"] = _jax(call["pixel_values_videos"].permute(0, 1, 3, 4, 2))
     if "padding_mask_videos" in call:
-        inputs["frame_paddings"] = (~call["padding_mask_videos"]).float().numpy()
+        inputs["frame_paddings"] = _jax((~call["padding_mask_videos"]).float())
     if "input_ids" in call:
-        inputs["text_token_ids"] = call["input_ids"].int().numpy()
-        inputs["text_paddings"] = 1 - call["attention_mask"].float().numpy()
+        inputs["text_token_ids"] = _jax(call["input_ids"].int())
+        inputs["text_paddings"] = _jax(1 - call["attention_mask"].float())
     return inputs
 
 
