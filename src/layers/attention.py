@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -46,7 +47,8 @@ def attention(
         softcap: bound of the scores: softcap·tanh(score / softcap) stands in for the score. `None` or 0 is no bound.
         mask: boolean, broadcastable to (B, heads, Nq, Nk), true where a query may attend to a key. A query that may
             attend to none attends to all alike, as the softmax of equal scores does, and no gradient reaches the
-            scores. Flash attention has no such masks; with one, what "sdpa" does is computed instead.
+            scores. Of transformers' own backends flex_attention alone has such masks; in the place of the others what
+            "sdpa" does is computed then.
         output_attentions: whether the probabilities are wanted. Only the eager computation has them, so it stands in
             for the other backends then.
 
@@ -61,10 +63,10 @@ def attention(
         attended, probabilities = _eager(query, key, value, mask, scaling, softcap, dropout)
         attended = attended.transpose(1, 2).flatten(2)
         return attended, probabilities if output_attentions else None
-    if implementation == "sdpa" or (mask is not None and "flash" in implementation):
+    if implementation == "sdpa" or (mask is not None and implementation != "flex_attention"):
         return _sdpa(query, key, value, mask, scaling, softcap, dropout), None
     if mask is not None:
-        mask = _additive(mask, query, key)
+        mask = _block_mask(mask, query, key)
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
     options = {} if softcap is None else {"softcap": softcap}
     attended, _ = backend(
@@ -79,11 +81,15 @@ def _open_closed_rows(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
     return query.masked_fill(closed, 0.0), mask | closed
 
 
-def _additive(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """The mask (B, heads or 1, Nq, Nk) as transformers' backends take it: added to the scores."""
-    lowest = torch.finfo(query.dtype).min
-    added = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, lowest)
-    return added.expand(query.shape[0], -1, query.shape[2], key.shape[2])
+def _block_mask(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> BlockMask:
+    """The mask as flex_attention takes it. On a CPU, what it adds to scores instead corrupts memory (torch 2.13)."""
+
+    def attends(video: torch.Tensor, head: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        place = zip(mask.shape, (video, head, row, column), strict=True)
+        return mask[tuple(index if size > 1 else 0 for size, index in place)]
+
+    heads = query.shape[1] if mask.shape[1] > 1 else None
+    return create_block_mask(attends, query.shape[0], heads, query.shape[2], key.shape[2], device=query.device.type)
 
 
 def _eager(
@@ -161,8 +167,7 @@ def _by_query_blocks(
     if mask is not None and mask.shape[2] > 1:
         masks = mask.split(QUERY_BLOCK_SIZE, dim=2)
     blocks = [
-        run(block, key, value, part, scaling, softcap, dropout)[0]
-        for block, part in zip(queries, masks, strict=True)
+        run(block, key, value, part, scaling, softcap, dropout)[0] for block, part in zip(queries, masks, strict=True)
     ]
     return torch.cat(blocks, dim=2)
 

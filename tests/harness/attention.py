@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from .compare import assert_close, pick
+from .compare import assert_close
 from .family_spec import FamilySpec, ModelSpec, all_states, to_dtype
 from .modeling import gradients, training_inputs
 from .tolerances import DTYPE_GRADIENTS, DTYPES, REORDERED
@@ -35,7 +35,7 @@ class AttentionMixin:
         with torch.no_grad():
             output = spec.build(model)(**spec.inputs(model), output_attentions=True)
         for tower in model.towers:
-            for probabilities in pick(output, f"{tower.path}.attentions".lstrip(".")):
+            for probabilities in tower.record(output, "attentions"):
                 uniform = 1 / probabilities.shape[-1]
                 assert probabilities.max(-1).values.mean() > 2 * uniform
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 import vidformers
 from vidformers.families import Family
 
-from .compare import stages
+from .compare import pick, stages
 from .tolerances import GOLDEN, Tolerance
 
 
@@ -49,6 +49,9 @@ class Tower:
 
     Attributes:
         path: of the output that holds `hidden_states` and `attentions`; "" is the model's own.
+        prefix: of these two names.
+        config: field that holds the configuration of the tower; "" is the model's own.
+        rows: number of sequences that a video of some size is for the blocks.
         layers: configuration field that counts the blocks.
         width: configuration field of the hidden states' width.
         heads: configuration field of the attention heads.
@@ -60,6 +63,13 @@ class Tower:
     width: str
     heads: str
     tokens: Callable[[PreTrainedConfig, VideoSize], int]
+    prefix: str = ""
+    config: str = ""
+    rows: Callable[[PreTrainedConfig, VideoSize], int] = lambda config, size: 1
+
+    def record(self, output: Any, kind: str) -> Any:
+        """The tower's "hidden_states" or "attentions" in an output."""
+        return pick(output, f"{self.path}.{self.prefix}{kind}".lstrip("."))
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,14 @@ class Stock:
         model_class: name of the model.
         config: fields of ours under which both compute the same.
         only_theirs: tensors that the other side has alone, by the beginning of their names, each with the reason.
+        reshaped: outputs that the other side gives another shape, with the reason; their values are compared.
     """
 
     config_class: str
     model_class: str
     config: Mapping[str, Any] = field(default_factory=dict)
     only_theirs: Mapping[str, str] = field(default_factory=dict)
+    reshaped: Mapping[str, str] = field(default_factory=dict)
 
     def classes(self) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
         """Configuration and model class."""
@@ -107,7 +119,8 @@ class ModelSpec:
         inputs: keyword arguments for (configuration, batch, size, seed); the batch is the tensors' first axis.
         output: dotted path of the output that a user of this class wants first.
         output_shape: its shape for (configuration, batch, size).
-        config: fields on top of the family's tiny configuration.
+        config: fields on top of the family's tiny configuration, or all of them with a `config_class`.
+        config_class: name of the model's own configuration class, where it isn't the family's.
         towers: stacks of blocks that record states.
         training_inputs: further keyword arguments of a training step for (configuration, batch), such as labels.
         loss: scalar to minimise, from an output; the output's own `loss` by default.
@@ -124,6 +137,7 @@ class ModelSpec:
     stock: Stock | str
     export: Export | str
     config: Mapping[str, Any] = field(default_factory=dict)
+    config_class: str | None = None
     towers: tuple[Tower, ...] = ()
     training_inputs: Callable[[PreTrainedConfig, int], Inputs] = lambda config, batch: {}
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
@@ -231,7 +245,13 @@ class FamilySpec:
 
     def config(self, model: ModelSpec | None = None, **fields: Any) -> PreTrainedConfig:
         """The tiny configuration, of a model where one is given, with some fields changed."""
+        if model is not None and model.config_class:
+            return getattr(vidformers, model.config_class)(**{**model.config, **fields})
         return self.config_class(**{**self.tiny, **(model.config if model else {}), **fields})
+
+    def config_classes(self) -> list[type[PreTrainedConfig]]:
+        """Configuration classes of all models."""
+        return list(dict.fromkeys(type(self.config(model)) for model in self.models))
 
     def build(self, model: ModelSpec, seed: int = 0, attention: str = "eager", **fields: Any) -> PreTrainedModel:
         """A tiny model in evaluation mode with seeded weights, none of them zero."""

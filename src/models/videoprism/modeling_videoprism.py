@@ -1,7 +1,7 @@
 """VideoPrism: a factorised video encoder, and with a text encoder a video-text model.
 
-Paper: https://arxiv.org/abs/2402.13217. Original code: google-deepmind/videoprism at d481d91b, `videoprism/encoders.py`
-and `videoprism/layers.py`.
+Paper: https://arxiv.org/abs/2402.13217. Original code: google-deepmind/videoprism at d481d91b, in `videoprism`:
+`encoders.py` and `layers.py`.
 
 Shapes: B videos of T frames with C channels and H × W pixels; N patches of a frame; D channels of a token; L tokens of
 a text, to which the model adds one; Q queries of a pooler.
