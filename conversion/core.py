@@ -367,8 +367,8 @@ def convert(pairs: Iterable[Pair], read: Callable[[str], torch.Tensor]) -> Itera
     for pair in pairs:
         if pair.is_optional:
             continue
-        ours = pair.op.forward([read(name) for name in pair.sources])
-        yield from zip(pair.targets, ours, strict=True)
+        # Nothing here may outlive its turn: an array can hold the blocks of a whole stack.
+        yield from zip(pair.targets, pair.op.forward([read(name) for name in pair.sources]), strict=True)
 
 
 def reverse(pairs: Iterable[Pair], read: Callable[[str], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:

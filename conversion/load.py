@@ -174,6 +174,7 @@ def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> P
     for name, pairs in plan.pairs.items():
         for target, tensor in convert(pairs, plan.found[name].read):
             _assign(plan.model, target, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format))
+            del tensor  # a view would keep its stack in memory while the next one is read
             done += 1
             progress("reading tensors", done, total)
     plan.model.config.dtype = dtype

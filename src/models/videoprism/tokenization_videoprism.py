@@ -68,12 +68,12 @@ class VideoPrismTokenizer(TokenizersBackend):
             vocabulary = _read_json(Path(tokenizer_file))
         elif vocab_file is not None:
             vocabulary = _read_sentencepiece(Path(vocab_file))
-            kwargs = {**vocabulary.special_tokens, **kwargs}
         else:
             raise ValueError(
                 "Expected vocab_file (a sentencepiece model) or tokenizer_file (a tokenizer.json), got neither. "
                 "`vidformers convert … --tokenizer FILE` writes a directory that has one."
             )
+        kwargs = {**vocabulary.special_tokens, **kwargs}
         for name in SPECIAL_NAMES:
             if kwargs.get(name) is not None:
                 kwargs[name] = _spell(str(kwargs[name]), canonicalize)
@@ -143,7 +143,7 @@ class Vocabulary:
         special: ids of pieces that no text contains.
         unknown_id: the piece for characters that are in no other.
         character_map: `precompiled_charsmap` of a sentencepiece model, possibly empty.
-        special_tokens: the names that transformers has for special pieces, where the file tells.
+        special_tokens: the pieces with a role by transformers' name for it, as far as the file tells.
         adds_bos: whether ids begin with the begin token.
     """
 
@@ -181,15 +181,24 @@ def _read_json(path: Path) -> Vocabulary:
         if model.get("type") != "Unigram":
             raise ValueError(f"{path}: expected a Unigram vocabulary, got {model.get('type')}.")
         pieces = [(piece, score) for piece, score in model["vocab"]]
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path}: is no readable tokenizer.json ({error!r}). Build it again from its model."
         ) from error
     special = {entry["id"] for entry in state.get("added_tokens", []) if entry["special"]}
     encoded = next(_character_maps(state.get("normalizer")), "")
     special = frozenset(index for index in special | {model["unk_id"]} if index < len(pieces))
-    adds_bos = bool((state.get("post_processor") or {}).get("special_tokens"))
-    return Vocabulary(pieces, special, model["unk_id"], base64.b64decode(encoded), {}, adds_bos)
+    special_tokens = {"unk_token": pieces[model["unk_id"]][0], "pad_token": pieces[0][0]}
+    for token in (state.get("post_processor") or {}).get("special_tokens", {}):
+        special_tokens["bos_token"] = token
+    return Vocabulary(
+        pieces,
+        special,
+        model["unk_id"],
+        base64.b64decode(encoded),
+        special_tokens,
+        adds_bos="bos_token" in special_tokens,
+    )
 
 
 def _character_maps(normalizer: dict[str, Any] | None) -> Iterator[str]:
@@ -206,13 +215,10 @@ def _read_sentencepiece(path: Path) -> Vocabulary:
     """The vocabulary of a sentencepiece model."""
     try:
         messages = list(_fields(path.read_bytes()))
-        trainer, normalizer = (
-            dict(_fields(next(value for number, value in messages if number == wanted)))
-            for wanted in (TRAINER, NORMALIZER)
-        )
+        trainer, normalizer = (dict(_fields(dict(messages)[number])) for number in (TRAINER, NORMALIZER))
         records = [dict(_fields(value)) for number, value in messages if number == PIECES]
         pieces = [(record[1].decode(), _float(record.get(2))) for record in records]
-    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError, struct.error) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"{path}: is no sentencepiece model ({error!r}). Download it again.") from error
     types = [record.get(3, NORMAL) for record in records]
     _check_model(path, trainer, normalizer, types)
