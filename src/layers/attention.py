@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -47,8 +46,8 @@ def attention(
         softcap: bound of the scores: softcap·tanh(score / softcap) stands in for the score. `None` or 0 is no bound.
         mask: boolean, broadcastable to (B, heads, Nq, Nk), true where a query may attend to a key. A query that may
             attend to none attends to all alike, as the softmax of equal scores does, and no gradient reaches the
-            scores. Of transformers' own backends flex_attention alone has such masks; in the place of the others what
-            "sdpa" does is computed then.
+            scores. With a mask, what "sdpa" does stands in for transformers' other backends: flash attention has no
+            such masks, and flex_attention of torch 2.13 corrupts memory with them on a CPU.
         output_attentions: whether the probabilities are wanted. Only the eager computation has them, so it stands in
             for the other backends then.
 
@@ -63,14 +62,12 @@ def attention(
         attended, probabilities = _eager(query, key, value, mask, scaling, softcap, dropout)
         attended = attended.transpose(1, 2).flatten(2)
         return attended, probabilities if output_attentions else None
-    if implementation == "sdpa" or (mask is not None and implementation != "flex_attention"):
+    if implementation == "sdpa" or (mask is not None):
         return _sdpa(query, key, value, mask, scaling, softcap, dropout), None
-    if mask is not None:
-        mask = _block_mask(mask, query, key)
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
     options = {} if softcap is None else {"softcap": softcap}
     attended, _ = backend(
-        module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **options
+        module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=False, **options
     )
     return attended.flatten(2), None
 
@@ -79,17 +76,6 @@ def _open_closed_rows(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
     """Let queries that may attend to nothing attend to everything, and make their scores zero and so equal."""
     closed = ~mask.any(-1, keepdim=True)  # (B or 1, heads or 1, Nq or 1, 1)
     return query.masked_fill(closed, 0.0), mask | closed
-
-
-def _block_mask(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> BlockMask:
-    """The mask as flex_attention takes it. On a CPU, what it adds to scores instead corrupts memory (torch 2.13)."""
-
-    def attends(video: torch.Tensor, head: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-        place = zip(mask.shape, (video, head, row, column), strict=True)
-        return mask[tuple(index if size > 1 else 0 for size, index in place)]
-
-    heads = query.shape[1] if mask.shape[1] > 1 else None
-    return create_block_mask(attends, query.shape[0], heads, query.shape[2], key.shape[2], device=query.device.type)
 
 
 def _eager(

@@ -18,7 +18,7 @@ def resize_position_grid(table: torch.Tensor, grid: tuple[int, int], size: tuple
         (1, size[0]·size[1], D), in the dtype of `table`. It is the table itself where the sizes are equal. Equal to
         `jax.image.resize(…, "bilinear")` up to rounding.
     """
-    if tuple(grid) == tuple(size) and not torch.compiler.is_exporting():
+    if not torch.compiler.is_exporting() and tuple(grid) == tuple(size):
         return table
     image = table.float().unflatten(1, tuple(grid)).permute(0, 3, 1, 2)  # (1, D, rows, columns)
     resized = nn.functional.interpolate(image, size=tuple(size), mode="bilinear", antialias=True)

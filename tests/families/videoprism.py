@@ -20,6 +20,7 @@ from harness.family_spec import (
     VideoSize,
 )
 from harness.tolerances import Tolerance
+
 from vidformers.families import VIDEOPRISM
 
 
@@ -31,7 +32,7 @@ VISION = {
     "tubelet_size": [1, 4, 4],
     "hidden_size": 32,
     "num_attention_heads": 4,
-    "intermediate_size": 72,
+    "intermediate_size": 64,
     "num_spatial_layers": 3,
     "num_temporal_layers": 2,
     "num_auxiliary_layers": 1,
@@ -139,7 +140,7 @@ VIDEO_MODEL = ModelSpec(
     inputs=_video,
     output="pooler_output",
     output_shape=lambda config, batch, size: (batch, config.hidden_size),
-    towers=(AUXILIARY,),
+    towers=(SPATIAL, TEMPORAL, AUXILIARY),
     loss=partial(_square, "pooler_output"),
     calls={"padding": _padded_video, "frames": lambda config, batch, size: {"output_frame_embeddings": True}},
     stock=Stock("VideoPrismVisionConfig", "VideoPrismVideoModel", reshaped={"pooler_output": NO_QUERY_AXIS}),
@@ -153,7 +154,7 @@ CLASSIFIER = ModelSpec(
     inputs=_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, config.num_labels),
-    towers=(Tower("", "num_spatial_layers", "hidden_size", "num_attention_heads", _patches, rows=_frames),),
+    towers=(SPATIAL, TEMPORAL),
     training_inputs=_labels,
     calls={"padding": _padded_video},
     stock=Stock("VideoPrismVisionConfig", "VideoPrismForVideoClassification", reshaped={"logits": NO_QUERY_AXIS}),
@@ -278,21 +279,30 @@ GOLDENS = (
 
 WHOLE_BATCH = "every output compares all videos with all texts; tests/test_videoprism.py has the towers' embeddings"
 
+VISION_CLASSES = tuple(model.name for model in (VISION_MODEL, VIDEO_MODEL, CLASSIFIER))
+
 SPEC = FamilySpec(
     family=VIDEOPRISM,
     tiny={"vision_config": VISION, "text_config": TEXT},
     size=SIZE,
     models=(VISION_MODEL, VIDEO_MODEL, CLASSIFIER, TEXT_MODEL, CLIP_MODEL),
     processor=ProcessorSpec(
-        arguments={"size": {"height": 16, "width": 16}, "num_frames": 4},
+        arguments={"size": {"height": 16, "width": 16}, "num_frames": None},
         output="pixel_values_videos",
         frame_shape=(3, 16, 16),
         normalised=lambda values: tuple(value / 255 for value in values),
     ),
     goldens=GOLDENS,
+    shallow={"num_spatial_layers": 1, "num_temporal_layers": 1},
+    sharpened={"attention.q_proj.weight": 4.0},
     many_frames=VideoSize(320, 8, 8),
     skips={
         "Modeling.test_batch_is_invariant[VideoPrismClipModel]": WHOLE_BATCH,
+        **{
+            f"Config.test_advertised_types_construct[{name}]": "sizes need one number for every axis; see "
+            "tests/test_videoprism.py for their types"
+            for name in VISION_CLASSES
+        },
         "Config.test_advertised_types_construct[VideoPrismClipModel]": "its fields are the towers' configurations",
         "Positions.test_order_matters[VideoPrismTextModel]": "text has no height, width or frames",
     },

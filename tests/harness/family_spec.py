@@ -217,6 +217,8 @@ class FamilySpec:
         later_goldens: cases that are recorded but not reproduced yet, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
+        sharpened: factors of parameters, by the end of their names, where initialisation leaves attention all but
+            uniform.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -230,6 +232,7 @@ class FamilySpec:
     shallow: Mapping[str, Any]
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
+    sharpened: Mapping[str, float] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
 
@@ -257,7 +260,12 @@ class FamilySpec:
         """A tiny model in evaluation mode with seeded weights, none of them zero."""
         torch.manual_seed(seed)
         built = model.model_class(self.config(model, attn_implementation=attention, **fields)).eval()
-        return randomise(built, seed)
+        randomise(built, seed)
+        with torch.no_grad():
+            for name, parameter in built.named_parameters():
+                for end, factor in self.sharpened.items():
+                    parameter *= factor if name.endswith(end) else 1.0
+        return built
 
     def inputs(
         self, model: ModelSpec, batch: int = 2, size: VideoSize | None = None, seed: int = 0, **fields: Any
@@ -280,6 +288,11 @@ def all_states(model: PreTrainedModel, inputs: Inputs, **switches: Any) -> dict[
     """Every tensor of an output, hidden states included, without gradients."""
     with torch.no_grad():
         return stages(model(**inputs, **{"output_hidden_states": True, **switches}))
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs with tensors on a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
 
 
 def to_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -71,8 +71,8 @@ class VideoPrismVisionConfig(PreTrainedConfig):
             *Ours.* Number of learned queries of the pooler in [`VideoPrismVideoModel`].
 
     Raises:
-        ValueError: a tubelet that isn't one frame of a square patch, a frame without a patch, a width that its heads
-            don't divide, or a negative cap.
+        ValueError: a tubelet that isn't one frame of a square patch, a frame of neither one nor two sizes or without
+            a patch, a width that its heads don't divide, or a negative cap.
 
     Source: google-deepmind/videoprism at d481d91b, `videoprism/models.py`.
     """
@@ -103,6 +103,8 @@ class VideoPrismVisionConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         check_heads(self)
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ValueError(f"`image_size` must be one number or height and width, got {self.image_size}.")
         if len(self.tubelet_size) != 3 or self.tubelet_size[0] != 1 or self.tubelet_size[1] != self.tubelet_size[2]:
             raise ValueError(
                 f"`tubelet_size` must be one frame of a square patch, (1, p, p), got {tuple(self.tubelet_size)}."

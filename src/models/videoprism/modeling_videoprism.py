@@ -70,15 +70,20 @@ class VideoPrismVideoOutput(BaseModelOutputWithPooling):
         hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
         attentions: of the encoder.
         frame_embeddings: (B, T, D) or (B, T, Q, D), every frame pooled by itself, when they were asked for.
-        spatial_features: (B, T·N, D), the encoder's features of single frames.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder, as in [`VideoPrismVisionOutput`].
         auxiliary_hidden_states: (B, T·N, D), the input of every auxiliary block and the output of the last one.
         auxiliary_attentions: (B, heads, T·N, T·N) of every auxiliary block.
     """
 
     frame_embeddings: torch.Tensor | None = None
-    spatial_features: torch.Tensor | None = None
     spatiotemporal_features: torch.Tensor | None = None
+    spatial_features: torch.Tensor | None = None
+    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
     auxiliary_hidden_states: tuple[torch.Tensor, ...] | None = None
     auxiliary_attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -124,8 +129,9 @@ class VideoPrismVideoClassifierOutput(ModelOutput):
         hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
         attentions: of the encoder.
         pooler_output: (B, D), what the classifier reads.
-        spatial_features: (B, T·N, D), the encoder's features of single frames.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder, as in [`VideoPrismVisionOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -133,8 +139,12 @@ class VideoPrismVideoClassifierOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     pooler_output: torch.Tensor | None = None
-    spatial_features: torch.Tensor | None = None
     spatiotemporal_features: torch.Tensor | None = None
+    spatial_features: torch.Tensor | None = None
+    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class VideoPrismTubeletEmbeddings(nn.Module):
@@ -504,6 +514,20 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         )
 
 
+def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...] | None]:
+    """What models on top of the encoder pass on of its output."""
+    names = (
+        "hidden_states",
+        "attentions",
+        "spatial_features",
+        "spatial_hidden_states",
+        "spatial_attentions",
+        "temporal_hidden_states",
+        "temporal_attentions",
+    )
+    return {"spatiotemporal_features": encoded.last_hidden_state, **{name: getattr(encoded, name) for name in names}}
+
+
 class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
     """Attention of learned queries to the tokens. Its scores have no bound; a learned factor scales every channel.
 
@@ -617,13 +641,10 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         return VideoPrismVideoOutput(
             last_hidden_state=auxiliary.last,
             pooler_output=self._pool(auxiliary.last),
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
             frame_embeddings=frame_embeddings,
-            spatial_features=encoded.spatial_features,
-            spatiotemporal_features=encoded.last_hidden_state,
             auxiliary_hidden_states=auxiliary.hidden_states,
             auxiliary_attentions=auxiliary.attentions,
+            **encoder_fields(encoded),
         )
 
     def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -875,11 +896,8 @@ class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
         return VideoPrismVideoClassifierOutput(
             loss=loss,
             logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
             pooler_output=pooled,
-            spatial_features=encoded.spatial_features,
-            spatiotemporal_features=encoded.last_hidden_state,
+            **encoder_fields(encoded),
         )
 
 
