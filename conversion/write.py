@@ -101,6 +101,7 @@ def convert_checkpoint(
             del model, plan.model
             _return_memory()
             reports.append(compare_tensors(folder, plan.layout, plan.found, config, progress))
+            _return_memory()
             reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
             _stop_on_failure(reports)
             provenance = write_provenance(folder, plan, dtype, reports, progress, tokenizer and Path(tokenizer))
