@@ -185,7 +185,8 @@ def _videoprism_preset(size: str, num_frames: int, *, is_published: bool = True,
         width, heads = vision["hidden_size"], vision["num_attention_heads"]
         tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
         tower |= {"num_hidden_layers": 12, "vocab_size": 32000, "attn_logit_softcapping": 50.0}
-        config = {"vision_config": {**vision, "num_auxiliary_layers": 2}, "text_config": {**tower, **text}}
+        vision |= {"num_auxiliary_layers": 2, "pooler_head_dim": 4 * width // heads}
+        config = {"vision_config": vision, "text_config": {**tower, **text}}
         name = f"lvt-{size}-f{num_frames}r288"
     file = f"{VIDEOPRISM_FILES}/videoprism-{name}/resolve/main/flax_{name.replace('-', '_')}_repeated.npz"
     return Preset(
