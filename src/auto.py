@@ -17,15 +17,7 @@ from .models import exported_modules
 
 
 # What says where a directory of the Hub is, in calls of `from_pretrained`.
-HUB_ARGUMENTS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 
 
 def register() -> None:
