@@ -110,6 +110,7 @@ def test_backward(implementation, shape, kind):
 @pytest.mark.parametrize("head_dim", [64, 88])
 @pytest.mark.parametrize("kind", ["none", "keys", "pairs"])
 def test_flex_attention(kind, head_dim):
+    torch._dynamo.reset()
     shape = (2, 3, 40, 40)
     query, key, value = states(shape, head_dim)
     mask = masks(shape)[kind]

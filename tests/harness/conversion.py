@@ -69,7 +69,7 @@ class ConversionMixin:
         files = {family_map(spec.family.model_type).parts[name].file for name in layout_of(spec, model).parts}
         probe = tmp_path / "probe.pt" if "probe" in files else None
         reverse_directory(tmp_path / "ours", tmp_path / "original.pt", probe_out=probe)
-        fields = {**spec.tiny, **model.config}
+        fields = model.config if model.config_class else {**spec.tiny, **model.config}
         loaded = load_original(tmp_path / "original.pt", probe=probe, model_class=model.model_class, **fields)
         assert type(loaded) is model.model_class
         assert_close("through files", built.state_dict(), loaded.state_dict(), EXACT)

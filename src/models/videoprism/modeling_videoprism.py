@@ -553,36 +553,38 @@ class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
         A score q·(W x + b) is (Wᵀ q)·x + q·b, and a mean of W x + b is W times the mean of x, plus b: with few
         queries that is a hundredth of the work of projecting every token.
         """
-        key_weight, value_weight = (
-            for_product(projection.weight).unflatten(0, (self.num_heads, self.head_dim))  # (heads, head_dim, D)
-            for projection in (self.k_proj, self.v_proj)
-        )
-        query = for_product(self._query())  # (Q, heads, head_dim)
-        directions = torch.einsum("qhc,hcd->qhd", query, key_weight).flatten(0, 1)  # (Q·heads, D)
-        scores = linear(tokens, directions, self._offsets(query)).float()  # (B, N, Q·heads)
+        directions, offsets = self._directions()
+        scores = linear(tokens, directions.to(tokens.dtype), offsets.to(tokens.dtype)).float()  # (B, N, Q·heads)
         probabilities = self.dropout(scores.softmax(1)).to(tokens.dtype)
 
         means = for_product(probabilities).transpose(1, 2) @ for_product(tokens)  # (B, Q·heads, D)
         means = means.unflatten(1, (-1, self.num_heads))
-        values = torch.einsum("bqhd,hcd->bqhc", means, value_weight)
+        value_weight = self.v_proj.weight.unflatten(0, (self.num_heads, self.head_dim))
+        values = torch.einsum("bqhd,hcd->bqhc", means, for_product(value_weight))
         if self.v_proj.bias is not None:
             weights = probabilities.sum(1).unflatten(1, (-1, self.num_heads))[..., None]  # (B, Q, heads, 1)
             values = values + weights * self.v_proj.bias.unflatten(0, (self.num_heads, self.head_dim))
         return self.o_proj(values.flatten(2).to(tokens.dtype))
 
-    def _query(self) -> torch.Tensor:
-        """Projected and scaled queries (Q, heads, head_dim)."""
-        query = self.q_proj(self.pooling_attention_query[0]).unflatten(-1, (self.num_heads, self.head_dim))
-        softplus_of_zero_inverse = 1.442695041
-        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale)
-        return query * scale
+    def _directions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries carried through the keys' projection: directions (Q·heads, D) and offsets (Q·heads,).
 
-    def _offsets(self, query: torch.Tensor) -> torch.Tensor | None:
-        """What the keys' bias adds to the scores of each query and head: (Q·heads,)."""
-        if self.k_proj.bias is None:
-            return None
-        bias = self.k_proj.bias.unflatten(0, (self.num_heads, self.head_dim))
-        return (query * bias).sum(-1).flatten()
+        At least in float32: they are few, and every score depends on them.
+        """
+        heads = (self.num_heads, self.head_dim)
+        wide = torch.promote_types(self.q_proj.weight.dtype, torch.float32)
+        # Sums of products, because a product with a single row rounds by where its weights lie in memory.
+        query = (self.pooling_attention_query.to(wide).transpose(0, 1) * self.q_proj.weight.to(wide)).sum(-1)
+        if self.q_proj.bias is not None:
+            query = query + self.q_proj.bias.to(wide)
+        softplus_of_zero_inverse = 1.442695041
+        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale.to(wide))
+        query = query.unflatten(-1, heads) * scale  # (Q, heads, head_dim)
+        directions = torch.einsum("qhc,hcd->qhd", query, self.k_proj.weight.to(wide).unflatten(0, heads))
+        offsets = torch.zeros_like(query)
+        if self.k_proj.bias is not None:
+            offsets = query * self.k_proj.bias.to(wide).unflatten(0, heads)
+        return directions.flatten(0, 1), offsets.sum(-1).flatten()
 
 
 class VideoPrismVideoModel(VideoPrismPreTrainedModel):
