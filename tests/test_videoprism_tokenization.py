@@ -230,6 +230,11 @@ def test_words_instead_of_texts(tmp_path):
         tokenizer(["a", "dog"], is_split_into_words=True)
 
 
+def test_the_longest_match_is_replaced(tmp_path):
+    characters = VideoPrismTokenizer(write(tmp_path, sentencepiece_model()))._characters
+    assert characters.apply("ﾊﾞﾊ e\u0301e ①") == "バハ \u00e9e 1"
+
+
 def test_an_empty_character_map_changes_nothing():
     assert CharacterMap(b"").apply("ｖ①") == "ｖ①"
     assert CharacterMap(struct.pack("<I", 0)).apply("ｖ①") == "ｖ①"
