@@ -32,7 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    keywords=["video", "transformers", "vision", "self-supervised", "V-JEPA"],
+    keywords=["video", "transformers", "vision", "self-supervised", "V-JEPA", "VideoPrism"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
@@ -53,12 +53,13 @@ setup(
         "pillow>=10.1",
         "rich>=13",
         "safetensors>=0.5",
+        "tokenizers>=0.22",
         "torch>=2.6",
         "transformers>=5.19,<6",
         "typer>=0.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],

@@ -20,7 +20,12 @@ TASKS = {"AutoModelForVideoClassification": "video-classification"}
 
 
 def write_provenance(
-    folder: Path, plan: Plan, dtype: torch.dtype, reports: Sequence[Report], progress: Progress = no_progress
+    folder: Path,
+    plan: Plan,
+    dtype: torch.dtype,
+    reports: Sequence[Report],
+    progress: Progress = no_progress,
+    tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and what was found when they were checked."""
     preset = plan.family.presets[plan.preset] if plan.preset else None
@@ -38,6 +43,7 @@ def write_provenance(
             name: {"file": part.source.path.name, "entry": part.entry, "prefix": part.prefix, "dtypes": part.dtypes}
             for name, part in plan.found.items()
         },
+        "tokenizer": tokenizer and {"file": tokenizer.name, "sha256": sha256(tokenizer)},
         "left_out": dict(plan.left_out),
         "rule_table": rule_table_version(plan),
         "dtype": str(dtype).removeprefix("torch."),
@@ -67,14 +73,15 @@ def write_card(folder: Path, plan: Plan, provenance: dict[str, Any]) -> None:
 
 def _front_matter(plan: Plan) -> str:
     lines = ["library_name: transformers", f"tags: [video, {plan.family.model_type}, vidformers]"]
-    if plan.preset:
+    if plan.preset and plan.family.presets[plan.preset].license:
         lines.insert(0, f"license: {plan.family.presets[plan.preset].license}")
     lines += [f"pipeline_tag: {TASKS[auto]}" for auto, name in _auto_classes(plan) if auto in TASKS]
     return "---\n" + "\n".join(lines) + "\n---\n\n"
 
 
 def _auto_classes(plan: Plan) -> list[tuple[str, str]]:
-    return [item for item in plan.family.auto_models.items() if item[1] == plan.layout.architecture]
+    entries = [item for part in (plan.family, *plan.family.parts) for item in part.auto_models.items()]
+    return [(auto, name) for auto, name in entries if name == plan.layout.architecture]
 
 
 def _body(folder: Path, plan: Plan, provenance: dict[str, Any]) -> str:
@@ -82,7 +89,8 @@ def _body(folder: Path, plan: Plan, provenance: dict[str, Any]) -> str:
     auto = next((auto for auto, _ in _auto_classes(plan)), None)
     loader = auto or plan.layout.architecture
     imports = "" if auto else f"from vidformers import {loader}\n"
-    classes = f"{auto}, AutoVideoProcessor" if auto else "AutoVideoProcessor"
+    processor = _processor_class(plan, provenance)
+    classes = f"{auto}, {processor}" if auto else processor
     sources = "\n".join(
         f"| {source['file']} | {source['preset_url'] or 'not stated'} | `{source['sha256']}` |"
         for source in provenance["sources"]
@@ -103,7 +111,7 @@ vidformers {provenance["libraries"]["vidformers"]}. Paper: {plan.family.paper}
 import vidformers
 from transformers import {classes}
 {imports}
-processor = AutoVideoProcessor.from_pretrained("{folder_name(folder)}")
+processor = {processor}.from_pretrained("{folder_name(folder)}")
 model = {loader}.from_pretrained("{folder_name(folder)}")
 ```
 
@@ -123,6 +131,13 @@ Read: {parts}. Left out:{left_out}
 
 The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the checks.
 """
+
+
+def _processor_class(plan: Plan, provenance: dict[str, Any]) -> str:
+    """The Auto class that loads what prepares the model's input."""
+    if plan.layout.videos is None:
+        return "AutoTokenizer"
+    return "AutoProcessor" if provenance["tokenizer"] else "AutoVideoProcessor"
 
 
 def folder_name(folder: Path) -> str:

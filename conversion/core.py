@@ -11,7 +11,7 @@ pattern, and what no rule reads or drops is an error.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -254,9 +254,9 @@ def drop(source: str, reason: str) -> Rule:
 
 
 def lookup(config: Any, path: str) -> Any:
-    """The field of a configuration at a dotted path, such as "vision_config.hidden_size"."""
-    for name in path.split("."):
-        config = getattr(config, name)
+    """What stands in a configuration at a path such as "vision_config.tubelet_size.1"; all of it at ""."""
+    for name in path.split(".") if path else ():
+        config = config[int(name)] if name.isdigit() else getattr(config, name)
     return config
 
 
@@ -367,8 +367,8 @@ def convert(pairs: Iterable[Pair], read: Callable[[str], torch.Tensor]) -> Itera
     for pair in pairs:
         if pair.is_optional:
             continue
-        ours = pair.op.forward([read(name) for name in pair.sources])
-        yield from zip(pair.targets, ours, strict=True)
+        # Nothing here may outlive its turn: an array can hold the blocks of a whole stack.
+        yield from zip(pair.targets, pair.op.forward([read(name) for name in pair.sources]), strict=True)
 
 
 def reverse(pairs: Iterable[Pair], read: Callable[[str], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -464,7 +464,9 @@ class Part:
         file: "checkpoint" or "probe", the two files that users hold.
         fields: configuration fields that its shapes fix.
         prefix: what files put before the names of its tensors, for `reverse`.
-        presence: configuration field that says whether the model has the part, if it may be absent.
+        presence: configuration field that says whether the model has the part, if it may be absent: true, or a count
+            that `fields` reads.
+        required: configuration fields that no shape tells and no default is right for.
         marker: a tensor that tells the part from others that stand at the same entry, if there are such.
     """
 
@@ -474,22 +476,35 @@ class Part:
     prefix: str = ""
     file: str = "checkpoint"
     presence: str | None = None
+    required: tuple[str, ...] = ()
     marker: str | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of which one of our model classes is made.
+    """The parts of which one of our model classes is made; a class has several where files come in several forms.
 
     Attributes:
         architecture: name of the model class.
         parts: for each part, what our model puts before the names of its tensors.
         optional: parts that the files may lack.
+        configs: for each part whose fields belong to a sub-configuration, its dotted path.
+        videos: path of the (sub-)configuration that the video processor follows, `None` for a model without videos.
     """
 
     architecture: str
     parts: Mapping[str, str]
     optional: tuple[str, ...] = ()
+    configs: Mapping[str, str] = field(default_factory=dict)
+    videos: str | None = ""
+
+    def config_of(self, part: str, config: Any) -> Any:
+        """The (sub-)configuration that a part's fields belong to."""
+        return lookup(config, self.configs.get(part, ""))
+
+    def field(self, part: str, name: str) -> str:
+        """The dotted path of a part's field in the model's configuration."""
+        return ".".join([*filter(None, [self.configs.get(part)]), name])
 
 
 @dataclass(frozen=True)
@@ -501,7 +516,7 @@ class FamilyMap:
         layouts: its model classes, in the order in which they are tried.
         left_out: entries of the original files that hold tensors of no model, with the reason.
         required: configuration fields that no shape tells and no default is right for.
-        processor: arguments of the video processor and the configuration fields that they follow.
+        processor: arguments of the video processor and the fields of the layout's `videos` that they follow.
     """
 
     parts: Mapping[str, Part]

@@ -1,6 +1,7 @@
 """From original files to a model in memory: which family and class they are, their configuration, their tensors."""
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -157,7 +158,9 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
         maps = family_map(family.model_type)
         left_out = _left_out(maps, layout, files, found)
         config = configuration(family, layout, found, request)
-        pairs = {name: expand(maps.parts[name].rules, config, layout.parts[name]) for name in found}
+        pairs = {
+            name: expand(maps.parts[name].rules, layout.config_of(name, config), layout.parts[name]) for name in found
+        }
         # The plan alone refers to the model, so that who drops it there frees its memory.
         model_class = request.model_class or public_class(layout.architecture)
         plan = Plan(family, request.preset, layout, found, pairs, left_out, empty_model(model_class, config))
@@ -171,6 +174,7 @@ def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> P
     for name, pairs in plan.pairs.items():
         for target, tensor in convert(pairs, plan.found[name].read):
             _assign(plan.model, target, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format))
+            del tensor  # a view would keep its stack in memory while the next one is read
             done += 1
             progress("reading tensors", done, total)
     plan.model.config.dtype = dtype
@@ -211,27 +215,37 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 def _identify(files: Mapping[str, Source], request: Request) -> tuple[Family, Layout, dict[str, FoundPart]]:
     """The one family and layout whose rules name exactly the tensors of the files.
 
-    Where the request leaves a single candidate, it is taken as it is: what doesn't fit is reported with shapes later.
+    Where the request leaves a single candidate, or a single one is closest, it is taken as it is: what doesn't fit is
+    reported with shapes later.
     """
     candidates = _candidates(files, request)
     candidates = [pair for pair in candidates if _has_marked_parts(*pair, files)] or candidates
     if len(candidates) == 1:
         family, layout = candidates[0]
         return family, layout, find_parts(family, layout, files, _chosen_entries(family, request), request.probe_index)
-    fits, reasons = [], []
+    fits, misfits, reasons = [], [], []
     for family, layout in candidates:
+        found, misfit = None, math.inf
         try:
             found = find_parts(family, layout, files, _chosen_entries(family, request), request.probe_index)
-            problems = _unfit_names(family_map(family.model_type), found)
+            problems = _unfit_names(family_map(family.model_type), layout, found)
+            misfit = len(problems)
         except ConversionError as error:
             problems = [str(error)]
         if problems:
             reasons.append(f"  {layout.architecture}: {'; '.join(problems[:3])}")
+            misfits.append((misfit, (family, layout, found)))
         else:
             fits.append((family, layout, found))
     path = files["checkpoint"].path
     if not fits:
-        raise ConversionError(f"{path}: no model's rules fit its tensors exactly.\n" + "\n".join(reasons))
+        closest = _closest(misfits)
+        if closest is None:
+            raise ConversionError(f"{path}: no model's rules fit its tensors exactly.\n" + "\n".join(reasons))
+        return closest
+    # A tower alone fits where the whole model does.
+    read = [sum(len(part.names) for part in found.values()) for _, _, found in fits]
+    fits = [fit for fit, count in zip(fits, read, strict=True) if count == max(read)]
     if len(fits) > 1:
         names = " and ".join(layout.architecture for _, layout, _ in fits)
         raise ConversionError(f"{path}: fits {names} alike; say which family it is.")
@@ -248,6 +262,14 @@ def _has_marked_parts(family: Family, layout: Layout, files: Mapping[str, Source
         if not any(full.endswith((f"/{part.marker}", f".{part.marker}")) for full in names):
             return not names and name in layout.optional
     return True
+
+
+def _closest(misfits: Sequence[tuple[float, tuple[Family, Layout, Any]]]) -> tuple[Family, Layout, Any] | None:
+    """Of the candidates, with their numbers of problems, the one that has all its parts and the fewest."""
+    complete = sorted((entry for entry in misfits if entry[1][2] is not None), key=lambda entry: entry[0])
+    if not complete or (len(complete) > 1 and complete[0][0] == complete[1][0]):
+        return None
+    return complete[0][1]
 
 
 def _candidates(files: Mapping[str, Source], request: Request) -> list[tuple[Family, Layout]]:
@@ -316,14 +338,15 @@ def _files_of(family: Family, layout: Layout) -> set[str]:
     return {parts[name].file for name in layout.parts}
 
 
-def _unfit_names(maps: FamilyMap, found: Mapping[str, FoundPart]) -> list[str]:
+def _unfit_names(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> list[str]:
     """Which names keep the state dicts from being those of the rules, at the counts that they themselves give."""
-    try:
-        counts = SimpleNamespace(**read_fields(maps, found))
-    except ConversionError as error:
-        return [str(error)]
+    values: dict[str, Any] = {}
+    for path, value in read_fields(maps, layout, found).items():
+        _set(values, path, value)
     problems = []
     for name, part in found.items():
+        path = layout.configs.get(name)
+        counts = SimpleNamespace(**(_get(values, path) if path else values))
         pairs = expand_names(maps.parts[name].rules, counts)
         expected = {source for pair in pairs for source in pair.sources}
         required = {source for pair in pairs if not pair.is_optional for source in pair.sources}
@@ -385,8 +408,10 @@ def _names_in(source: Source, entry: str) -> list[str]:
 
 
 def _overview(source: Source) -> str:
-    """The entries of a file, lists with their items."""
+    """The entries of a file, lists with their items, or those inside the only one."""
     entries = dict.fromkeys(_stem(name) for name in source.tensors)
+    if len(entries) == 1:
+        entries = dict.fromkeys("/".join(name.split("/")[:2]) for name in source.tensors)
     return ", ".join(repr(entry) for entry in entries) or "no tensors"
 
 
@@ -420,27 +445,39 @@ def _left_out(
     maps: FamilyMap, layout: Layout, files: Mapping[str, Source], found: Mapping[str, FoundPart]
 ) -> dict[str, str]:
     """The entries that no part of the model is read from, with the reason; an error if an entry is unknown."""
-    reasons = {
-        entry.removesuffix("/{index}"): f"{layout.architecture} has no {name}"
-        for name, part in maps.parts.items()
-        for entry in part.entries
-    }
-    for name in found:
-        for entry in maps.parts[name].entries:
-            reasons[entry.removesuffix("/{index}")] = f"another version of the {name}"
-    reasons |= maps.left_out
+    reasons = _reasons(maps, layout, found)
     used = {full for part in found.values() for full in part.names.values()}
     left_out, unknown = {}, []
     for source in files.values():
         for name in source.tensors:
-            stem = _stem(name)
-            if name not in used and stem.partition("/")[0] in reasons:
-                left_out[stem] = reasons[stem.partition("/")[0]]
-            elif name not in used:
+            if name in used:
+                continue
+            entry = next((entry for entry in reasons if f"{name}/".startswith(f"{entry}/")), None)
+            if entry is None:
                 unknown.append(f"{source.path}: {name}: not expected (found shape {list(source.tensors[name].shape)})")
+            else:
+                stem = _stem(name)
+                left_out[stem if stem.startswith(entry) else entry] = reasons[entry]
     if unknown:
         raise ConversionError("tensors that no rule reads or drops:\n" + "\n".join(unknown))
     return left_out
+
+
+def _reasons(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, str]:
+    """For each entry that may be left out, why.
+
+    What stands beside a part in the entry that holds it is no entry: nobody knows what it is.
+    """
+    reasons = {}
+    for name, part in maps.parts.items():
+        for entry in part.entries:
+            holder, is_list, _ = entry.partition("/{index}")
+            if is_list or not any(part.entry.startswith(f"{entry}/") for part in found.values()):
+                reasons[holder] = f"{layout.architecture} has no {name}"
+    for name in found:
+        for entry in maps.parts[name].entries:
+            reasons[entry.removesuffix("/{index}")] = f"another version of the {name}"
+    return reasons | dict(maps.left_out)
 
 
 def _check_tensors(plan: Plan) -> None:
@@ -462,15 +499,16 @@ def configuration(
 ) -> PretrainedConfig:
     """The configuration: what shapes fix, then the preset, then the user's overrides, none against the shapes."""
     maps = family_map(family.model_type)
-    config_class = public_class(family.config_class)
+    config_class = public_class(layout.architecture).config_class
     _check_field_names(config_class(), request.overrides)
     preset = family.presets[request.preset].config if request.preset else {}
     given = _merge(_merge({}, preset), request.overrides)
     if "id2label" in given:
         given["num_labels"] = len(given["id2label"])
-    read = read_fields(maps, found)
-    _check_contradictions(maps, found, read, given)
-    lacking = [name for name in maps.required if _get(given, name) is None and name not in read]
+    read = read_fields(maps, layout, found)
+    _check_contradictions(maps, layout, found, read, given)
+    of_parts = [layout.field(name, path) for name in found for path in maps.parts[name].required]
+    lacking = [path for path in (*maps.required, *of_parts) if _get(given, path) is None and read.get(path) is None]
     if lacking:
         raise ConversionError(
             f"{next(iter(found.values())).source.path}: its tensors don't tell {', '.join(lacking)}. Give them, or "
@@ -486,17 +524,21 @@ def configuration(
     try:
         return config_class(**values, architectures=[layout.architecture])
     except (StrictDataclassError, ValueError) as error:
-        raise ConversionError(f"{family.config_class} refuses the configuration: {error}") from error
+        raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
 
 
-def read_fields(maps: FamilyMap, found: Mapping[str, FoundPart]) -> dict[str, Any]:
+def read_fields(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, Any]:
     """The configuration fields, as dotted paths, that the files fix."""
-    values: dict[str, Any] = {part.presence: name in found for name, part in maps.parts.items() if part.presence}
+    values = {layout.field(name, part.presence): name in found for name, part in _flagged(maps)}
+    for name in layout.parts:
+        part = maps.parts[name]
+        if part.presence in part.fields and name not in found:
+            values[layout.field(name, part.presence)] = 0
     for name, part in found.items():
         shapes = part.shapes
         for path, reader in maps.parts[name].fields.items():
             try:
-                values[path] = reader.read(shapes)
+                values[layout.field(name, path)] = reader.read(shapes)
             except (KeyError, IndexError, ValueError):
                 state = f"has shape {list(shapes[reader.tensor])}" if reader.tensor in shapes else "is missing"
                 raise ConversionError(
@@ -505,19 +547,31 @@ def read_fields(maps: FamilyMap, found: Mapping[str, FoundPart]) -> dict[str, An
     return values
 
 
+def _flagged(maps: FamilyMap) -> list[tuple[str, Part]]:
+    """The parts whose presence is a flag, which is false for classes without them too."""
+    return [(name, part) for name, part in maps.parts.items() if part.presence and part.presence not in part.fields]
+
+
 def _check_contradictions(
-    maps: FamilyMap, found: Mapping[str, FoundPart], read: Mapping[str, Any], given: Mapping[str, Any]
+    maps: FamilyMap,
+    layout: Layout,
+    found: Mapping[str, FoundPart],
+    read: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> None:
     problems = []
     for name, part in found.items():
-        for path, reader in maps.parts[name].fields.items():
+        for field_name, reader in maps.parts[name].fields.items():
+            path = layout.field(name, field_name)
             value = _get(given, path)
             if value is not None and not reader.agrees(value, part.shapes):
                 problems.append(f"{path}={value!r} was given, but {reader.tensor} of {part.entry} says {read[path]!r}")
-    for name, part in maps.parts.items():
-        value = _get(given, part.presence) if part.presence else None
-        if value is not None and value != read[part.presence]:
-            problems.append(f"{part.presence}={value!r} was given, but the conversion has {name}: {name in found}")
+    counted = [(name, maps.parts[name]) for name in layout.parts if name not in found and maps.parts[name].presence]
+    for name, part in dict([*_flagged(maps), *counted]).items():
+        path = layout.field(name, part.presence)
+        value = _get(given, path)
+        if value is not None and value != read[path]:
+            problems.append(f"{path}={value!r} was given, but the conversion has {name}: {name in found}")
     if problems:
         raise ConversionError(f"{next(iter(found.values())).source.path}: " + "; ".join(problems) + ".")
 

@@ -78,7 +78,7 @@ class TorchSource(Source):
         with self.path.open("rb") as file:
             is_archive = file.read(4) == b"PK\x03\x04"
         tree = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_archive)
-        self._values = dict(_tensor_leaves(tree))
+        self._values = dict(tensor_leaves(tree))
         return {name: SourceTensor(tuple(tensor.shape), tensor.dtype) for name, tensor in self._values.items()}
 
     def _read(self, name: str) -> torch.Tensor:
@@ -126,16 +126,16 @@ class SafetensorsSource(Source):
         del self._file
 
 
-def _tensor_leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+def tensor_leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor inside nested dictionaries, lists and tuples, with its path; other values are passed over."""
     if isinstance(tree, torch.Tensor):
         yield "/".join(path), tree
     elif isinstance(tree, Mapping):
         for key, value in tree.items():
-            yield from _tensor_leaves(value, (*path, str(key)))
+            yield from tensor_leaves(value, (*path, str(key)))
     elif isinstance(tree, (list, tuple)):
         for index, value in enumerate(tree):
-            yield from _tensor_leaves(value, (*path, str(index)))
+            yield from tensor_leaves(value, (*path, str(index)))
 
 
 def _npy_header(file) -> tuple[tuple[int, ...], np.dtype]:

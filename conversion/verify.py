@@ -7,7 +7,7 @@ which stage is the first that is too far.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -151,17 +151,19 @@ def adapter(family: Family) -> ModuleType:
 
 def family_of(model_type: str) -> Family:
     """The family of a configuration's `model_type`."""
-    if model_type not in FAMILIES:
-        raise ConversionError(f"unknown model type {model_type!r}; there are {', '.join(FAMILIES)}.")
-    return FAMILIES[model_type]
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            return family
+    known = [name for family in FAMILIES.values() for name in family.model_types]
+    raise ConversionError(f"unknown model type {model_type!r}; there are {', '.join(known)}.")
 
 
-def layout_of(family: Family, architecture: str) -> Layout:
-    """The layout of a model class."""
-    for layout in family_map(family.model_type).layouts:
-        if layout.architecture == architecture:
-            return layout
-    raise ConversionError(f"{architecture} has no conversion map.")
+def layout_of(family: Family, architecture: str, parts: Iterable[str] = ()) -> Layout:
+    """The layout of a model class: the first, or the one with the given parts where the class has several."""
+    layouts = [layout for layout in family_map(family.model_type).layouts if layout.architecture == architecture]
+    if not layouts:
+        raise ConversionError(f"{architecture} has no conversion map.")
+    return next((layout for layout in layouts if set(parts) <= set(layout.parts)), layouts[0])
 
 
 def compare_reloaded(
@@ -217,7 +219,7 @@ def verify_directory(
             raise ConversionError(f"{directory / name}: missing or changed since it was converted; convert it again.")
     model = load_directory(directory)
     family = family_of(model.config.model_type)
-    layout = layout_of(family, type(model).__name__)
+    layout = layout_of(family, type(model).__name__, provenance.get("parts", ()))
     reports = [_finite_report(model, adapter(family).example_calls(model.config, layout.architecture))]
     if recording is not None:
         reports.append(_compare_recording(model, Path(recording)))
@@ -287,9 +289,9 @@ def compare_tensors(
     for written in sources:
         weights |= dict.fromkeys(written.tensors, written)
     stages, total = [], len(weights)
-    maps = family_map(config.model_type)
+    maps = family_map(family_of(config.model_type).model_type)
     for name, part in found.items():
-        pairs = expand(maps.parts[name].rules, config, layout.parts[name])
+        pairs = expand(maps.parts[name].rules, layout.config_of(name, config), layout.parts[name])
         for target, tensor in convert(pairs, part.read):
             actual = weights[target].read(target) if target in weights else None
             expected = tensor if actual is None else tensor.to(actual.dtype)

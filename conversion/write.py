@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -17,7 +18,7 @@ from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
 from .load import Plan, Progress, Request, build, no_progress, planned, public_class
 from .maps import family_map
-from .sources import explain_full_disk
+from .sources import explain_full_disk, tensor_leaves
 from .verify import (
     Report,
     adapter,
@@ -42,6 +43,7 @@ def convert_checkpoint(
     probe: str | os.PathLike | None = None,
     checkpoint_key: str | None = None,
     probe_index: int = 0,
+    tokenizer: str | os.PathLike | None = None,
     dtype: torch.dtype = torch.float32,
     original_repo: str | os.PathLike | None = None,
     progress: Progress = no_progress,
@@ -49,7 +51,7 @@ def convert_checkpoint(
 ) -> list[Report]:
     """Write an original checkpoint as a directory that `from_pretrained` loads, and prove it.
 
-    The directory gets the weights, the configuration, the video processor, a model card and `provenance.json`. It
+    The directory gets the weights, the configuration, the processor, a model card and `provenance.json`. It
     appears under its name only after the tensors on disk were found equal to the original's, the model loaded from
     it gave the numbers of the one in memory, and, with `original_repo`, the original code gave them too.
 
@@ -61,6 +63,8 @@ def convert_checkpoint(
         probe: the file of a classifier head.
         checkpoint_key: entry of the file to take.
         probe_index: which head of the probe's file to take.
+        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. Without it the
+            directory has a video processor alone.
         dtype: type of the weights on disk.
         original_repo: a checkout of the original code, to run beside the converted model.
         progress: called as work is done.
@@ -77,6 +81,7 @@ def convert_checkpoint(
     _check_free(out)
     request = Request(family, preset, checkpoint_key, probe_index, None, config_overrides)
     with planned(source, probe, request) as plan:
+        processor = _processor(plan, tokenizer)
         model = build(plan, dtype, progress)
         calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
         expected = run_stages(model, calls)
@@ -88,16 +93,18 @@ def convert_checkpoint(
         with _folder_in_the_making(out) as folder, explain_full_disk(out, weights_bytes):
             progress("writing", 0, 1)
             model.save_pretrained(folder)
-            _save_processor(plan, folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
             progress("writing", 1, 1)
             # Two models at once would need twice the memory.
             model_class, config = type(model), model.config
             del model, plan.model
             _return_memory()
             reports.append(compare_tensors(folder, plan.layout, plan.found, config, progress))
+            _return_memory()
             reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
             _stop_on_failure(reports)
-            provenance = write_provenance(folder, plan, dtype, reports, progress)
+            provenance = write_provenance(folder, plan, dtype, reports, progress, tokenizer and Path(tokenizer))
             write_card(folder, plan, provenance)
     return reports
 
@@ -135,14 +142,48 @@ def _folder_in_the_making(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _save_processor(plan: Plan, folder: Path) -> None:
-    """Write the video processor of the preset, or the one that follows from the configuration."""
-    config = plan.model.config
+def _processor(plan: Plan, tokenizer_file: str | os.PathLike | None) -> Any:
+    """What prepares the model's input: video processor, tokenizer, both in one, or `None` if nothing is known."""
+    family = plan.family
+    video_processor = _video_processor(plan)
+    if tokenizer_file is None:
+        return video_processor
+    tokenizer = _tokenizer(plan, Path(tokenizer_file))
+    if video_processor is None:
+        return tokenizer
+    return public_class(family.processor_class)(video_processor, tokenizer)
+
+
+def _video_processor(plan: Plan) -> Any:
+    """The video processor of the preset, or the one that follows from the configuration; `None` without videos."""
+    if plan.layout.videos is None:
+        return None
+    config = lookup(plan.model.config, plan.layout.videos)
     follows = family_map(plan.family.model_type).processor
     arguments: Mapping[str, Any] = {name: lookup(config, path) for name, path in follows.items()}
     if plan.preset:
         arguments = {**arguments, **plan.family.presets[plan.preset].video_processor}
-    public_class(plan.family.video_processor_class)(**arguments).save_pretrained(folder)
+    return public_class(plan.family.video_processor_class)(**arguments)
+
+
+def _tokenizer(plan: Plan, file: Path) -> Any:
+    """The tokenizer of a vocabulary's file, if the model can take its ids."""
+    vocab_size = getattr(plan.model.config.get_text_config(), "vocab_size", None)
+    if plan.family.tokenizer_class is None or vocab_size is None:
+        raise ConversionError(f"{file}: {plan.layout.architecture} takes no text; leave the tokenizer out.")
+    if not file.is_file():
+        raise ConversionError(f"{file}: no such file; expected a sentencepiece model or a tokenizer.json.")
+    kind = "tokenizer_file" if file.suffix == ".json" else "vocab_file"
+    try:
+        tokenizer = public_class(plan.family.tokenizer_class)(**{kind: str(file)})
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+    if len(tokenizer) > vocab_size:
+        raise ConversionError(
+            f"{file}: has {len(tokenizer)} pieces, but the model's table has {vocab_size}: it was trained with "
+            "another vocabulary."
+        )
+    return tokenizer
 
 
 # ------------------------------------------------------------------------------------------------------ and back
@@ -158,11 +199,12 @@ def reverse_directory(
 
     Args:
         directory: a directory in the published format.
-        out: the checkpoint to write, a `.pt` file that must not exist.
+        out: the checkpoint to write, a `.pt` or `.npz` file that must not exist.
         probe_out: the file for the classifier head, which a model with one needs.
 
     Returns:
-        Tensors that the original may have held and that are not given back, with the reason.
+        Tensors that are not given back, with the reason: those of the original that conversion dropped, in its names,
+        and those that only our model has.
 
     Raises:
         ConversionError: for files in the way, a missing `probe_out`, and directories that can't be read.
@@ -170,19 +212,23 @@ def reverse_directory(
     directory = Path(directory)
     model = load_directory(directory)
     family = family_of(model.config.model_type)
-    layout, maps = layout_of(family, type(model).__name__), family_map(family.model_type)
     noted = read_provenance(directory).get("parts", {})
+    layout, maps = layout_of(family, type(model).__name__, noted), family_map(family.model_type)
     trees: dict[str, dict] = {}
     not_given: dict[str, str] = {}
+    made: set[str] = set()
     for name in layout.parts:
         part = maps.parts[name]
-        if part.presence and not lookup(model.config, part.presence):
+        config = layout.config_of(name, model.config)
+        if part.presence and not lookup(config, part.presence):
             continue
-        pairs = expand(part.rules, model.config, layout.parts[name])
+        pairs = expand(part.rules, config, layout.parts[name])
         not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
+        made |= {target for pair in pairs for target in pair.targets}
         tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix}))
         entry = noted.get(name, {}).get("entry", part.entries[0])
         _place(trees.setdefault(part.file, {}), entry, tensors)
+    not_given |= {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
     targets = {"checkpoint": Path(out)} | ({"probe": Path(probe_out)} if probe_out is not None else {})
     if set(trees) != set(targets):
         raise ConversionError(f"{directory}: its original files are {' and '.join(trees)}; name a file for each.")
@@ -203,11 +249,19 @@ def _original_tensors(model: PreTrainedModel, pairs: list, noted: Mapping[str, A
 
 def _place(tree: dict, entry: str, tensors: dict[str, torch.Tensor]) -> None:
     """Put a state dict where `entry` says; an index of a list gives a list that holds it alone."""
-    first, _, index = entry.partition("/")
+    first, _, rest = entry.partition("/")
     if entry == "":
         tree.update(tensors)
+    elif rest.isdigit():
+        tree[first] = [tensors]
     else:
-        tree[first] = [tensors] if index else tensors
+        _place(tree.setdefault(first, {}), rest, tensors)
+
+
+def _save_npz(tree: dict, target: Path) -> None:
+    """Write an archive for `numpy.load`, with "/" between the names of nested entries."""
+    with target.open("wb") as file:
+        np.savez(file, **{name: tensor.numpy() for name, tensor in tensor_leaves(tree)})
 
 
 def _save_tree(tree: dict, target: Path) -> None:
@@ -215,9 +269,12 @@ def _save_tree(tree: dict, target: Path) -> None:
         raise ConversionError(f"{target}: exists already; remove it or choose another name.")
     unfinished = target.with_name(f".{target.name}.unfinished-{os.getpid()}")
     try:
-        torch.save(tree, unfinished)
+        if target.suffix == ".npz":
+            _save_npz(tree, unfinished)
+        else:
+            torch.save(tree, unfinished)
         os.replace(unfinished, target)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TypeError) as error:
         raise ConversionError(f"{target}: cannot be written ({error}).") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ installed, although neither needs it. `register` puts the real ones in their pla
 which do without torchvision, are found by the usual imports.
 """
 
+import functools
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +14,10 @@ from typing import Any
 
 from .families import FAMILIES, Family
 from .models import exported_modules
+
+
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 
 
 def register() -> None:
@@ -32,6 +37,7 @@ def register() -> None:
         raise
     for family in FAMILIES.values():
         _register_family(family, auto, video.AutoVideoProcessor)
+    _adopt_video_processors(video.AutoVideoProcessor)
     if not import_module("transformers.utils").is_torchvision_available():
         _show_video_classes(holders | _transformers_modules(), video)
 
@@ -43,13 +49,70 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
     def load(name: str) -> type:
         return getattr(import_module(f".models.{family.model_type}{modules[name]}", __package__), name)
 
-    config_class = load(family.config_class)
-    import_module("transformers.models.auto.configuration_auto").AutoConfig.register(
-        family.model_type, config_class, exist_ok=True
-    )
-    for auto_name, model_name in family.auto_models.items():
-        getattr(auto, auto_name).register(config_class, load(model_name), exist_ok=True)
-    auto_video_processor.register(config_class, load(family.video_processor_class), exist_ok=True)
+    auto_config = import_module("transformers.models.auto.configuration_auto").AutoConfig
+    for part in (family, *family.parts):
+        config_class = load(part.config_class)
+        auto_config.register(part.model_type, config_class, exist_ok=True)
+        for auto_name, model_name in part.auto_models.items():
+            getattr(auto, auto_name).register(config_class, load(model_name), exist_ok=True)
+        if part is family or part.input == "videos":
+            auto_video_processor.register(config_class, load(family.video_processor_class), exist_ok=True)
+        if family.tokenizer_class and (part is family or part.input == "text"):
+            tokenization = import_module("transformers.models.auto.tokenization_auto")
+            tokenization.AutoTokenizer.register(
+                config_class, tokenizer_class=load(family.tokenizer_class), exist_ok=True
+            )
+    if family.processor_class:
+        processing = import_module("transformers.models.auto.processing_auto")
+        processing.AutoProcessor.register(load(family.config_class), load(family.processor_class), exist_ok=True)
+        # AutoProcessor looks a directory's class name up here first, and would take transformers' class for ours.
+        processing.PROCESSOR_MAPPING_NAMES.pop(family.model_type, None)
+
+
+def _adopt_video_processors(auto_video_processor: type) -> None:
+    """Let a family's directories that name another family's video processor load ours.
+
+    A registration under that name would take it from the family that it belongs to; so the configuration is asked,
+    and only where such a name is found.
+    """
+    if "_transformers_from_pretrained" in vars(auto_video_processor):
+        return
+    auto_video_processor._transformers_from_pretrained = auto_video_processor.from_pretrained
+
+    @functools.wraps(auto_video_processor.from_pretrained.__func__)
+    def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
+        ours = _adopted_class(pretrained_model_name_or_path, kwargs)
+        if ours is None:
+            return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        for name in ("config", "trust_remote_code", "backend"):
+            kwargs.pop(name, None)
+        return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+
+    auto_video_processor.from_pretrained = classmethod(from_pretrained)
+
+
+def _adopted_class(name: Any, kwargs: dict[str, Any]) -> type | None:
+    """Our video processor for a directory of ours that names another family's."""
+    foreign = {found for family in FAMILIES.values() for found in family.foreign_video_processors}
+    mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
+    where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+    try:
+        settings, _ = mixin.get_video_processor_dict(name, **where)
+        if settings.get("video_processor_type") not in foreign:
+            return None
+        config = kwargs.get("config")
+        if config is None:
+            config = import_module("transformers.models.auto.configuration_auto").AutoConfig.from_pretrained(
+                name, **where
+            )
+    except (OSError, ValueError):
+        return None  # AutoVideoProcessor says what is wrong.
+    for family in FAMILIES.values():
+        adopts = settings["video_processor_type"] in family.foreign_video_processors
+        if adopts and config.model_type in family.model_types:
+            package = import_module(f".models.{family.model_type}", __package__)
+            return getattr(package, family.video_processor_class)
+    return None
 
 
 def _transformers_modules() -> set[ModuleType]:

@@ -49,6 +49,9 @@ def convert(
     probe_index: Annotated[int, typer.Option(help="Which head to take where the probe's file holds several.")] = 0,
     checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Vocabulary of the text tower: a sentencepiece model or a tokenizer.json.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Field of the configuration; repeatable.")
@@ -74,6 +77,7 @@ def convert(
                 probe=probe,
                 checkpoint_key=checkpoint_key,
                 probe_index=probe_index,
+                tokenizer=tokenizer,
                 dtype=getattr(torch, dtype.value),
                 original_repo=original_repo,
                 progress=progress,
@@ -192,10 +196,11 @@ def list_presets() -> None:
         table.add_column("files", overflow="fold")
         for name, preset in family.presets.items():
             config, files = preset.config, [url for url in (preset.source, preset.probe) if url]
+            config = config.get("vision_config", config)
             table.add_row(
                 name,
-                f"{config['num_hidden_layers']} × {config['hidden_size']}",
-                f"{config['frames_per_clip']} × {config['crop_size']}²",
+                family.size_text.format_map(config),
+                family.input_text.format_map(config),
                 "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
             )
         console.print(table)

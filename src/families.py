@@ -19,7 +19,7 @@ class Preset:
         video_processor: arguments of the family's video processor.
         probe: URL of the classifier head that belongs on top, or `None`.
         architecture: name of the model class that the converted directory holds.
-        license: licence identifier of the repository that publishes the weights.
+        license: licence identifier of the repository that publishes the weights, `None` where nobody does.
     """
 
     source: str | None
@@ -28,7 +28,24 @@ class Preset:
     video_processor: Mapping[str, Any]
     architecture: str
     probe: str | None = None
-    license: str = "mit"
+    license: str | None = "mit"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a family that has a configuration of its own, and with it an entry in the Auto classes.
+
+    Attributes:
+        model_type: `config.model_type`.
+        config_class: name of the configuration class.
+        auto_models: model class for each Auto class that serves the part.
+        input: "videos" or "text", what the part takes.
+    """
+
+    model_type: str
+    config_class: str
+    auto_models: Mapping[str, str]
+    input: str = "videos"
 
 
 @dataclass(frozen=True)
@@ -41,11 +58,18 @@ class Family:
         config_class: name of the configuration class.
         auto_models: model class for each Auto class that serves the family.
         video_processor_class: name of the video processor class.
+        foreign_video_processors: classes of other families that published directories name in its place.
+        size_text: how `vidformers list` writes the size of a preset's model, from fields of its configuration or,
+            where there is one, of its `vision_config`.
+        input_text: how it writes the input, likewise.
         other_models: model classes that no Auto class covers.
         model_modules: for model classes outside `modeling_<model_type>.py`, the module that defines them.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
+        parts: towers that are models by themselves, with configurations of their own.
+        tokenizer_class: name of the tokenizer class, or `None` for a family without text.
+        processor_class: name of the class that joins tokenizer and video processor, or `None`.
     """
 
     model_type: str
@@ -58,11 +82,28 @@ class Family:
     key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
+    parts: tuple[Part, ...] = ()
+    tokenizer_class: str | None = None
+    processor_class: str | None = None
+    foreign_video_processors: tuple[str, ...] = ()
+    size_text: str = "{num_hidden_layers} × {hidden_size}"
+    input_text: str = "{frames_per_clip} × {crop_size}²"
 
     @property
     def model_classes(self) -> tuple[str, ...]:
         """Names of all model classes of the family, each once."""
-        return tuple(dict.fromkeys([*self.auto_models.values(), *self.other_models]))
+        of_parts = [name for part in self.parts for name in part.auto_models.values()]
+        return tuple(dict.fromkeys([*self.auto_models.values(), *of_parts, *self.other_models]))
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """Values of `config.model_type` that the family's configurations have, its own first."""
+        return (self.model_type, *(part.model_type for part in self.parts))
+
+    @property
+    def config_classes(self) -> tuple[str, ...]:
+        """Names of all configuration classes of the family, its own first."""
+        return (self.config_class, *(part.config_class for part in self.parts))
 
 
 VJEPA2_FILES = "https://dl.fbaipublicfiles.com/vjepa2"
@@ -171,4 +212,83 @@ VJEPA2 = Family(
     paper="https://arxiv.org/abs/2506.09985",
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2,)}
+VIDEOPRISM_FILES = "https://huggingface.co/google"
+VIDEOPRISM_SIZES = {
+    "base": {"hidden_size": 768, "num_attention_heads": 12, "num_spatial_layers": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_attention_heads": 16, "num_spatial_layers": 24, "intermediate_size": 4096},
+    "giant": {"hidden_size": 1408, "num_attention_heads": 16, "num_spatial_layers": 40, "intermediate_size": 6144},
+}
+
+
+def _videoprism_preset(size: str, num_frames: int, *, is_published: bool = True, text: dict | None = None) -> Preset:
+    """A model of google-deepmind/videoprism's `models.py`; `text` for one with a text tower, and what it changes."""
+    vision = {
+        **VIDEOPRISM_SIZES[size],
+        "num_temporal_layers": 4,
+        "num_frames": num_frames,
+        "image_size": 288,
+        "tubelet_size": [1, 18, 18],
+        "attn_logit_softcapping": 50.0,
+    }
+    if text is None:
+        config, name = vision, f"{size}-f{num_frames}r288"
+    else:
+        width, heads = vision["hidden_size"], vision["num_attention_heads"]
+        tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+        tower |= {"num_hidden_layers": 12, "vocab_size": 32000, "attn_logit_softcapping": 50.0}
+        vision |= {"num_auxiliary_layers": 2, "pooler_head_dim": 4 * width // heads}
+        config = {"vision_config": vision, "text_config": {**tower, **text}}
+        name = f"lvt-{size}-f{num_frames}r288"
+    file = f"{VIDEOPRISM_FILES}/videoprism-{name}/resolve/main/flax_{name.replace('-', '_')}_repeated.npz"
+    return Preset(
+        source=file if is_published else None,
+        config=config,
+        checkpoint_keys={},
+        video_processor={"num_frames": num_frames},
+        architecture="VideoPrismVisionModel" if text is None else "VideoPrismClipModel",
+        license="apache-2.0" if is_published else None,
+    )
+
+
+VIDEOPRISM = Family(
+    model_type="videoprism",
+    title="VideoPrism",
+    config_class="VideoPrismConfig",
+    auto_models={"AutoModel": "VideoPrismClipModel"},
+    parts=(
+        Part(
+            model_type="videoprism_vision_model",
+            config_class="VideoPrismVisionConfig",
+            auto_models={
+                "AutoModel": "VideoPrismVisionModel",
+                "AutoModelForVideoClassification": "VideoPrismForVideoClassification",
+            },
+        ),
+        Part(
+            model_type="videoprism_text_model",
+            config_class="VideoPrismTextConfig",
+            auto_models={"AutoModel": "VideoPrismTextModel"},
+            input="text",
+        ),
+    ),
+    other_models=("VideoPrismVideoModel",),
+    video_processor_class="VideoPrismVideoProcessor",
+    tokenizer_class="VideoPrismTokenizer",
+    processor_class="VideoPrismProcessor",
+    foreign_video_processors=("LlavaOnevisionVideoProcessor",),
+    size_text="{num_spatial_layers} + {num_temporal_layers} × {hidden_size}",
+    input_text="{num_frames} × {image_size}²",
+    presets={
+        "videoprism-base-f16r288": _videoprism_preset("base", 16),
+        "videoprism-large-f8r288": _videoprism_preset("large", 8),
+        "videoprism-giant-f8r288": _videoprism_preset("giant", 8, is_published=False),
+        "videoprism-lvt-base-f16r288": _videoprism_preset("base", 16, text={}),
+        "videoprism-lvt-large-f8r288": _videoprism_preset("large", 8, text={}),
+        "videoprism-lvt-giant-f8r288": _videoprism_preset(
+            "giant", 8, is_published=False, text={"num_hidden_layers": 16, "norm_policy": "primer_hybrid"}
+        ),
+    },
+    paper="https://arxiv.org/abs/2402.13217",
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}

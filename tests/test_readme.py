@@ -17,6 +17,7 @@ import pytest
 import torch
 from original_files import encoder_shapes, predictor_shapes, prefixed, probe_tree, random_tensors
 from PIL import Image
+from text_files import t5_model
 from typer.testing import CliRunner
 from video_files import picture, write_video
 
@@ -29,6 +30,7 @@ from vidformers import (
     VJEPA2VideoProcessor,
     cli,
 )
+from vidformers.conversion import reverse_directory
 from vidformers.families import FAMILIES
 
 
@@ -38,7 +40,10 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
+PUBLISHED_WIDTHS = 1024, 768  # of V-JEPA 2's ViT-L and of VideoPrism's base size
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
+VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
+VIDEOPRISM_TEXT = {**HUB, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 150}
 HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
 CLASSES = {index: f"something {index}" for index in range(174)}
 
@@ -72,6 +77,7 @@ def named_files(tmp_path_factory) -> Path:
     config = VJEPA2Config(**HUB, **HUB_PREDICTOR, **levels, num_hidden_layers=2, use_context_projection=True)
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
+    save_videoprism(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
@@ -91,6 +97,27 @@ def named_files(tmp_path_factory) -> Path:
     return folder
 
 
+def save_videoprism(folder: Path) -> None:
+    """Directories, archives and a vocabulary as the page of VideoPrism names them."""
+    (folder / "spiece.model").write_bytes(t5_model())
+    models = {
+        "base": vidformers.VideoPrismVisionModel(vidformers.VideoPrismVisionConfig(**VIDEOPRISM)),
+        "lvt-base": vidformers.VideoPrismClipModel(
+            vidformers.VideoPrismConfig(vision_config=VIDEOPRISM, text_config=VIDEOPRISM_TEXT)
+        ),
+    }
+    processor = vidformers.VideoPrismVideoProcessor()
+    for name, model in models.items():
+        directory = folder / f"videoprism-{name}-f16r288"
+        model.save_pretrained(directory)
+        if name == "lvt-base":
+            processor = vidformers.VideoPrismProcessor(
+                processor, vidformers.VideoPrismTokenizer(folder / "spiece.model")
+            )
+        processor.save_pretrained(directory)
+        reverse_directory(directory, folder / f"flax_{name.replace('-', '_')}_f16r288_repeated.npz")
+
+
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
     """The current directory of a page, with tiny presets and nothing to upload to."""
@@ -99,6 +126,12 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
     for preset in FAMILIES["vjepa2"].presets.values():
         monkeypatch.setitem(preset.config, "hidden_size", FILE_WIDTH)
         monkeypatch.setitem(preset.config, "num_hidden_layers", 2)
+    for preset in FAMILIES["videoprism"].presets.values():
+        tiny = {**VIDEOPRISM, "pooler_head_dim": VIDEOPRISM["intermediate_size"] // VIDEOPRISM["num_attention_heads"]}
+        for name, value in tiny.items():
+            monkeypatch.setitem(preset.config.get("vision_config", preset.config), name, value)
+        for name, value in VIDEOPRISM_TEXT.items() if "text_config" in preset.config else ():
+            monkeypatch.setitem(preset.config["text_config"], name, value)
     monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
@@ -129,7 +162,7 @@ class StandInDecoder:
 
 def check_shape(value, stated: str) -> None:
     *sizes, last = map(int, stated.split(", "))
-    assert list(value.shape) == [*sizes, HUB_WIDTH if last == 1024 else last]
+    assert list(value.shape) == [*sizes, HUB_WIDTH if last in PUBLISHED_WIDTHS else last]
 
 
 def run_python(code: str, page: str, line: int, namespace: dict) -> None:
@@ -178,17 +211,23 @@ def test_links_lead_somewhere(page):
             value = getattr(value, part)
 
 
+def numbers(text: str) -> list[str]:
+    return sorted(re.findall(r"\d+", text.replace("²", "")))
+
+
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_page_has_every_class_and_checkpoint(family):
     text = (ROOT / f"docs/model_doc/{family.model_type}.md").read_text("utf-8")
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
-    assert set(documented) == {family.config_class, family.video_processor_class, *family.model_classes}
-    rows = [row.split(" | ") for row in re.findall(r"^\| (facebook/.*) \|$", text, re.MULTILINE)]
+    processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
+    assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
+    rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google)/.*) \|$", text, re.MULTILINE)]
     assert len(rows) > 0
     for repo, size, clip, model_class in rows:
-        preset = family.presets[repo.removeprefix("facebook/")]
-        assert size == f"{preset.config['hidden_size']} × {preset.config['num_hidden_layers']}"
-        assert clip == f"{preset.config['frames_per_clip']} × {preset.config['crop_size']}"
+        preset = family.presets[repo.partition("/")[2]]
+        config = preset.config.get("vision_config", preset.config)
+        assert numbers(size) == numbers(family.size_text.format_map(config))
+        assert numbers(clip) == numbers(family.input_text.format_map(config))
         assert model_class == f"[`{preset.architecture}`]"
 
 

@@ -9,7 +9,7 @@ from original_files import V2_CONFIG, ac_tree, v2_tree
 
 from vidformers import VJEPA2ACModel, VJEPA2Model, load_original
 from vidformers.conversion import ConversionError, convert_checkpoint, reverse_directory
-from vidformers.layers.attention import attention, attention_by_query_blocks
+from vidformers.layers.attention import attention, attention_in_blocks
 from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2.modeling_vjepa2_ac import causal_mask
 
@@ -183,22 +183,8 @@ def test_masked_attention(implementation):
     attended, _ = attention(layer, query, key, value, implementation=implementation, scaling=0.5, mask=mask)
     probabilities = (query @ key.mT * 0.5).masked_fill(~mask, -1e9).softmax(-1)
     same("masked", (probabilities @ value).transpose(1, 2).flatten(2), attended)
-    blocks = attention_by_query_blocks(query, key, value, 0.5, mask)
-    same("by blocks of queries", attended, blocks)
-
-
-def test_backends_without_masks_say_so():
-    query = torch.zeros(1, 1, 4, 8)
-    with pytest.raises(ValueError, match='"flash_attention_2" cannot|flash_attention_2.* cannot.*"sdpa"'):
-        attention(
-            Layer(),
-            query,
-            query,
-            query,
-            implementation="flash_attention_2",
-            scaling=1.0,
-            mask=causal_mask(2, 2, query.device),
-        )
+    blocks = attention_in_blocks(query, key, value, mask, scaling=0.5, softcap=None)
+    same("in blocks", attended, blocks)
 
 
 # ------------------------------------------------------------------------------------------------------- conversion

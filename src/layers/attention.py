@@ -1,14 +1,23 @@
 """One attention call for all families and all backends."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .linear import FALLBACK_DTYPES, for_product
 
 
 QUERY_BLOCK_SIZE = 256
+"""Queries whose scores exist at once where gradients are wanted or a graph is traced."""
+
+SCORES_IN_CACHE = 2**18
+"""Scores that exist at once in inference on a CPU: a megabyte, which stays in the second-level cache."""
+
+SCORES_ON_DEVICE = 2**26
+"""Scores that exist at once in inference elsewhere."""
 
 
 def attention(
@@ -19,11 +28,12 @@ def attention(
     *,
     implementation: str,
     scaling: float,
-    mask: torch.Tensor | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    mask: torch.Tensor | None = None,
     output_attentions: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Multi-head attention, of every query to all keys or to those that a mask allows.
+    """Multi-head attention, over all keys or over those that a mask leaves.
 
     Args:
         module: the attention layer; transformers' backends read its `config`, `training` and `is_causal`.
@@ -32,107 +42,190 @@ def attention(
         value: (B, heads, Nk, head_dim).
         implementation: the user's `attn_implementation`: "eager", "sdpa", or any name that transformers knows.
         scaling: factor of the dot products.
-        mask: (1 or B, 1, Nq, Nk) booleans, True where a query sees a key; every query must see one. eager, sdpa and
-            flex_attention take it.
         dropout: rate at which probabilities are dropped in training.
+        softcap: bound of the scores: softcap·tanh(score / softcap) stands in for the score. `None` or 0 is no bound.
+        mask: boolean, broadcastable to (B, heads, Nq, Nk), true where a query may attend to a key. A query that may
+            attend to none attends to all alike, as the softmax of equal scores does, and no gradient reaches the
+            scores. With a mask, what "sdpa" does stands in for transformers' other backends: flash attention has no
+            such masks, and flex_attention of torch 2.13 corrupts memory with them on a CPU.
         output_attentions: whether the probabilities are wanted. Only the eager computation has them, so it stands in
             for the other backends then.
 
     Returns:
         The attended values (B, Nq, heads·head_dim), and the probabilities (B, heads, Nq, Nk) or `None`.
-
-    Raises:
-        ValueError: a mask for a backend that takes none.
     """
     dropout = dropout if module.training else 0.0
+    softcap = softcap or None
+    if mask is not None:
+        query, mask = _open_closed_rows(query, mask)
     if implementation == "eager" or output_attentions:
-        attended, probabilities = _eager(query, key, value, scaling, mask, dropout)
+        attended, probabilities = _eager(query, key, value, mask, scaling, softcap, dropout)
+        attended = attended.transpose(1, 2).flatten(2)
         return attended, probabilities if output_attentions else None
-    if implementation == "sdpa":
-        return _sdpa(query, key, value, scaling, mask, dropout), None
+    if implementation == "sdpa" or (mask is not None):
+        return _sdpa(query, key, value, mask, scaling, softcap, dropout), None
     backend = ALL_ATTENTION_FUNCTIONS[implementation]
-    blocks = None if mask is None else _block_mask(mask, implementation)
-    attended, _ = backend(module, query, key, value, blocks, scaling=scaling, dropout=dropout, is_causal=False)
+    options = {} if softcap is None else {"softcap": softcap}
+    attended, _ = backend(
+        module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=False, **options
+    )
     return attended.flatten(2), None
 
 
-def _block_mask(mask: torch.Tensor, implementation: str) -> BlockMask:
-    """A mask in the form in which flex_attention skips what it hides."""
-    if implementation != "flex_attention":
-        raise ValueError(
-            f"attn_implementation={implementation!r} cannot restrict which tokens see each other, as this model does. "
-            'Use "sdpa", "flex_attention" or "eager".'
-        )
-    batch_size, _, num_queries, num_keys = mask.shape
-
-    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        return mask[batch if batch_size > 1 else 0, 0, query, key]
-
-    return create_block_mask(
-        sees, batch_size if batch_size > 1 else None, None, num_queries, num_keys, device=mask.device
-    )
+def _open_closed_rows(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let queries that may attend to nothing attend to everything, and make their scores zero and so equal."""
+    closed = ~mask.any(-1, keepdim=True)  # (B or 1, heads or 1, Nq or 1, 1)
+    return query.masked_fill(closed, 0.0), mask | closed
 
 
 def _eager(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float,
     mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
     dropout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """All scores at once: attended values (B, heads, Nq, head_dim) and probabilities (B, heads, Nq, Nk)."""
     dtype = query.dtype
     query, key, value = for_product(query), for_product(key), for_product(value)
-    scores = query @ key.transpose(-1, -2) * scaling
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    probabilities = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    probabilities = scores.softmax(-1).to(query.dtype)
     attended = nn.functional.dropout(probabilities, dropout) @ value
-    return attended.transpose(1, 2).flatten(2).to(dtype), probabilities.to(dtype)
+    return attended.to(dtype), probabilities.to(dtype)
 
 
 def _sdpa(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float,
     mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
     dropout: float,
 ) -> torch.Tensor:
+    """PyTorch's fused kernel where it can serve; otherwise the same, exactly, a block of scores after the other."""
+    traced = torch.compiler.is_compiling()
+    inference = not (dropout or torch.is_grad_enabled() or traced)
     half_on_cpu = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
-    inference = not (dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
-    if half_on_cpu and inference and query.dtype not in FALLBACK_DTYPES:
-        return attention_by_query_blocks(query, key, value, scaling, mask)
-    attended = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, dropout_p=dropout
-    )
+    if inference and (softcap is not None or (half_on_cpu and query.dtype not in FALLBACK_DTYPES)):
+        return attention_in_blocks(query, key, value, mask, scaling, softcap)
+    if softcap is not None:
+        attended = _by_query_blocks(query, key, value, mask, scaling, softcap, dropout)
+    else:
+        attended = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, dropout_p=dropout
+        )
     return attended.transpose(1, 2).flatten(2)
 
 
-def attention_by_query_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, mask: torch.Tensor | None = None
+def _by_query_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
+    dropout: float,
 ) -> torch.Tensor:
-    """Attention as two batched products a block of queries, for inference in half precision on a CPU.
+    """The eager computation in blocks of queries; the backward pass computes the scores of each block again.
 
-    PyTorch's fused kernel there runs at a third of the rate of the CPU's half-precision matrix instructions; plain
-    products use them fully.
+    Where a program is exported the number of queries may vary, so that it has a single block.
+
+    Returns:
+        (B, heads, Nq, head_dim).
+    """
+    run: Callable = _eager
+    if torch.is_grad_enabled():
+
+        def run(*arguments):
+            return checkpoint(_eager, *arguments, use_reentrant=False)
+
+    if torch.compiler.is_exporting():
+        return run(query, key, value, mask, scaling, softcap, dropout)[0]
+    queries = query.split(QUERY_BLOCK_SIZE, dim=2)
+    masks = [mask] * len(queries)
+    if mask is not None and mask.shape[2] > 1:
+        masks = mask.split(QUERY_BLOCK_SIZE, dim=2)
+    blocks = [
+        run(block, key, value, part, scaling, softcap, dropout)[0] for block, part in zip(queries, masks, strict=True)
+    ]
+    return torch.cat(blocks, dim=2)
+
+
+def attention_in_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Exact attention for inference that holds few scores at once: on a CPU, what fits into its cache.
+
+    Scores that leave the cache are what makes the eager computation slow on a CPU, and PyTorch's fused kernel has no
+    soft cap and runs half precision at a third of the rate of the CPU's matrix instructions.
 
     Args:
         query: (B, heads, Nq, head_dim).
         key: (B, heads, Nk, head_dim).
         value: (B, heads, Nk, head_dim).
+        mask: boolean, broadcastable to (B, heads, Nq, Nk), with a key for every query; or `None`.
         scaling: factor of the dot products.
-        mask: (1 or B, 1, Nq, Nk) booleans, True where a query sees a key.
+        softcap: bound of the scores, or `None`.
 
     Returns:
-        The attended values (B, Nq, heads·head_dim). No more than `QUERY_BLOCK_SIZE` rows of scores exist at once.
+        The attended values (B, Nq, heads·head_dim).
     """
-    transposed_key = key.transpose(-1, -2)
-    blocks = []
-    for start in range(0, query.shape[2], QUERY_BLOCK_SIZE):
-        rows = slice(start, start + QUERY_BLOCK_SIZE)
-        scores = (query[:, :, rows] @ transposed_key) * scaling
-        if mask is not None:
-            scores = scores.masked_fill_(~mask[:, :, rows], -torch.inf)
-        blocks.append(scores.softmax(-1) @ value)
-    return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)
+    batch, heads, num_queries, head_dim = query.shape
+    dtype = query.dtype
+    query, key, value = (for_product(states).contiguous() for states in (query, key, value))
+    attended = query.new_empty(batch, num_queries, heads, head_dim)
+    limit = SCORES_IN_CACHE if query.device.type == "cpu" else SCORES_ON_DEVICE
+    num_rows = max(limit // key.shape[2], 1)
+    step_queries = min(num_queries, num_rows)
+    step_heads = min(heads, max(num_rows // num_queries, 1))
+    step_batch = max(num_rows // (num_queries * heads), 1)
+    for first in range(0, batch, step_batch):
+        videos = slice(first, first + step_batch)
+        for first_head in range(0, heads, step_heads):
+            which = (videos, slice(first_head, first_head + step_heads))
+            transposed_key, values = key[which].transpose(-1, -2), value[which]
+            for first_query in range(0, num_queries, step_queries):
+                rows = slice(first_query, first_query + step_queries)
+                part = None if mask is None else _part_of_mask(mask, (*which, rows))
+                block = _attend(query[which][:, :, rows], transposed_key, values, part, scaling, softcap)
+                attended[videos, rows, which[1]] = block.transpose(1, 2)
+    return attended.flatten(2).to(dtype)
+
+
+def _part_of_mask(mask: torch.Tensor, parts: tuple[slice, slice, slice]) -> torch.Tensor:
+    """The mask of a block: axes of length one serve every block."""
+    for axis, part in enumerate(parts):
+        if mask.shape[axis] > 1:
+            mask = mask[(slice(None),) * axis + (part,)]
+    return mask
+
+
+def _attend(
+    query: torch.Tensor,
+    transposed_key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Attended values (B, heads, Nq, head_dim) of one block, computed in place."""
+    scores = (query @ transposed_key).float()
+    if softcap is None:
+        scores.mul_(scaling)
+    else:
+        scores.mul_(scaling / softcap).tanh_().mul_(softcap)
+    if mask is not None:
+        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).to(value.dtype) @ value

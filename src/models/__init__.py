@@ -6,13 +6,15 @@ from ..families import FAMILIES, Family
 def exported_modules(family: Family) -> dict[str, str]:
     """For each public class of a family, the module that defines it, relative to the family's package."""
     stem = family.config_class.removesuffix("Config")
-    modules = {
-        family.config_class: f".configuration_{family.model_type}",
-        family.video_processor_class: f".video_processing_{family.model_type}",
+    names = {
+        "configuration": family.config_classes,
+        "video_processing": (family.video_processor_class,),
+        "tokenization": (family.tokenizer_class,),
+        "processing": (family.processor_class,),
+        "modeling": (f"{stem}PreTrainedModel", *family.model_classes),
     }
-    for name in (f"{stem}PreTrainedModel", *family.model_classes):
-        modules[name] = f".{family.model_modules.get(name, f'modeling_{family.model_type}')}"
-    return modules
+    modules = {name: f"{module}_{family.model_type}" for module, classes in names.items() for name in classes if name}
+    return {name: f".{module}" for name, module in {**modules, **family.model_modules}.items()}
 
 
 def public_modules() -> dict[str, str]:

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from .compare import assert_close, pick
-from .family_spec import FamilySpec, ModelSpec, all_states, to_dtype
+from .compare import assert_close
+from .family_spec import FamilySpec, ModelSpec, all_states, to_device, to_dtype
 from .modeling import gradients, training_inputs
 from .tolerances import DTYPE_GRADIENTS, DTYPES, REORDERED
 
@@ -35,7 +35,7 @@ class AttentionMixin:
         with torch.no_grad():
             output = spec.build(model)(**spec.inputs(model), output_attentions=True)
         for tower in model.towers:
-            for probabilities in pick(output, f"{tower.path}.attentions".lstrip(".")):
+            for probabilities in tower.record(output, "attentions"):
                 uniform = 1 / probabilities.shape[-1]
                 assert probabilities.max(-1).values.mean() > 2 * uniform
 
@@ -52,7 +52,7 @@ class AttentionMixin:
         inputs = spec.inputs(model)
         expected = all_states(spec.build(model), inputs)
         built = spec.build(model, attention=backend).to(device, dtype)
-        inputs = {name: value.to(device) for name, value in to_dtype(inputs, dtype).items()}
+        inputs = to_device(to_dtype(inputs, dtype), device)
         actual = all_states(built, inputs)
         assert_close(f"{backend} in {dtype} and eager in float32", expected, actual, DTYPES[dtype])
 
@@ -71,7 +71,7 @@ class AttentionMixin:
         inputs = training_inputs(spec, model)
         expected = gradients(spec.build(model).train(), model, inputs)
         built = spec.build(model, attention=backend).to(device, dtype).train()
-        inputs = {name: value.to(device) for name, value in to_dtype(inputs, dtype).items()}
+        inputs = to_device(to_dtype(inputs, dtype), device)
         actual = gradients(built, model, inputs)
         assert_close(f"gradients, {backend} in {dtype}", expected, actual, DTYPE_GRADIENTS[dtype])
 

@@ -32,13 +32,14 @@ class AutoMixin:
     """Tests of the registration with the Auto classes."""
 
     def test_auto_models(self, spec: FamilySpec, tmp_path):
-        for auto, name in spec.family.auto_models.items():
+        records = (spec.family, *spec.family.parts)
+        for auto, name in [entry for record in records for entry in record.auto_models.items()]:
             auto_class, model = getattr(transformers, auto), self._model(spec, name)
             built = spec.build(model)
-            built.save_pretrained(tmp_path / auto)
+            built.save_pretrained(tmp_path / name)
 
             assert type(auto_class.from_config(spec.config(model))) is model.model_class
-            loaded = auto_class.from_pretrained(tmp_path / auto, attn_implementation="eager")
+            loaded = auto_class.from_pretrained(tmp_path / name, attn_implementation="eager")
             assert type(loaded) is model.model_class
             inputs = spec.inputs(model)
             assert_close(f"loaded by {auto}", all_states(built, inputs), all_states(loaded, inputs), EXACT)
@@ -54,7 +55,7 @@ class AutoMixin:
 
     @pytest.mark.parametrize("order", IMPORTS)
     def test_import_orders(self, spec: FamilySpec, order: str, tmp_path):
-        family, model = spec.family, spec.models[0]
+        family, model = spec.family, self._model(spec, next(iter(spec.family.auto_models.values())))
         spec.build(model).save_pretrained(tmp_path)
         spec.processor_class(**spec.processor.arguments).save_pretrained(tmp_path)
         pairs = {

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 import vidformers
 from vidformers.families import Family
 
-from .compare import stages
+from .compare import pick, stages
 from .tolerances import GOLDEN, Tolerance
 
 
@@ -49,6 +49,9 @@ class Tower:
 
     Attributes:
         path: of the output that holds `hidden_states` and `attentions`; "" is the model's own.
+        prefix: of these two names.
+        config: field that holds the configuration of the tower; "" is the model's own.
+        rows: number of sequences that a video of some size is for the blocks.
         layers: configuration field that counts the blocks.
         width: configuration field of the hidden states' width.
         heads: configuration field of the attention heads.
@@ -60,6 +63,13 @@ class Tower:
     width: str
     heads: str
     tokens: Callable[[PreTrainedConfig, VideoSize], int]
+    prefix: str = ""
+    config: str = ""
+    rows: Callable[[PreTrainedConfig, VideoSize], int] = lambda config, size: 1
+
+    def record(self, output: Any, kind: str) -> Any:
+        """The tower's "hidden_states" or "attentions" in an output."""
+        return pick(output, f"{self.path}.{self.prefix}{kind}".lstrip("."))
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Stock:
         config: fields of ours under which both compute the same.
         only_theirs: tensors that the other side has alone, by the beginning of their names, each with the reason.
         lacks: fields of ours that, where a preset sets them, make a model which the other side doesn't have.
+        reshaped: outputs that the other side gives another shape, with the reason; their values are compared.
     """
 
     config_class: str
@@ -79,6 +90,7 @@ class Stock:
     config: Mapping[str, Any] = field(default_factory=dict)
     only_theirs: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
+    reshaped: Mapping[str, str] = field(default_factory=dict)
 
     def classes(self) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
         """Configuration and model class."""
@@ -109,7 +121,8 @@ class ModelSpec:
         inputs: keyword arguments for (configuration, batch, size, seed); the batch is the tensors' first axis.
         output: dotted path of the output that a user of this class wants first.
         output_shape: its shape for (configuration, batch, size).
-        config: fields on top of the family's tiny configuration.
+        config: fields on top of the family's tiny configuration, or all of them with a `config_class`.
+        config_class: name of the model's own configuration class, where it isn't the family's.
         towers: stacks of blocks that record states.
         training_inputs: further keyword arguments of a training step for (configuration, batch), such as labels.
         loss: scalar to minimise, from an output; the output's own `loss` by default.
@@ -126,6 +139,7 @@ class ModelSpec:
     stock: Stock | str
     export: Export | str
     config: Mapping[str, Any] = field(default_factory=dict)
+    config_class: str | None = None
     towers: tuple[Tower, ...] = ()
     training_inputs: Callable[[PreTrainedConfig, int], Inputs] = lambda config, batch: {}
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
@@ -205,6 +219,8 @@ class FamilySpec:
         later_goldens: cases that are recorded but not reproduced yet, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
+        sharpened: factors of parameters, by the end of their names, where initialisation leaves attention all but
+            uniform.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -218,6 +234,7 @@ class FamilySpec:
     shallow: Mapping[str, Any]
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
+    sharpened: Mapping[str, float] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
 
@@ -233,13 +250,24 @@ class FamilySpec:
 
     def config(self, model: ModelSpec | None = None, **fields: Any) -> PreTrainedConfig:
         """The tiny configuration, of a model where one is given, with some fields changed."""
+        if model is not None and model.config_class:
+            return getattr(vidformers, model.config_class)(**{**model.config, **fields})
         return self.config_class(**{**self.tiny, **(model.config if model else {}), **fields})
+
+    def config_classes(self) -> list[type[PreTrainedConfig]]:
+        """Configuration classes of all models."""
+        return list(dict.fromkeys(type(self.config(model)) for model in self.models))
 
     def build(self, model: ModelSpec, seed: int = 0, attention: str = "eager", **fields: Any) -> PreTrainedModel:
         """A tiny model in evaluation mode with seeded weights, none of them zero."""
         torch.manual_seed(seed)
         built = model.model_class(self.config(model, attn_implementation=attention, **fields)).eval()
-        return randomise(built, seed)
+        randomise(built, seed)
+        with torch.no_grad():
+            for name, parameter in built.named_parameters():
+                for end, factor in self.sharpened.items():
+                    parameter *= factor if name.endswith(end) else 1.0
+        return built
 
     def inputs(
         self, model: ModelSpec, batch: int = 2, size: VideoSize | None = None, seed: int = 0, **fields: Any
@@ -262,6 +290,11 @@ def all_states(model: PreTrainedModel, inputs: Inputs, **switches: Any) -> dict[
     """Every tensor of an output, hidden states included, without gradients."""
     with torch.no_grad():
         return stages(model(**inputs, **{"output_hidden_states": True, **switches}))
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs with tensors on a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
 
 
 def to_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -1,12 +1,14 @@
-"""Peak memory of converting a full-size V-JEPA 2 checkpoint, against the size of the file.
+"""Peak memory of converting a full-size checkpoint, against the size of the file.
 
-A ViT-L with random weights is written in the structure of the hub files: `encoder`, `target_encoder`, `predictor` and
-the state of the optimiser. A fresh process converts it, checks included, and reports its peak resident memory, in
-which the mapped pages of files count as well. "Attributable" is that peak less the resident memory once torch,
-transformers and this package are imported. The bare file holds nothing but the tensors that are converted, which is
-the strictest case: every byte of it is read.
+A model with random weights is written in the structure of the original files. A fresh process converts it, checks
+included, and reports its peak resident memory, in which the mapped pages of files count as well. "Attributable" is
+that peak less the resident memory once torch, transformers and this package are imported.
 
-    python utils/benchmarks/conversion_memory.py [--folder DIR]
+V-JEPA 2: ViT-L, as a hub file (`encoder`, `target_encoder`, `predictor` and the state of the optimiser) and as a bare
+file with nothing but the tensors that are converted, which is the strictest case: every byte of it is read.
+VideoPrism: the large video-text model, whose file holds the blocks of a stack in one array each.
+
+    python utils/benchmarks/conversion_memory.py [--family vjepa2|videoprism] [--folder DIR]
 
 Needs Linux and about 9 GB of disk. The target is a peak of at most 1.3 × the file.
 """
@@ -16,24 +18,31 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import vidformers
 from vidformers.conversion.core import expand, reverse
-from vidformers.conversion.maps.vjepa2 import MAP
-from vidformers.families import VJEPA2
+from vidformers.conversion.maps import family_map
+from vidformers.conversion.verify import layout_of
+from vidformers.families import FAMILIES
 
 
-PRESET = "vjepa2-vitl-fpc64-256"
+PRESETS = {"vjepa2": "vjepa2-vitl-fpc64-256", "videoprism": "videoprism-lvt-large-f8r288"}
 TARGET = 1.3
 # `ru_maxrss` would start from the peak of the process that starts this one; VmHWM is that of this program alone.
 MEASURED = """
 import json, re, sys
 from pathlib import Path
 import vidformers
-vidformers.VJEPA2Model, vidformers.VJEPA2VideoProcessor
+from vidformers.families import FAMILIES
+
+family = FAMILIES[sys.argv[4]]
+for name in (*family.model_classes, family.video_processor_class):
+    getattr(vidformers, name)
 from vidformers.conversion import convert_checkpoint
 
 def peak():
@@ -45,23 +54,27 @@ print(json.dumps({"baseline": baseline, "peak": peak()}))
 """
 
 
-def original_tensors() -> dict[str, dict[str, torch.Tensor]]:
-    """Random ViT-L state dicts of encoder and predictor, in the original's names."""
+def original_tensors(family: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Random state dicts of a preset's parts, in the original's names."""
     torch.manual_seed(0)
-    config = vidformers.VJEPA2Config(**VJEPA2.presets[PRESET].config)
-    ours = vidformers.VJEPA2Model(config).state_dict()
+    preset, maps = FAMILIES[family].presets[PRESETS[family]], family_map(family)
+    model_class = getattr(vidformers, preset.architecture)
+    model = model_class(model_class.config_class(**preset.config))
+    ours, layout = model.state_dict(), layout_of(FAMILIES[family], preset.architecture)
     return {
-        name: {
-            f"module.backbone.{key}": tensor.clone()
-            for key, tensor in reverse(expand(MAP.parts[name].rules, config), ours.__getitem__)
-        }
-        for name in ("encoder", "predictor")
+        name: dict(
+            reverse(expand(maps.parts[name].rules, layout.config_of(name, model.config), prefix), ours.__getitem__)
+        )
+        for name, prefix in layout.parts.items()
     }
 
 
-def write_files(folder: Path) -> dict[str, Path]:
+def write_vjepa2(folder: Path) -> dict[str, Path]:
     """Write the hub file and the bare file."""
-    parts = original_tensors()
+    parts = {
+        name: {f"module.backbone.{key}": tensor.clone() for key, tensor in part.items()}
+        for name, part in original_tensors("vjepa2").items()
+    }
     bare = {"target_encoder": parts["encoder"], "predictor": parts["predictor"]}
     torch.save(bare, folder / "bare.pt")
     trained = [tensor for part in parts.values() for tensor in part.values()]
@@ -71,29 +84,49 @@ def write_files(folder: Path) -> dict[str, Path]:
     return {"hub file": folder / "hub.pt", "bare file": folder / "bare.pt"}
 
 
-def measure(path: Path, out: Path) -> dict[str, int]:
+def write_videoprism(folder: Path) -> dict[str, Path]:
+    """Write the archive."""
+    maps, path = family_map("videoprism"), folder / "lvt.npz"
+    np.savez(
+        path,
+        **{
+            f"{maps.parts[part].entries[0]}/{name}": tensor.numpy()
+            for part, tensors in original_tensors("videoprism").items()
+            for name, tensor in tensors.items()
+        },
+    )
+    return {"lvt-large": path}
+
+
+WRITERS: dict[str, Callable[[Path], dict[str, Path]]] = {"vjepa2": write_vjepa2, "videoprism": write_videoprism}
+
+
+def measure(path: Path, out: Path, family: str) -> dict[str, int]:
     """Convert in a fresh process; resident memory in bytes."""
-    command = [sys.executable, "-c", MEASURED, str(path), str(out), PRESET]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    command = [sys.executable, "-c", MEASURED, str(path), str(out), PRESETS[family], family]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
 def main() -> int:
     """Print a row per file; the exit status is 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=WRITERS, help="one family; all by default")
     parser.add_argument("--folder", type=Path, help="where to put the files; a temporary folder by default")
     arguments = parser.parse_args()
     missed = 0
     print(f"MB; target: attributable ≤ {TARGET} × file")
     print(f"{'file':10} {'size':>8} {'peak':>8} {'÷ file':>7} {'attributable':>13} {'÷ file':>7}")
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for name, path in write_files(Path(folder)).items():
-            size, used = path.stat().st_size, measure(path, Path(folder) / f"{path.stem}-converted")
-            own = used["peak"] - used["baseline"]
-            missed += own > TARGET * size
-            print(
-                f"{name:10} {size / 1e6:8.0f} {used['peak'] / 1e6:8.0f} {used['peak'] / size:7.2f} "
-                f"{own / 1e6:13.0f} {own / size:7.2f}"
-            )
+    for family in [arguments.family] if arguments.family else WRITERS:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            for name, path in WRITERS[family](Path(folder)).items():
+                size, used = path.stat().st_size, measure(path, Path(folder) / f"{path.stem}-converted", family)
+                own = used["peak"] - used["baseline"]
+                missed += own > TARGET * size
+                print(
+                    f"{name:10} {size / 1e6:8.0f} {used['peak'] / 1e6:8.0f} {used['peak'] / size:7.2f} "
+                    f"{own / 1e6:13.0f} {own / size:7.2f}",
+                    flush=True,
+                )
     return int(missed > 0)
 
 

@@ -196,8 +196,6 @@ def causal_mask(num_steps: int, tokens_per_step: int, device: torch.device) -> t
 class VJEPA2ACModel(VJEPA2PreTrainedModel):
     """World model for robots: the encoder, frame by frame, and the action-conditioned predictor."""
 
-    _supports_flash_attn = False  # it cannot hide later steps from earlier ones
-
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)

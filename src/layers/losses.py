@@ -1,0 +1,26 @@
+"""Losses that several families share."""
+
+import torch
+from torch import nn
+
+
+def contrastive_loss(similarity: torch.Tensor) -> torch.Tensor:
+    """Softmax cross-entropy of matching pairs in both directions, averaged (https://arxiv.org/abs/2103.00020).
+
+    Args:
+        similarity: (N, N) scaled similarities; entry (i, i) belongs to a matching pair, all others don't match.
+
+    Returns:
+        A scalar, in float32.
+
+    Raises:
+        ValueError: the matrix isn't square, so that pairs cannot be told.
+    """
+    if similarity.shape[0] != similarity.shape[1]:
+        raise ValueError(
+            f"The contrastive loss needs as many texts as videos, pair by pair, got {similarity.shape[0]} videos and "
+            f"{similarity.shape[1]} texts."
+        )
+    similarity = similarity.float()
+    pairs = torch.arange(similarity.shape[0], device=similarity.device)
+    return (nn.functional.cross_entropy(similarity, pairs) + nn.functional.cross_entropy(similarity.T, pairs)) / 2

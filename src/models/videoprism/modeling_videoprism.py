@@ -1,0 +1,910 @@
+"""VideoPrism: a factorised video encoder, and with a text encoder a video-text model.
+
+Paper: https://arxiv.org/abs/2402.13217. Original code: google-deepmind/videoprism at d481d91b, in `videoprism`:
+`encoders.py` and `layers.py`.
+
+Shapes: B videos of T frames with C channels and H × W pixels; N patches of a frame; D channels of a token; L tokens of
+a text, to which the model adds one; Q queries of a pooler.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, can_return_tuple
+
+from ...layers.attention import attention
+from ...layers.block import Mlp
+from ...layers.linear import Linear, for_product, linear
+from ...layers.losses import contrastive_loss
+from ...layers.norms import OffsetLayerNorm, l2_normalize
+from ...layers.patchify import Grid, TubeletProjection
+from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
+from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
+
+
+TowerConfig = VideoPrismVisionConfig | VideoPrismTextConfig
+
+
+@dataclass
+class VideoPrismVisionOutput(BaseModelOutput):
+    """What [`VideoPrismVisionModel`] computes.
+
+    Args:
+        last_hidden_state: (B, T·N, D), frame by frame, normalised.
+        hidden_states: as transformers has them: the input of the first spatial block and the output of every spatial
+            and temporal block, with `last_hidden_state` in the place of the last one.
+        attentions: of the spatial blocks, then of the temporal blocks.
+        last_temporal_hidden_state: (B·N, T, D), output of the last temporal block, not normalised.
+        last_spatial_hidden_state: (B·T, N, D), output of the last spatial block, not normalised.
+        spatial_features: (B, T·N, D), the normalised output of the spatial blocks: the original's features of single
+            frames.
+        spatial_hidden_states: (B·T, N, D), the input of every spatial block and the output of the last one.
+        spatial_attentions: (B·T, heads, N, N) of every spatial block.
+        temporal_hidden_states: (B·N, T, D), the input of every temporal block and the output of the last one.
+        temporal_attentions: (B·N, heads, T, T) of every temporal block.
+    """
+
+    last_temporal_hidden_state: torch.Tensor | None = None
+    last_spatial_hidden_state: torch.Tensor | None = None
+    spatial_features: torch.Tensor | None = None
+    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class VideoPrismVideoOutput(BaseModelOutputWithPooling):
+    """What [`VideoPrismVideoModel`] computes.
+
+    Args:
+        last_hidden_state: (B, T·N, D), output of the auxiliary blocks.
+        pooler_output: (B, D), the video embeddings; (B, Q, D) with several pooling queries. Of length one if
+            `config.apply_l2norm` is on.
+        hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
+        attentions: of the encoder.
+        frame_embeddings: (B, T, D) or (B, T, Q, D), every frame pooled by itself, when they were asked for.
+        spatiotemporal_features: (B, T·N, D), the encoder's output.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder, as in [`VideoPrismVisionOutput`].
+        auxiliary_hidden_states: (B, T·N, D), the input of every auxiliary block and the output of the last one.
+        auxiliary_attentions: (B, heads, T·N, T·N) of every auxiliary block.
+    """
+
+    frame_embeddings: torch.Tensor | None = None
+    spatiotemporal_features: torch.Tensor | None = None
+    spatial_features: torch.Tensor | None = None
+    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+    auxiliary_hidden_states: tuple[torch.Tensor, ...] | None = None
+    auxiliary_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class VideoPrismClipOutput(ModelOutput):
+    """What [`VideoPrismClipModel`] computes. Fields of a modality that the call did not give are `None`.
+
+    Args:
+        logits_per_video: (videos, texts), as transformers has it: no logits, but for every text the softmax of its
+            scaled similarities over the videos of the batch.
+        logits_per_text: (texts, videos): for every video the softmax over the texts of the batch.
+        video_embeds: (videos, D).
+        text_embeds: (texts, D).
+        video_model_output: a [`VideoPrismVideoOutput`].
+        text_model_output: of the text tower.
+        loss: scalar, when `return_loss` asked for it.
+        similarity_logits_per_video: (videos, texts), dot products of the embeddings over the temperature.
+        similarity_logits_per_text: (texts, videos), the same, transposed.
+    """
+
+    logits_per_video: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    video_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    video_model_output: VideoPrismVideoOutput | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    loss: torch.Tensor | None = None
+    similarity_logits_per_video: torch.Tensor | None = None
+    similarity_logits_per_text: torch.Tensor | None = None
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+@dataclass
+class VideoPrismVideoClassifierOutput(ModelOutput):
+    """What [`VideoPrismForVideoClassification`] computes.
+
+    Args:
+        loss: scalar, when labels were given.
+        logits: (B, num_labels).
+        hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
+        attentions: of the encoder.
+        pooler_output: (B, D), what the classifier reads.
+        spatiotemporal_features: (B, T·N, D), the encoder's output.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder, as in [`VideoPrismVisionOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    pooler_output: torch.Tensor | None = None
+    spatiotemporal_features: torch.Tensor | None = None
+    spatial_features: torch.Tensor | None = None
+    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VideoPrismTubeletEmbeddings(nn.Module):
+    """Holds the patch projection under the name that it has on disk."""
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__()
+        self.projection = TubeletProjection(config.num_channels, config.hidden_size, 1, config.tubelet_size[1])
+
+    def forward(self, video: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return self.projection(video, grid)
+
+
+class VideoPrismSpatialEmbeddings(nn.Module):
+    """Videos to tokens of single frames, with their places in the frame."""
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embeddings = VideoPrismTubeletEmbeddings(config)
+        rows, columns = config.position_grid
+        self.position_embeddings = nn.Parameter(torch.zeros(1, rows * columns, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, video: torch.Tensor, interpolate: bool) -> tuple[torch.Tensor, Grid]:
+        """Embed videos (B, T, C, H, W) as (B·T, N, D), and tell their grid."""
+        grid = self._grid(video, interpolate)
+        tokens = self.patch_embeddings(video, grid).unflatten(1, (grid.t, -1)).flatten(0, 1)  # (B·T, N, D)
+        positions = resize_position_grid(self.position_embeddings, self.config.position_grid, (grid.h, grid.w))
+        return self.dropout(tokens + positions), grid
+
+    def _grid(self, video: torch.Tensor, interpolate: bool) -> Grid:
+        """The token grid, after the checks of the input's shape."""
+        config, patch_size = self.config, self.config.tubelet_size[1]
+        if video.ndim != 5 or video.shape[2] != config.num_channels:
+            raise ValueError(
+                f"Expected `pixel_values_videos` of shape (batch, frames, {config.num_channels}, height, width), got "
+                f"{tuple(video.shape)}. The video processor returns this layout."
+            )
+        num_frames, (height, width) = video.shape[1], video.shape[3:]
+        grid = Grid(num_frames, height // patch_size, width // patch_size)
+        if torch.compiler.is_compiling():
+            return grid
+        if video.shape[0] == 0 or min(grid) < 1 or height % patch_size or width % patch_size:
+            raise ValueError(
+                f"Expected at least one video and one frame, of whole patches of {patch_size} × {patch_size} pixels, "
+                f"got `pixel_values_videos` of shape {tuple(video.shape)}. Resize to multiples of {patch_size}."
+            )
+        if not interpolate and (num_frames, grid.h, grid.w) != (config.num_frames, *config.position_grid):
+            raise ValueError(
+                f"The input has {num_frames} frame(s) of {height} × {width} pixels, the model {config.num_frames} of "
+                f"{config.image_size}. Pass `interpolate_pos_encoding=True` to fit the position tables to it."
+            )
+        return grid
+
+
+class VideoPrismTemporalEmbeddings(nn.Module):
+    """Adds places in time to the features of frames."""
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__()
+        self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_frames, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, features: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """Turn features of frames (B·T, N, D) into sequences through time (B·N, T, D)."""
+        sequences = features.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)  # (B·N, T, D)
+        return self.dropout(sequences + resize_positions(self.position_embeddings, num_frames))
+
+
+class VideoPrismTextEmbeddings(nn.Module):
+    """Tokens with sinusoidal positions, and after them a learned token without position whose output is the text's."""
+
+    def __init__(self, config: VideoPrismTextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.cls_emb = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+
+    def forward(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, position_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embed token numbers (B, L), or take their embeddings (B, L, D): (B, L + 1, D)."""
+        tokens = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        batch_size, length, width = tokens.shape
+        if position_ids is None:
+            position_ids = torch.arange(length, device=tokens.device)[None]
+        tokens = tokens * sqrt(width) + sinusoidal_positions(position_ids, width).to(tokens.dtype)
+        last = (self.cls_emb * sqrt(width)).to(tokens.dtype).expand(batch_size, -1, -1)
+        return torch.cat([tokens, last], dim=1)
+
+
+class VideoPrismAttention(nn.Module):
+    """Self-attention with bounded scores."""
+
+    is_causal = False
+
+    def __init__(self, config: TowerConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.q_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query, key, value = (
+            projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, N, head_dim)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended, probabilities = attention(
+            self,
+            query,
+            key,
+            value,
+            implementation=self.config._attn_implementation,
+            scaling=self.head_dim**-0.5,
+            dropout=self.config.attention_probs_dropout_prob,
+            softcap=self.config.attn_logit_softcapping,
+            mask=mask,
+            output_attentions=output_attentions,
+        )
+        return self.o_proj(attended), probabilities
+
+
+class VideoPrismLayer(GradientCheckpointingLayer):
+    """Transformer block with normalised inputs and, under the policy "primer_hybrid", normalised outputs too."""
+
+    def __init__(self, config: TowerConfig, norm_policy: str = "pre"):
+        super().__init__()
+        self.layernorm_before = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = VideoPrismAttention(config)
+        self.layernorm_after = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # The exact GELU has a fused kernel; "gelu_python" spells it out in five passes.
+        activation = "gelu" if config.hidden_act == "gelu_python" else config.hidden_act
+        self.mlp = Mlp(config.hidden_size, config.intermediate_size, activation)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_post_layernorm = self.mlp_post_layernorm = None
+        if norm_policy == "primer_hybrid":
+            self.attention_post_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.mlp_post_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        real: torch.Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run the block.
+
+        Args:
+            hidden_states: (B, N, D).
+            mask: which token attends to which, as for [`vidformers.layers.attention.attention`].
+            real: (B, N) booleans, false at padding, where the MLP contributes zero, its bias included.
+            output_attentions: whether the attention probabilities are wanted.
+        """
+        attended, probabilities = self.attention(self.layernorm_before(hidden_states), mask, output_attentions)
+        if self.attention_post_layernorm is not None:
+            attended = self.attention_post_layernorm(attended)
+        hidden_states = hidden_states + self.dropout(attended)
+        transformed = self.mlp(self.layernorm_after(hidden_states))
+        if real is not None:
+            transformed = transformed * real[..., None]
+        if self.mlp_post_layernorm is not None:
+            transformed = self.mlp_post_layernorm(transformed)
+        return hidden_states + self.dropout(transformed), probabilities
+
+
+@dataclass
+class StackOutput:
+    """What a stack of blocks leaves: its output, and the records that were asked for."""
+
+    last: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None
+    attentions: tuple[torch.Tensor, ...] | None
+
+
+def run_layers(
+    layers: nn.ModuleList,
+    hidden_states: torch.Tensor,
+    output_hidden_states: bool,
+    output_attentions: bool,
+    mask: torch.Tensor | None = None,
+    real: torch.Tensor | None = None,
+) -> StackOutput:
+    """Run blocks in order, recording what was asked for: the input of every block and the output of the last one."""
+    hidden_record, attention_record = [hidden_states], []
+    for layer in layers:
+        hidden_states, probabilities = layer(hidden_states, mask, real, output_attentions)
+        if output_hidden_states:
+            hidden_record.append(hidden_states)
+        if output_attentions:
+            attention_record.append(probabilities)
+    return StackOutput(
+        last=hidden_states,
+        hidden_states=tuple(hidden_record) if output_hidden_states else None,
+        attentions=tuple(attention_record) if output_attentions else None,
+    )
+
+
+class VideoPrismPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and saving for all VideoPrism models."""
+
+    config_class = VideoPrismConfig
+    config: VideoPrismConfig
+    supports_gradient_checkpointing = True
+    base_model_prefix = "model"
+    input_modalities = ("video", "text")
+    main_input_name = "pixel_values_videos"
+    _no_split_modules = [
+        *("VideoPrismLayer", "VideoPrismMultiheadAttentionPoolingHead"),
+        *("VideoPrismSpatialEmbeddings", "VideoPrismTemporalEmbeddings", "VideoPrismTextEmbeddings"),
+    ]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    # Directories of transformers hold a table of text positions that is not the original's. It is computed here.
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)embeddings\.position_(embedding|ids)$"]
+
+    @classmethod
+    def from_original(cls, path, **kwargs) -> "VideoPrismPreTrainedModel":
+        """Build this model from a checkpoint of the original code.
+
+        Args:
+            path: the original file.
+            **kwargs: as for [`vidformers.conversion.load_original`].
+
+        Returns:
+            The model, in evaluation mode.
+        """
+        from ...conversion import load_original
+
+        return load_original(path, model_class=cls, **kwargs)
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """LeCun normals, biases and the distances of norms from 1 zero, embeddings normal with deviation 1/√D."""
+        if isinstance(module, (nn.Linear, nn.Conv3d)):
+            init.lecun_normal_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, OffsetLayerNorm):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        elif isinstance(module, (VideoPrismSpatialEmbeddings, VideoPrismTemporalEmbeddings)):
+            init.normal_(module.position_embeddings, std=module.position_embeddings.shape[-1] ** -0.5)
+        elif isinstance(module, VideoPrismTextEmbeddings):
+            init.normal_(module.cls_emb, std=module.cls_emb.shape[-1] ** -0.5)
+        elif isinstance(module, VideoPrismMultiheadAttentionPoolingHead):
+            init.zeros_(module.per_dim_scale)
+            init.normal_(module.pooling_attention_query, std=module.pooling_attention_query.shape[-1] ** -0.5)
+        elif isinstance(module, VideoPrismClipModel) and module.logit_scale is not None:
+            init.constant_(module.logit_scale, module.config.logit_scale_init_value)
+
+    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        """What to record: as a call says, or as the configuration says where it does not."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
+
+
+class VideoPrismVisionModel(VideoPrismPreTrainedModel):
+    """The encoder: blocks over the patches of every frame, then blocks over the frames at every place."""
+
+    config_class = VideoPrismVisionConfig
+    config: VideoPrismVisionConfig
+    base_model_prefix = "vision_model"
+    input_modalities = ("video",)
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__(config)
+        self.spatial_embeddings = VideoPrismSpatialEmbeddings(config)
+        self.spatial_layers = nn.ModuleList(VideoPrismLayer(config) for _ in range(config.num_spatial_layers))
+        self.layernorm1 = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.temporal_embeddings = VideoPrismTemporalEmbeddings(config)
+        self.temporal_layers = nn.ModuleList(VideoPrismLayer(config) for _ in range(config.num_temporal_layers))
+        self.layernorm2 = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.spatial_embeddings.patch_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        padding_mask_videos: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VideoPrismVisionOutput:
+        r"""Encode videos.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            interpolate_pos_encoding: fit the position tables to inputs of another number of frames or another size.
+            padding_mask_videos: (B, T), 1 at frames of the video and 0 at frames that only fill the batch. Padding
+                frames are not attended to through time; what the model returns for them means nothing.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`VideoPrismVisionOutput`].
+
+        Raises:
+            ValueError: an input of the wrong shape, or of another size without `interpolate_pos_encoding`.
+        """
+        records = self._records(output_hidden_states, output_attentions)
+        num_videos = pixel_values_videos.shape[0]
+        hidden_states, grid = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)  # (B·T, N, D)
+        frames, sequences = self._padding(padding_mask_videos, grid)
+
+        spatial = run_layers(self.spatial_layers, hidden_states, **records, **frames)
+        features = self.layernorm1(spatial.last)
+        hidden_states = self.temporal_embeddings(features, grid.t)  # (B·N, T, D)
+        temporal = run_layers(self.temporal_layers, hidden_states, **records, **sequences)
+        normalised = self.layernorm2(temporal.last)
+
+        last_hidden_state = normalised.unflatten(0, (num_videos, -1)).transpose(1, 2).flatten(1, 2)  # (B, T·N, D)
+        hidden_record = attention_record = None
+        if spatial.hidden_states is not None:
+            hidden_record = ((*spatial.hidden_states, *temporal.hidden_states[1:])[:-1]) + (last_hidden_state,)
+        if spatial.attentions is not None:
+            attention_record = spatial.attentions + temporal.attentions
+        return VideoPrismVisionOutput(
+            last_hidden_state=last_hidden_state,
+            hidden_states=hidden_record,
+            attentions=attention_record,
+            last_temporal_hidden_state=temporal.last,
+            last_spatial_hidden_state=spatial.last,
+            spatial_features=features.unflatten(0, (num_videos, -1)).flatten(1, 2),
+            spatial_hidden_states=spatial.hidden_states,
+            spatial_attentions=spatial.attentions,
+            temporal_hidden_states=temporal.hidden_states,
+            temporal_attentions=temporal.attentions,
+        )
+
+    @staticmethod
+    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[dict, dict]:
+        """Masks of the spatial blocks and of the temporal blocks, from (B, T) with 1 at real frames.
+
+        A padding frame is padding throughout, so that its patches attend to each other alike.
+        """
+        if padding_mask is None:
+            return {}, {}
+        if padding_mask.ndim != 2 or padding_mask.shape[1] != grid.t:
+            raise ValueError(
+                f"Expected `padding_mask_videos` of shape (batch, frames = {grid.t}), got {tuple(padding_mask.shape)}."
+            )
+        real = padding_mask.bool()
+        frames = real.flatten()[:, None]  # (B·T, 1)
+        sequences = real.repeat_interleave(grid.h * grid.w, dim=0)  # (B·N, T)
+        return (
+            {"mask": frames[:, None, None], "real": frames},
+            {"mask": sequences[:, None, None], "real": sequences},
+        )
+
+
+def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...] | None]:
+    """What models on top of the encoder pass on of its output."""
+    names = (
+        "hidden_states",
+        "attentions",
+        "spatial_features",
+        "spatial_hidden_states",
+        "spatial_attentions",
+        "temporal_hidden_states",
+        "temporal_attentions",
+    )
+    return {"spatiotemporal_features": encoded.last_hidden_state, **{name: getattr(encoded, name) for name in names}}
+
+
+class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
+    """Attention of learned queries to the tokens. Its scores have no bound; a learned factor scales every channel.
+
+    Source: `AttenTokenPoolingLayer` and `PerDimScale`.
+    """
+
+    def __init__(self, config: VideoPrismVisionConfig, num_queries: int = 1):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.pooler_head_dim or config.intermediate_size // config.num_attention_heads
+        width = self.num_heads * self.head_dim
+        self.q_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.o_proj = Linear(width, config.hidden_size)
+        self.per_dim_scale = nn.Parameter(torch.zeros(self.head_dim))
+        self.pooling_attention_query = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Pool tokens (B, N, D) into (B, Q, D).
+
+        A score q·(W x + b) is (Wᵀ q)·x + q·b, and a mean of W x + b is W times the mean of x, plus b: with few
+        queries that is a hundredth of the work of projecting every token.
+        """
+        directions, offsets = self._directions()
+        scores = linear(tokens, directions.to(tokens.dtype), offsets.to(tokens.dtype)).float()  # (B, N, Q·heads)
+        probabilities = self.dropout(scores.softmax(1)).to(tokens.dtype)
+
+        means = for_product(probabilities).transpose(1, 2) @ for_product(tokens)  # (B, Q·heads, D)
+        means = means.unflatten(1, (-1, self.num_heads))
+        value_weight = self.v_proj.weight.unflatten(0, (self.num_heads, self.head_dim))
+        values = torch.einsum("bqhd,hcd->bqhc", means, for_product(value_weight))
+        if self.v_proj.bias is not None:
+            weights = probabilities.sum(1).unflatten(1, (-1, self.num_heads))[..., None]  # (B, Q, heads, 1)
+            values = values + weights * self.v_proj.bias.unflatten(0, (self.num_heads, self.head_dim))
+        return self.o_proj(values.flatten(2).to(tokens.dtype))
+
+    def _directions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries carried through the keys' projection: directions (Q·heads, D) and offsets (Q·heads,).
+
+        At least in float32: they are few, and every score depends on them.
+        """
+        heads = (self.num_heads, self.head_dim)
+        wide = torch.promote_types(self.q_proj.weight.dtype, torch.float32)
+        # Sums of products, because a product with a single row rounds by where its weights lie in memory.
+        query = (self.pooling_attention_query.to(wide).transpose(0, 1) * self.q_proj.weight.to(wide)).sum(-1)
+        if self.q_proj.bias is not None:
+            query = query + self.q_proj.bias.to(wide)
+        softplus_of_zero_inverse = 1.442695041
+        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale.to(wide))
+        query = query.unflatten(-1, heads) * scale  # (Q, heads, head_dim)
+        directions = torch.einsum("qhc,hcd->qhd", query, self.k_proj.weight.to(wide).unflatten(0, heads))
+        offsets = torch.zeros_like(query)
+        if self.k_proj.bias is not None:
+            offsets = query * self.k_proj.bias.to(wide).unflatten(0, heads)
+        return directions.flatten(0, 1), offsets.sum(-1).flatten()
+
+
+class VideoPrismVideoModel(VideoPrismPreTrainedModel):
+    """The video tower: the encoder, blocks over all tokens, and a pooler."""
+
+    config_class = VideoPrismVisionConfig
+    config: VideoPrismVisionConfig
+    base_model_prefix = "vision_model"
+    input_modalities = ("video",)
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__(config)
+        self.vision_model = VideoPrismVisionModel(config)
+        self.auxiliary_layers = nn.ModuleList(VideoPrismLayer(config) for _ in range(config.num_auxiliary_layers))
+        self.head = VideoPrismMultiheadAttentionPoolingHead(config, config.num_pooling_queries)
+        self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        padding_mask_videos: torch.Tensor | None = None,
+        output_frame_embeddings: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VideoPrismVideoOutput:
+        r"""Embed videos.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            interpolate_pos_encoding: fit the position tables to inputs of another number of frames or another size.
+            padding_mask_videos: (B, T), 1 at frames of the video. As in the original, only the encoder knows padding:
+                auxiliary blocks and pooler see what it made of the padding frames.
+            output_frame_embeddings: pool every frame by itself as well.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`VideoPrismVideoOutput`].
+        """
+        records = self._records(output_hidden_states, output_attentions)
+        encoded = self.vision_model(
+            pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
+        )
+        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, **records)
+        frame_embeddings = None
+        if output_frame_embeddings:
+            num_videos, num_frames = pixel_values_videos.shape[:2]
+            frames = auxiliary.last.unflatten(1, (num_frames, -1)).flatten(0, 1)  # (B·T, N, D)
+            frame_embeddings = self._pool(frames).unflatten(0, (num_videos, num_frames))
+        return VideoPrismVideoOutput(
+            last_hidden_state=auxiliary.last,
+            pooler_output=self._pool(auxiliary.last),
+            frame_embeddings=frame_embeddings,
+            auxiliary_hidden_states=auxiliary.hidden_states,
+            auxiliary_attentions=auxiliary.attentions,
+            **encoder_fields(encoded),
+        )
+
+    def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D) of tokens (B, N, D), or (B, Q, D) with several queries."""
+        pooled = self.head_layernorm(self.head(tokens))
+        pooled = pooled[:, 0] if self.config.num_pooling_queries == 1 else pooled
+        return l2_normalize(pooled, eps=1e-12) if self.config.apply_l2norm else pooled
+
+
+class VideoPrismTextModel(VideoPrismPreTrainedModel):
+    """The text tower. A text's embedding is the output at a token that the model adds after the last one."""
+
+    config_class = VideoPrismTextConfig
+    config: VideoPrismTextConfig
+    base_model_prefix = "text_model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+
+    def __init__(self, config: VideoPrismTextConfig):
+        super().__init__(config)
+        self.embeddings = VideoPrismTextEmbeddings(config)
+        self.layers = nn.ModuleList(
+            VideoPrismLayer(config, config.norm_policy) for _ in range(config.num_hidden_layers)
+        )
+        self.layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.token_embedding = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        r"""Embed texts.
+
+        Args:
+            input_ids: (B, L) token numbers.
+            attention_mask: (B, L), 1 at tokens and 0 at padding. By default all are tokens.
+            inputs_embeds: (B, L, D) embeddings in the place of `input_ids`.
+            position_ids: (B or 1, L) positions, by default from 0.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            `last_hidden_state` (B, L + 1, D), normalised, with the added token last; `pooler_output` (B, D), the text
+            embeddings, of length one if `config.apply_l2norm` is on; and the records.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        records = self._records(output_hidden_states, output_attentions)
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)  # (B, L + 1, D)
+        real = None if attention_mask is None else nn.functional.pad(attention_mask.bool(), (0, 1), value=True)
+        stack = run_layers(self.layers, hidden_states, **records, mask=self._mask(hidden_states, real), real=real)
+        last_hidden_state = self.layernorm(stack.last)
+        embeddings = last_hidden_state[:, -1]
+        hidden_record = stack.hidden_states and (*stack.hidden_states[:-1], last_hidden_state)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=l2_normalize(embeddings, eps=1e-12) if self.config.apply_l2norm else embeddings,
+            hidden_states=hidden_record,
+            attentions=stack.attentions,
+        )
+
+    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
+        """Which token attends to which: (B or 1, 1, L + 1 or 1, L + 1).
+
+        Causal padding attends to nothing, and so to everything alike; without causality it attends to the text. Both
+        come from how the original merges its masks: `compute_attention_masks_for_fprop`.
+        """
+        keys = None if real is None else real[:, None, None]  # (B, 1, 1, L + 1)
+        if not self.config.enable_causal_attention:
+            return keys
+        length = hidden_states.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=hidden_states.device).tril()[None, None]
+        return causal if real is None else causal & keys & real[:, None, :, None]
+
+
+class VideoPrismClipModel(VideoPrismPreTrainedModel):
+    """Video tower and text tower, whose embeddings are compared."""
+
+    def __init__(self, config: VideoPrismConfig):
+        super().__init__(config)
+        if config.vision_config.num_pooling_queries != 1:
+            raise ValueError(
+                "A video-text model compares one embedding of each video; `vision_config.num_pooling_queries` is "
+                f"{config.vision_config.num_pooling_queries}."
+            )
+        self.video_model = VideoPrismVideoModel(config.vision_config)
+        self.text_model = VideoPrismTextModel(config.text_config)
+        self.logit_scale = None
+        if config.logit_scale_init_value is not None:
+            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """The text tower's output; `pooler_output` (B, D) holds the embeddings."""
+        return self.text_model(input_ids, attention_mask, **kwargs)
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> VideoPrismVideoOutput:
+        """The video tower's output; `pooler_output` (B, D) holds the embeddings."""
+        return self.video_model(pixel_values_videos, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        temperature: float | torch.Tensor | None = None,
+        return_loss: bool = False,
+        padding_mask_videos: torch.Tensor | None = None,
+        output_frame_embeddings: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VideoPrismClipOutput:
+        r"""Embed videos, texts or both, and compare them.
+
+        Args:
+            pixel_values_videos: (videos, T, C, H, W), values in [0, 1].
+            input_ids: (texts, L) token numbers.
+            attention_mask: (texts, L), 1 at tokens and 0 at padding.
+            interpolate_pos_encoding: fit the position tables to videos of another length or size.
+            temperature: what similarities are divided by. By default the learned temperature, or 1 without one.
+            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
+            padding_mask_videos: (videos, T), 1 at frames of the video.
+            output_frame_embeddings: pool every frame by itself as well.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`VideoPrismClipOutput`].
+
+        Raises:
+            ValueError: neither videos nor texts, or a loss without pairs.
+        """
+        if pixel_values_videos is None and input_ids is None:
+            raise ValueError("Give `pixel_values_videos`, `input_ids` or both.")
+        if return_loss and (pixel_values_videos is None or input_ids is None):
+            raise ValueError("`return_loss` needs `pixel_values_videos` and `input_ids`, pair by pair.")
+        # The towers have configurations of their own; what to record, this model's one says.
+        records = self._records(output_hidden_states, output_attentions)
+        output = VideoPrismClipOutput()
+        if pixel_values_videos is not None:
+            output.video_model_output = self.video_model(
+                pixel_values_videos,
+                interpolate_pos_encoding,
+                padding_mask_videos,
+                output_frame_embeddings,
+                **records,
+                return_dict=True,
+            )
+            output.video_embeds = output.video_model_output.pooler_output
+        if input_ids is not None:
+            output.text_model_output = self.text_model(input_ids, attention_mask, **records, return_dict=True)
+            output.text_embeds = output.text_model_output.pooler_output
+        if output.video_embeds is not None and output.text_embeds is not None:
+            self._compare(output, temperature, return_loss)
+        return output
+
+    def _compare(
+        self, output: VideoPrismClipOutput, temperature: float | torch.Tensor | None, return_loss: bool
+    ) -> None:
+        """Fill in similarities and, where it is wanted, the loss."""
+        similarity = linear(output.video_embeds, output.text_embeds)  # (videos, texts)
+        if temperature is not None:
+            similarity = similarity / temperature
+        elif self.logit_scale is not None:
+            similarity = similarity * self.logit_scale.exp()
+        output.similarity_logits_per_video, output.similarity_logits_per_text = similarity, similarity.T
+        output.logits_per_video, output.logits_per_text = similarity.softmax(0), similarity.T.softmax(0)
+        if return_loss:
+            output.loss = contrastive_loss(similarity)
+
+
+class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
+    """The encoder with a pooler and a linear classifier."""
+
+    config_class = VideoPrismVisionConfig
+    config: VideoPrismVisionConfig
+    base_model_prefix = "vision_model"
+    input_modalities = ("video",)
+
+    def __init__(self, config: VideoPrismVisionConfig):
+        super().__init__(config)
+        self.vision_model = VideoPrismVisionModel(config)
+        self.head = VideoPrismMultiheadAttentionPoolingHead(config)
+        self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        padding_mask_videos: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VideoPrismVideoClassifierOutput:
+        r"""Classify videos.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            labels: (B,) class numbers; with `config.problem_type`, targets (B, num_labels) of another kind.
+            interpolate_pos_encoding: fit the position tables to inputs of another number of frames or another size.
+            padding_mask_videos: (B, T), 1 at frames of the video. As in the original, the pooler sees what the
+                encoder made of the padding frames.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`VideoPrismVideoClassifierOutput`].
+        """
+        records = self._records(output_hidden_states, output_attentions)
+        encoded = self.vision_model(
+            pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
+        )
+        pooled = self.head_layernorm(self.head(encoded.last_hidden_state))[:, 0]  # (B, D)
+        logits = self.classifier(pooled)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return VideoPrismVideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            pooler_output=pooled,
+            **encoder_fields(encoded),
+        )
+
+
+__all__ = [
+    "VideoPrismClipModel",
+    "VideoPrismForVideoClassification",
+    "VideoPrismPreTrainedModel",
+    "VideoPrismTextModel",
+    "VideoPrismVideoModel",
+    "VideoPrismVisionModel",
+]
