@@ -45,6 +45,7 @@ setup(
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
+    package_data={"vidformers": ["demo_model/*.json", "demo_model/*.safetensors"]},
     python_requires=">=3.10",
     install_requires=[
         "av>=14",

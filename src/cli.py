@@ -1,4 +1,4 @@
-"""The command `vidformers`: convert original checkpoints, take them back, check them, list them; embed videos.
+"""The command `vidformers`: convert original checkpoints, take them back, check and list them; use models on videos.
 
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 
@@ -179,6 +180,42 @@ def embed(
             )
         if len(done) < len(files):
             raise typer.Exit(1)
+
+
+@app.command()
+def classify(
+    video: Annotated[Path, typer.Argument(help="Video file.")],
+    labels: Annotated[str, typer.Option(help='What the video may show, in words, such as "a dog, a cat".')] = "",
+    model: Annotated[
+        str | None, typer.Option(help="Directory of a video-text model; by default a toy model for moving shapes.")
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of the video; the model's number by default.")
+    ] = None,
+) -> None:
+    """Tell which of several labels fits a video best."""
+    with _reported_errors():
+        from transformers.utils import logging
+
+        from .classify import Classifier, read_label_list
+
+        texts = read_label_list(labels)
+        logging.disable_progress_bar()
+        try:
+            shares = Classifier(model, num_frames).classify(video, texts)
+        finally:
+            logging.enable_progress_bar()
+        if model is None:
+            console.print("This is a toy model: it knows moving shapes, such as [bold]a red circle moves left[/bold].")
+        console.print(share_table(shares))
+
+
+def share_table(shares: dict[str, float]) -> Table:
+    """A bar and a percentage for each label."""
+    table = Table(box=None, show_header=False)
+    for label, share in shares.items():
+        table.add_row(escape(label), ProgressBar(total=1.0, completed=share, width=30), f"{share:6.1%}")
+    return table
 
 
 @app.command("list")

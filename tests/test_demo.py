@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def demo(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "utils"))
     spec = importlib.util.spec_from_file_location("_demo", ROOT / "utils/demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -44,6 +45,17 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     assert figure.shape[1] < 700, "two columns, one for each step"
     colours = figure[100 + 174 : 100 + 174 + 168, 180 : 180 + 168]
     assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 50, "the row of components holds a picture"
+
+    frames, _ = decode_video(tmp_path / "shapes.mp4")
+    assert frames.shape == (48, 128, 128, 3)
+    best = re.search(r"This is a toy model.*\n\s*(.*?)\s*━", output)[1]
+    assert (
+        demo.SCENE in demo.shapes.HELD_OUT
+        and best == demo.SCENE.caption() == demo.LABELS[0]
+        and "a blue cross moves up" in output
+    )
+    scores = np.asarray(Image.open(tmp_path / "labels.png"))
+    assert (scores[:130] < 250).mean() > 0.5 and (scores == [0x3B, 0x6F, 0xB6]).all(-1).any()
 
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))

@@ -23,7 +23,8 @@ FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
 MAY_IMPORT = {
     "": {"auto", "families", "lazy", "models"},
     "auto": {"families", "models"},
-    "cli": {"conversion", "embed", "families"},
+    "classify": {"video"},
+    "cli": {"classify", "conversion", "embed", "families"},
     "conversion": {"", "families", "lazy", "layers", "models", "video"},
     "embed": {"video"},
     "families": set(),

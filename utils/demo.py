@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Show the main job on a real video file: an original checkpoint is converted and checked, then embeds the video.
+"""Show the main jobs on real video files: convert and check a checkpoint, embed a video, classify one in words.
 
 Usage: python utils/demo.py [VIDEO] [--out FOLDER]
 
 Without VIDEO a small one is drawn and encoded. The checkpoint is a tiny one with random weights in the layout of
 Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives the video, the checkpoint, the converted
 directory and `features.png`: frames above the first three principal components of their patch features. Without
-training these show colour and texture only; with a real checkpoint they show objects.
+training these show colour and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
+encoded, decoded and compared with labels by the toy model that ships with the package: `shapes.mp4`, `labels.png`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import shapes
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
@@ -25,6 +27,7 @@ from transformers import AutoModel, AutoVideoProcessor
 from transformers.utils import logging
 
 from vidformers import cli, decode_video
+from vidformers.classify import Classifier
 from vidformers.video import uniform_indices
 
 
@@ -35,6 +38,15 @@ NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 96, 24, 256
 SETTINGS = {"num_attention_heads": 4, "pred_num_attention_heads": 4, "crop_size": 224, "frames_per_clip": 16}
 WIDTH, DEPTH, PREDICTOR_WIDTH, PREDICTOR_DEPTH, NUM_MASK_TOKENS = 128, 4, 64, 2, 10
 PATCH, TUBELET = 8, 2
+# The scene is one that the toy model has not been trained on; each other label differs from it in one word or two.
+SCENE = shapes.Scene("blue", "triangle", "moves up")
+LABELS = [
+    "a blue triangle moves up",
+    "a blue triangle moves down",
+    "a green triangle moves up",
+    "a blue cross moves up",
+    "a yellow circle grows",
+]
 # Wide enough that attention and MLP leave their mark on features that nothing has trained.
 WEIGHT_STD = 0.06
 
@@ -227,6 +239,44 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
     return shown.numpy(), features.unflatten(0, grid).numpy(), seconds
 
 
+# ---------------------------------------------------------------------------------------------------------- the labels
+
+
+def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 112) -> Path:
+    """A PNG of frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
+    margin, gap, line, label_width = 16, 6, 30, 280
+    width = 2 * margin + len(frames) * (tile + gap) - gap
+    top = margin + tile + 2 * margin
+    figure = Image.new("RGB", (width, top + len(shares) * line + margin), "white")
+    draw, font = ImageDraw.Draw(figure), ImageFont.load_default(15)
+    for column, frame in enumerate(frames):
+        scaled = Image.fromarray(frame).resize((tile, tile), Image.Resampling.LANCZOS)
+        figure.paste(scaled, (margin + column * (tile + gap), margin))
+    full = width - 2 * margin - label_width - 70
+    for row, (label, share) in enumerate(shares.items()):
+        x, y = margin + label_width, top + row * line
+        draw.text((margin, y), label, fill="black", font=font)
+        draw.rectangle((x, y, x + full, y + 18), fill="#eeeeee")
+        draw.rectangle((x, y, x + round(full * share), y + 18), fill="#3b6fb6" if row == 0 else "#9db7da")
+        draw.text((x + full + 10, y), f"{share:.1%}", fill="black", font=font)
+    figure.save(path)
+    return path
+
+
+def classify_shapes(out: Path) -> None:
+    """Encode a clip of a moving shape, and let `vidformers classify` choose among sentences about it."""
+    clip = shapes.write_clip(out / "shapes.mp4", shapes.render(SCENE, np.random.default_rng(0), 48, SIDE))
+    console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy model was not trained on")
+    labels = ", ".join(LABELS)
+    console.print(f'[dim]$ vidformers classify {clip} --labels "{labels}"[/dim]')
+    if cli.app(["classify", str(clip), "--labels", labels], standalone_mode=False):
+        raise SystemExit(1)
+    classifier = Classifier()
+    frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
+    figure = draw_scores(frames, classifier.classify(clip, LABELS), out / "labels.png")
+    console.print(f"[green]✓[/green] wrote {figure}: the frames that the model saw, and its scores")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,6 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
     subtitle = f"tiny V-JEPA 2, random weights; each square is the feature of {PATCH} by {PATCH} pixels of two frames"
     figure = draw_figure(title, subtitle, [f"{second:.2f} s" for second in seconds], rows, out / "features.png")
     console.print(f"[green]✓[/green] wrote {figure}: the components hold {', '.join(percent)} of the variance")
+    classify_shapes(out)
 
 
 if __name__ == "__main__":

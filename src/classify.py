@@ -1,0 +1,91 @@
+"""Zero-shot classification of a video against labels in words: what the command `vidformers classify` does."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+
+from .video.decode import decode_video
+from .video.sample import uniform_indices
+
+
+# A tiny model that ships with the package; utils/train_demo.py trained it on drawn clips of moving shapes.
+TOY_MODEL = Path(__file__).parent / "demo_model"
+# What similarities are divided by where the model has learned no temperature.
+DEFAULT_TEMPERATURE = 0.01
+
+
+def read_label_list(text: str) -> list[str]:
+    """The labels in a text with commas between them.
+
+    Raises:
+        ValueError: fewer than two labels, or one of them twice.
+    """
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if len(labels) < 2:
+        raise ValueError(f'Expected two or more labels with commas between them ("a dog, a cat"), got {text!r}.')
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"These labels were given more than once: {', '.join(twice)}.")
+    return labels
+
+
+class Classifier:
+    """A directory's video-text model and processor, ready to compare videos with labels.
+
+    Args:
+        directory: what `from_pretrained` takes: a directory or the name of a Hub repository; by default the toy model
+            for moving shapes that ships with the package.
+        num_frames: frames to take of a video, spread evenly; by default the model's number.
+
+    Raises:
+        ValueError: the directory's model has no text tower, or lacks weights.
+    """
+
+    def __init__(self, directory: str | os.PathLike | None = None, num_frames: int | None = None):
+        directory = TOY_MODEL if directory is None else directory
+        self.model = _load_model(directory)
+        self.processor = AutoProcessor.from_pretrained(directory)
+        self.num_frames = num_frames or self.model.config.vision_config.num_frames
+
+    @torch.inference_mode()
+    def classify(self, video: str | os.PathLike, labels: Sequence[str]) -> dict[str, float]:
+        """Score labels for a video.
+
+        Args:
+            video: path of a file, or whatever else [`~vidformers.decode_video`] takes.
+            labels: texts of any kind.
+
+        Returns:
+            A share for each label, the highest first; together they make 1. They tell which of these labels fits best,
+            not whether any fits.
+
+        Raises:
+            VideoDecodeError: the video cannot be read.
+        """
+        frames, _ = decode_video(video, partial(uniform_indices, num_frames=self.num_frames))
+        inputs = self.processor(videos=frames, text=list(labels), do_sample_frames=False, return_tensors="pt")
+        learned = getattr(self.model, "logit_scale", None) is not None
+        output = self.model(
+            **inputs, interpolate_pos_encoding=True, temperature=None if learned else DEFAULT_TEMPERATURE
+        )
+        shares = output.similarity_logits_per_video[0].float().softmax(0)  # (labels,)
+        order = shares.argsort(descending=True).tolist()
+        return {labels[index]: shares[index].item() for index in order}
+
+
+def _load_model(directory: str | os.PathLike) -> PreTrainedModel:
+    """A directory's model in evaluation mode, in float32."""
+    config = AutoConfig.from_pretrained(directory)
+    if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
+        raise ValueError(
+            f"{directory}: a model of type {config.model_type!r} has no text tower to compare labels with. Give the "
+            "directory of a video-text model, such as VideoPrismClipModel."
+        )
+    model, found = AutoModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+    if found["missing_keys"]:
+        raise ValueError(f"{directory}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
+    return model.eval()
