@@ -206,7 +206,7 @@ def classify(
         finally:
             logging.enable_progress_bar()
         if model is None:
-            console.print("This is a toy model: it knows moving shapes, such as [bold]a red circle moves left[/bold].")
+            console.print('This is a toy model for moving shapes, such as "a red circle moves left".')
         console.print(share_table(shares))
 
 

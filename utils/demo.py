@@ -242,7 +242,7 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
 # ---------------------------------------------------------------------------------------------------------- the labels
 
 
-def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 112) -> Path:
+def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168) -> Path:
     """A PNG of frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
     margin, gap, line, label_width = 16, 6, 30, 280
     width = 2 * margin + len(frames) * (tile + gap) - gap
@@ -271,6 +271,7 @@ def classify_shapes(out: Path) -> None:
     console.print(f'[dim]$ vidformers classify {clip} --labels "{labels}"[/dim]')
     if cli.app(["classify", str(clip), "--labels", labels], standalone_mode=False):
         raise SystemExit(1)
+    logging.disable_progress_bar()
     classifier = Classifier()
     frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
     figure = draw_scores(frames, classifier.classify(clip, LABELS), out / "labels.png")
