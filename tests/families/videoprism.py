@@ -25,7 +25,7 @@ from vidformers.families import VIDEOPRISM
 
 
 # Widths, depths and head counts all differ, so that one in the place of another shows. The cap is low enough to bend
-# the scores of these weights.
+# the scores of these weights. Texts have no ReLU here, whose slope jumps where half precision changes a sign.
 VISION = {
     "image_size": 16,
     "num_frames": 4,
@@ -44,6 +44,7 @@ TEXT = {
     "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
+    "hidden_act": "gelu",
     "attn_logit_softcapping": 10.0,
 }
 SIZE = VideoSize(4, 16, 16)
@@ -323,7 +324,7 @@ SPEC = FamilySpec(
     ),
     goldens=GOLDENS,
     shallow={"num_spatial_layers": 1, "num_temporal_layers": 1},
-    sharpened={"attention.q_proj.weight": 5.0},
+    sharpened={"attention.q_proj.weight": 4.0},
     many_frames=VideoSize(320, 8, 8),
     skips={
         "Modeling.test_batch_is_invariant[VideoPrismClipModel]": WHOLE_BATCH,

@@ -80,23 +80,26 @@ class VideoPrismVisionConfig(PreTrainedConfig):
     model_type = "videoprism_vision_model"
     base_config_key = "vision_config"
 
-    image_size: int | list[int] | tuple[int, int] = 288
     num_frames: int = 16
-    tubelet_size: list[int] | tuple[int, ...] = (1, 18, 18)
     num_channels: int = 3
-    hidden_size: int = 768
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu_python"
-    hidden_dropout_prob: float | int = 0.0
-    attention_probs_dropout_prob: float | int = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-6
-    qkv_bias: bool = True
+    image_size: int | list[int] | tuple[int, int] = 288
+    tubelet_size: list[int] | tuple[int, ...] = (1, 18, 18)
+
     num_spatial_layers: int = 12
     num_temporal_layers: int = 4
-    attn_logit_softcapping: float | int = 50.0
     num_auxiliary_layers: int = 2
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu_python"
+    num_attention_heads: int = 12
+    qkv_bias: bool = True
+    attn_logit_softcapping: float | int = 50.0
+
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    attention_probs_dropout_prob: float | int = 0.0
+    hidden_dropout_prob: float | int = 0.0
+
     apply_l2norm: bool = True
     pooler_head_dim: int | None = None
     num_pooling_queries: int = 1
@@ -179,24 +182,27 @@ class VideoPrismTextConfig(PreTrainedConfig):
     base_config_key = "text_config"
 
     vocab_size: int = 32000
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
     max_position_embeddings: int = 64
-    hidden_act: str = "relu"
-    layer_norm_eps: float = 1e-6
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    attention_probs_dropout_prob: float | int = 0.0
-    apply_l2norm: bool = True
+
+    num_hidden_layers: int = 12
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    hidden_act: str = "relu"
+    num_attention_heads: int = 12
     qkv_bias: bool = True
-    hidden_dropout_prob: float | int = 0.0
-    initializer_range: float = 0.02
     attn_logit_softcapping: float | int = 50.0
     enable_causal_attention: bool = True
     norm_policy: str = "pre"
+
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    attention_probs_dropout_prob: float | int = 0.0
+    hidden_dropout_prob: float | int = 0.0
+
+    apply_l2norm: bool = True
 
     def validate_architecture(self):
         check_heads(self)

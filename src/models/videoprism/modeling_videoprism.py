@@ -353,16 +353,13 @@ class VideoPrismPreTrainedModel(PreTrainedModel):
 
     config_class = VideoPrismConfig
     config: VideoPrismConfig
-    base_model_prefix = "model"
-    main_input_name = "pixel_values_videos"
-    input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
+    base_model_prefix = "model"
+    input_modalities = ("video", "text")
+    main_input_name = "pixel_values_videos"
     _no_split_modules = [
-        "VideoPrismSpatialEmbeddings",
-        "VideoPrismTemporalEmbeddings",
-        "VideoPrismTextEmbeddings",
-        "VideoPrismLayer",
-        "VideoPrismMultiheadAttentionPoolingHead",
+        *("VideoPrismLayer", "VideoPrismMultiheadAttentionPoolingHead"),
+        *("VideoPrismSpatialEmbeddings", "VideoPrismTemporalEmbeddings", "VideoPrismTextEmbeddings"),
     ]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -685,8 +682,8 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
