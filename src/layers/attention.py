@@ -13,8 +13,8 @@ from .linear import FALLBACK_DTYPES, for_product
 QUERY_BLOCK_SIZE = 256
 """Queries whose scores exist at once where gradients are wanted or a graph is traced."""
 
-SCORES_IN_CACHE = 2**18
-"""Scores that exist at once in inference on a CPU: a megabyte, which stays in the second-level cache."""
+SCORES_IN_CACHE = 2**20
+"""Scores that exist at once in inference on a CPU: four megabytes, which its caches hold."""
 
 SCORES_ON_DEVICE = 2**26
 """Scores that exist at once in inference elsewhere."""

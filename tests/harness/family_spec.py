@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,7 +220,7 @@ class FamilySpec:
         later_goldens: cases that are recorded but not reproduced yet, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
-        sharpened: factors of parameters, by the end of their names, where initialisation leaves attention all but
+        sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
             uniform.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
@@ -265,8 +266,8 @@ class FamilySpec:
         randomise(built, seed)
         with torch.no_grad():
             for name, parameter in built.named_parameters():
-                for end, factor in self.sharpened.items():
-                    parameter *= factor if name.endswith(end) else 1.0
+                for pattern, factor in self.sharpened.items():
+                    parameter *= factor if fnmatch(name, pattern) else 1.0
         return built
 
     def inputs(
