@@ -252,7 +252,7 @@ def _place(tree: dict, entry: str, tensors: dict[str, torch.Tensor]) -> None:
     first, _, rest = entry.partition("/")
     if entry == "":
         tree.update(tensors)
-    elif rest.isdigit():
+    elif rest == "{index}" or rest.isdigit():
         tree[first] = [tensors]
     else:
         _place(tree.setdefault(first, {}), rest, tensors)
