@@ -486,6 +486,16 @@ class VJEPA2PredictorEmbeddings(VJEPA2ModalityEmbeddings):
         return self.add_modality(torch.cat([context, targets], dim=1), image)
 
 
+def predictor_layers(config: VJEPA2Config) -> nn.ModuleList:
+    """The blocks of a predictor, V-JEPA 2's or 2-AC's."""
+    width, heads = config.pred_hidden_size, config.pred_num_attention_heads
+    rates = drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers)
+    return nn.ModuleList(
+        VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
+        for depth, rate in enumerate(rates, start=1)
+    )
+
+
 class VJEPA2Predictor(nn.Module):
     """Predicts the encoder's features at target positions from its features at context positions."""
 
@@ -493,13 +503,7 @@ class VJEPA2Predictor(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VJEPA2PredictorEmbeddings(config)
-        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
-        self.layer = nn.ModuleList(
-            VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
-            for depth, rate in enumerate(
-                drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers), start=1
-            )
-        )
+        self.layer = predictor_layers(config)
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         predicted_size = config.num_distillation_outputs * (config.teacher_embed_dim or config.hidden_size)
         self.proj = Linear(config.pred_hidden_size, predicted_size)

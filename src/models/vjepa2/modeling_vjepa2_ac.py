@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import drop_path_rates
 from ...layers.linear import Linear
 from ...layers.patchify import Grid
 from ...layers.rope import RotaryTable, rotary_table
@@ -22,9 +21,9 @@ from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     NestedOutput,
     VJEPA2Encoder,
-    VJEPA2Layer,
     VJEPA2PatchEmbeddings3D,
     VJEPA2PreTrainedModel,
+    predictor_layers,
     run_layers,
 )
 
@@ -96,13 +95,7 @@ class VJEPA2ACPredictor(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VJEPA2ACPredictorEmbeddings(config)
-        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
-        self.layer = nn.ModuleList(
-            VJEPA2Layer(config, depth, width, heads, config.pred_mlp_ratio, rate)
-            for depth, rate in enumerate(
-                drop_path_rates(config.drop_path_rate, config.pred_num_hidden_layers), start=1
-            )
-        )
+        self.layer = predictor_layers(config)
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
         self.proj = Linear(config.pred_hidden_size, config.hidden_size)
 
