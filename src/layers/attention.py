@@ -1,6 +1,7 @@
 """One attention call for all families and all backends."""
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import nn
@@ -13,8 +14,8 @@ from .linear import FALLBACK_DTYPES, for_product
 QUERY_BLOCK_SIZE = 256
 """Queries whose scores exist at once where gradients are wanted or a graph is traced."""
 
-SCORES_IN_CACHE = 2**20
-"""Scores that exist at once in inference on a CPU: four megabytes, which its caches hold."""
+SCORES_IN_CACHE = 2**19
+"""Scores that exist at once in inference on a CPU: two megabytes, which its caches hold."""
 
 SCORES_ON_DEVICE = 2**26
 """Scores that exist at once in inference elsewhere."""
@@ -183,23 +184,24 @@ def attention_in_blocks(
         The attended values (B, Nq, heads·head_dim).
     """
     batch, heads, num_queries, head_dim = query.shape
-    dtype = query.dtype
-    query, key, value = (for_product(states).contiguous() for states in (query, key, value))
+    num_keys, dtype = key.shape[2], query.dtype
+    query, key, value = (for_product(states) for states in (query, key, value))
     attended = query.new_empty(batch, num_queries, heads, head_dim)
     limit = SCORES_IN_CACHE if query.device.type == "cpu" else SCORES_ON_DEVICE
-    num_rows = max(limit // key.shape[2], 1)
+    num_rows = max(limit // num_keys, 1)
     step_queries = min(num_queries, num_rows)
     step_heads = min(heads, max(num_rows // num_queries, 1))
     step_batch = max(num_rows // (num_queries * heads), 1)
+    # One buffer for the scores of every block: fresh memory costs a CPU more than filling it.
+    buffer = query.new_empty(min(step_batch, batch) * step_heads * step_queries * num_keys)
     for first in range(0, batch, step_batch):
         videos = slice(first, first + step_batch)
         for first_head in range(0, heads, step_heads):
             which = (videos, slice(first_head, first_head + step_heads))
-            transposed_key, values = key[which].transpose(-1, -2), value[which]
             for first_query in range(0, num_queries, step_queries):
                 rows = slice(first_query, first_query + step_queries)
                 part = None if mask is None else _part_of_mask(mask, (*which, rows))
-                block = _attend(query[which][:, :, rows], transposed_key, values, part, scaling, softcap)
+                block = _attend(query[which][:, :, rows], key[which], value[which], part, scaling, softcap, buffer)
                 attended[videos, rows, which[1]] = block.transpose(1, 2)
     return attended.flatten(2).to(dtype)
 
@@ -214,18 +216,24 @@ def _part_of_mask(mask: torch.Tensor, parts: tuple[slice, slice, slice]) -> torc
 
 def _attend(
     query: torch.Tensor,
-    transposed_key: torch.Tensor,
+    key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
     scaling: float,
     softcap: float | None,
+    buffer: torch.Tensor,
 ) -> torch.Tensor:
-    """Attended values (B, heads, Nq, head_dim) of one block, computed in place."""
-    scores = (query @ transposed_key).float()
-    if softcap is None:
-        scores.mul_(scaling)
-    else:
-        scores.mul_(scaling / softcap).tanh_().mul_(softcap)
+    """Attended values (B, heads, Nq, head_dim) of one block, whose scores lie in `buffer`."""
+    shape = (*query.shape[:3], key.shape[2])
+    query, key, value = (states.flatten(0, 1) for states in (query, key, value))  # (B·heads, N, head_dim)
+    scores = buffer[: prod(shape)].view(-1, *shape[2:])  # (B·heads, Nq, Nk)
+    factor = scaling if softcap is None else 2 * scaling / softcap
+    torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=factor, out=scores)
+    scores = scores.float()
+    if softcap is not None:
+        # tanh(x) is 2·sigmoid(2x) - 1, which costs a quarter on a CPU, and constants don't change a softmax.
+        scores.sigmoid_().mul_(2 * softcap)
     if mask is not None:
-        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1).to(value.dtype) @ value
+        scores.view(shape).masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    torch.softmax(scores, -1, out=scores)
+    return (scores.to(value.dtype) @ value).unflatten(0, shape[:2])

@@ -2,9 +2,13 @@
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 
 from .linear import Linear
+
+
+TOKENS_AT_ONCE = 1024
+"""Tokens that an MLP transforms at once in inference on a CPU, where memory fresh from the system is dear."""
 
 
 class Mlp(nn.Module):
@@ -17,7 +21,13 @@ class Mlp(nn.Module):
         self.fc2 = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.fc2(self.activation(self.fc1(hidden_states)))
+        # GELU has no public in-place form.
+        activation = torch.ops.aten.gelu_ if type(self.activation) is GELUActivation else self.activation
+        blocks = hidden_states.flatten(0, -2).split(TOKENS_AT_ONCE)
+        transformed = torch.cat([self.fc2(activation(self.fc1(block))) for block in blocks])
+        return transformed.unflatten(0, hidden_states.shape[:-1])
 
 
 class DropPath(nn.Module):
