@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_import import NO_TORCHVISION, fake_torchvision, succeed
 from text_files import reference_ids, sentencepiece_model, t5_model
-from transformers import AutoProcessor
+from transformers import AutoModel, AutoProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from video_files import write_video
 
@@ -18,6 +18,7 @@ from vidformers import (
     VideoPrismTokenizer,
     VideoPrismVideoProcessor,
     VideoPrismVisionConfig,
+    VideoPrismVisionModel,
 )
 from vidformers.auto import _adopted_class
 from vidformers.video.transform import resize
@@ -49,6 +50,26 @@ def processor(folder, model: bytes | None = None) -> VideoPrismProcessor:
 
 
 # --------------------------------------------------------------------------------------------------- video processor
+
+
+@pytest.mark.parametrize("size", [36, 54])
+def test_the_calls_of_transformers_documentation(tmp_path, size):
+    """Its page for VideoPrism loads in half precision with sdpa, and takes the pixels from lists of files."""
+    write_video(tmp_path / "video.mp4", num_frames=20)
+    tower = {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 2, "num_spatial_layers": 1}
+    tower |= {"num_temporal_layers": 1, "num_frames": 4, "image_size": 36}
+    VideoPrismVisionModel(VideoPrismVisionConfig(**tower)).save_pretrained(tmp_path)
+    VideoPrismVideoProcessor(num_frames=4, size=size).save_pretrained(tmp_path)
+
+    processor = AutoVideoProcessor.from_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path, dtype=torch.float16, attn_implementation="sdpa")
+    inputs = processor(videos=[str(tmp_path / "video.mp4")], return_metadata=True, do_sample_frames=True)
+    metadata, pixels = inputs["video_metadata"], inputs["pixel_values_videos"]
+    outputs = model(pixels) if size == 36 else model(pixels, interpolate_pos_encoding=True)
+
+    assert list(metadata[0].frames_indices) == [0, 5, 10, 15]
+    assert outputs.last_hidden_state.shape == (1, 4 * (size // 18) ** 2, 24)
+    assert outputs.last_hidden_state.dtype == torch.float16 and outputs.last_hidden_state.isfinite().all()
 
 
 def test_values():

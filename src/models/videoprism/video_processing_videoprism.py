@@ -1,6 +1,8 @@
 """Video processor of VideoPrism: what google-deepmind/videoprism (d481d91b) asks of its input."""
 
 import numpy as np
+import torch
+from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
 from transformers.video_utils import VideoMetadata
 
@@ -17,6 +19,9 @@ class VideoPrismVideoProcessor(VideoProcessor):
 
     `do_sample_frames=False` keeps all frames; with `do_pad=True` videos of unequal length form a batch, and
     `padding_mask_videos`, which the models take, says which frames are real.
+
+    Videos of one shape come as one tensor even without `return_tensors`: transformers' page for VideoPrism hands that
+    output to the model.
 
     Args:
         num_frames: 16 by default, 8 for the large and giant models.
@@ -39,6 +44,13 @@ class VideoPrismVideoProcessor(VideoProcessor):
             height, width = (size, size) if isinstance(size, int) else size
             kwargs["size"] = {"height": height, "width": width}
         super().__init__(**kwargs)
+
+    def preprocess(self, videos, **kwargs) -> BatchFeature:
+        output = super().preprocess(videos, **kwargs)
+        pixels = output["pixel_values_videos"]
+        if isinstance(pixels, list) and len({video.shape for video in pixels}) == 1:
+            output["pixel_values_videos"] = torch.stack(pixels)
+        return output
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
