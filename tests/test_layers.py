@@ -10,7 +10,7 @@ from harness.tolerances import DTYPES, EXACT, REORDERED
 from torch import nn
 
 from vidformers.layers.attention import attention
-from vidformers.layers.block import DropPath, Mlp, drop_path_rates
+from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, drop_path_rates
 from vidformers.layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
 from vidformers.layers.rope import apply_rotary, rotary_table
 
@@ -246,3 +246,15 @@ def test_mlp():
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     expected = hidden @ layer.fc2.weight.T + layer.fc2.bias
     assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
+@pytest.mark.parametrize("tokens", [1, TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 2 * TOKENS_AT_ONCE + 7])
+def test_mlp_in_blocks_of_tokens(activation, tokens):
+    layer, x = Mlp(4, 6, activation), seeded(3, tokens, 4)
+    expected, unchanged = layer(x), x.clone()
+    with torch.no_grad():
+        actual = layer(x)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    assert torch.equal(x, unchanged)

@@ -21,13 +21,20 @@ class Mlp(nn.Module):
         self.fc2 = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.fc2(self.activation(self.fc1(hidden_states)))
-        # GELU has no public in-place form.
-        activation = torch.ops.aten.gelu_ if type(self.activation) is GELUActivation else self.activation
-        blocks = hidden_states.flatten(0, -2).split(TOKENS_AT_ONCE)
-        transformed = torch.cat([self.fc2(activation(self.fc1(block))) for block in blocks])
-        return transformed.unflatten(0, hidden_states.shape[:-1])
+        return feed_forward(hidden_states, self.fc1, self.activation, self.fc2)
+
+
+def feed_forward(
+    hidden_states: torch.Tensor, expand: nn.Module, activation: nn.Module, contract: nn.Module
+) -> torch.Tensor:
+    """contract(activation(expand(x))) of tokens (..., D), in inference on a CPU a block of tokens after the other."""
+    if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return contract(activation(expand(hidden_states)))
+    # GELU has no public in-place form.
+    activate = torch.ops.aten.gelu_ if type(activation) is GELUActivation else activation
+    blocks = hidden_states.flatten(0, -2).split(TOKENS_AT_ONCE)
+    transformed = torch.cat([contract(activate(expand(block))) for block in blocks])
+    return transformed.unflatten(0, hidden_states.shape[:-1])
 
 
 class DropPath(nn.Module):
