@@ -64,6 +64,7 @@ class Family:
         input_text: how it writes the input, likewise.
         other_models: model classes that no Auto class covers.
         model_modules: for model classes outside `modeling_<model_type>.py`, the module that defines them.
+        functions: public functions of the family, with the module that defines each.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
@@ -79,6 +80,7 @@ class Family:
     video_processor_class: str
     other_models: tuple[str, ...] = ()
     model_modules: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
     key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
@@ -289,6 +291,21 @@ VIDEOPRISM = Family(
         ),
     },
     paper="https://arxiv.org/abs/2402.13217",
+)
+
+VIDEOMAE = Family(
+    model_type="videomae",
+    title="VideoMAE",
+    config_class="VideoMAEConfig",
+    auto_models={
+        "AutoModel": "VideoMAEModel",
+        "AutoModelForPreTraining": "VideoMAEForPreTraining",
+        "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
+    },
+    functions={"random_mask": "masking_videomae", "tube_mask": "masking_videomae"},
+    video_processor_class="VideoMAEVideoProcessor",
+    input_text="{num_frames} × {image_size}²",
+    paper="https://arxiv.org/abs/2203.12602",
 )
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}
