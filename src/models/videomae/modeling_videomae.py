@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
 from ...layers.block import DropPath, drop_path_rates
-from ...layers.linear import Linear, linear
+from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, tubelets_of
 from ...layers.positions import alternating_sinusoids, resize_position_volume
 from .configuration_videomae import VideoMAEConfig
@@ -187,7 +187,11 @@ class BlockSize:
 
 
 class VideoMAESelfAttention(nn.Module):
-    """Self-attention. Queries and values may have biases, keys have none; the biases are named as on disk."""
+    """Self-attention. Queries and values may have biases, keys have none.
+
+    The biases have the names that they have on disk; in memory transformers calls them `query.bias` and `value.bias`,
+    which `load_state_dict` and `from_pretrained` take as well.
+    """
 
     is_causal = False
 
@@ -203,13 +207,22 @@ class VideoMAESelfAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(size.hidden_size)) if config.qv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(size.hidden_size)) if config.qv_bias else None
 
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for ours, theirs in (("q_bias", "query.bias"), ("v_bias", "value.bias")):
+            if prefix + theirs in state_dict:
+                state_dict[prefix + ours] = state_dict.pop(prefix + theirs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def forward(
         self, hidden_states: torch.Tensor, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
+        if self.q_bias is not None:
+            query, value = query.add_(self.q_bias), value.add_(self.v_bias)
         query, key, value = (
-            linear(hidden_states, layer.weight, bias).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer, bias in ((self.query, self.q_bias), (self.key, None), (self.value, self.v_bias))
-        )  # (B, heads, N, head_dim)
+            states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, N, head_dim)
+            for states in (query, key, value)
+        )
         return attention(
             self,
             query,
@@ -254,12 +267,12 @@ class VideoMAELayer(GradientCheckpointingLayer):
 
     def __init__(self, config: VideoMAEConfig, size: BlockSize, drop_path: float):
         super().__init__()
+        self.layernorm_before = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
         self.attention = VideoMAEAttention(config, size)
+        self.layernorm_after = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
         self.intermediate = VideoMAEDense(size.hidden_size, size.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.output = VideoMAEDense(size.intermediate_size, size.hidden_size, config.hidden_dropout_prob)
-        self.layernorm_before = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
-        self.layernorm_after = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
         self.drop_path = DropPath(drop_path)
         if config.layer_scale_init_value > 0:
             self.lambda_1 = nn.Parameter(torch.ones(size.hidden_size))
@@ -390,11 +403,7 @@ class VideoMAEPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
-        """Load a directory, whichever of its two spellings the biases of queries and values have in it.
-
-        transformers calls them `query.bias` and `value.bias` in memory and, as its directories always did, `q_bias`
-        and `v_bias` on disk. Saving writes the latter.
-        """
+        """Load a directory, in whichever of the two spellings the biases of queries and values are stored."""
         loaded = super().from_pretrained(*args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would undo at saving what it renamed at loading.
