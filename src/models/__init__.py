@@ -9,6 +9,7 @@ def exported_modules(family: Family) -> dict[str, str]:
     names = {
         "configuration": family.config_classes,
         "video_processing": (family.video_processor_class,),
+        "image_processing": family.image_processor_classes,
         "tokenization": (family.tokenizer_class,),
         "processing": (family.processor_class,),
         "modeling": (f"{stem}PreTrainedModel", *family.model_classes),

@@ -1,11 +1,8 @@
 """Video processor of VideoPrism: what google-deepmind/videoprism (d481d91b) asks of its input."""
 
-import numpy as np
 from transformers.image_utils import PILImageResampling
-from transformers.video_utils import VideoMetadata
 
 from ...video.processor import VideoProcessor
-from ...video.sample import uniform_indices
 
 
 class VideoPrismVideoProcessor(VideoProcessor):
@@ -32,6 +29,7 @@ class VideoPrismVideoProcessor(VideoProcessor):
     do_rescale = True
     do_normalize = False
     do_sample_frames = True
+    repeats_frames = True
 
     def __init__(self, **kwargs):
         size = kwargs.get("size")
@@ -39,14 +37,6 @@ class VideoPrismVideoProcessor(VideoProcessor):
             height, width = (size, size) if isinstance(size, int) else size
             kwargs["size"] = {"height": height, "width": width}
         super().__init__(**kwargs)
-
-    def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
-    ) -> np.ndarray:
-        """As the base class, but a video with fewer frames than `num_frames` gives some of them several times."""
-        if num_frames is not None and fps is None:
-            return uniform_indices(metadata, num_frames)
-        return super().sample_frames(metadata, num_frames, fps, **kwargs)
 
 
 __all__ = ["VideoPrismVideoProcessor"]
