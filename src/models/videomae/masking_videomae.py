@@ -115,7 +115,7 @@ def _split_by_mask(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             "a batch share one tensor of visible tokens. Draw masks of one ratio, or run the videos one by one."
         )
     _require((counts == counts[0]).all(), "`bool_masked_pos` must mask the same number of tokens in every video.")
-    num_visible = mask.shape[1] - int(counts[0])
+    num_visible = mask.shape[1] - counts[0].item()
     torch._check_value(num_visible >= 1, lambda: "`bool_masked_pos` masks all tokens: leave at least one visible.")
     order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N): visible ones first
     return order[:, :num_visible], order[:, num_visible:]
