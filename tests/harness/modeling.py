@@ -254,7 +254,7 @@ class DeviceMixin:
         if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
             config_class, model_class = model.stock.classes()
             with torch.device("meta"):
-                theirs = model_class(config_class(**record.config))
+                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
             found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
             assert found == model.stock.stored_shapes(theirs)
 
