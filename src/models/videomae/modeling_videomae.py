@@ -671,7 +671,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         config = self.config
         sides = (config.tubelet_size, *config.patch_height_width)
         pixels = pixels.unflatten(2, sides).unflatten(1, tuple(grid))  # (B, grid t, grid h, grid w, s, p, p, C)
-        return pixels.permute(0, 1, 4, 7, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        return pixels.permute(0, 1, 4, 7, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
 
 def pixel_statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
