@@ -141,16 +141,21 @@ def _transformers_modules() -> set[ModuleType]:
     Importing `transformers.processing_utils` runs the package a second time and replaces it in `sys.modules`, so that
     an `import transformers` from before holds another object than one from after.
     """
-    known = {vars(module).get("transformers") for module in [*sys.modules.values()] if isinstance(module, ModuleType)}
+    known = {vars(module).get("transformers") for module in _loaded_modules()}
     known.add(sys.modules.get("transformers"))
     return {module for module in known if isinstance(module, ModuleType) and module.__name__ == "transformers"}
+
+
+def _loaded_modules() -> list[ModuleType]:
+    return [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
 
 
 def _show_video_classes(holders: set[ModuleType], video: ModuleType) -> None:
     """Replace the placeholders for a missing torchvision on the modules that users import from."""
     mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
+    for module in [*holders, *_loaded_modules()]:
+        _forward_placeholder(vars(module).get("AutoVideoProcessor"), video.AutoVideoProcessor)
     for holder in (*holders, sys.modules["transformers.models.auto"]):
-        _forward_placeholder(vars(holder).get("AutoVideoProcessor"), video.AutoVideoProcessor)
         holder.AutoVideoProcessor = video.AutoVideoProcessor
         holder.VIDEO_PROCESSOR_MAPPING = video.VIDEO_PROCESSOR_MAPPING
     for holder in holders:
