@@ -93,10 +93,9 @@ def _classify(config: Any, state: Stages, video: torch.Tensor) -> Stages:
 def _encode(config: Any, state: Stages, video: torch.Tensor, is_headless: bool) -> Stages:
     """The encoder of a fine-tuned model, with its output where our model has no head."""
     model = _build_finetuned(config, 1)
-    missing, _ = model.load_state_dict(state, strict=False)
-    expected = {name for name in model.state_dict() if not name.startswith(("fc_norm.", "head."))}
-    if expected & set(missing):
-        raise ConversionError(f"the original's encoder lacks {', '.join(sorted(expected & set(missing)))}.")
+    own = model.state_dict()
+    of_encoder = {name: state[name] for name in own if not name.startswith(("fc_norm.", "head."))}
+    model.load_state_dict({**own, **of_encoder})
     stages: Stages = {}
     with _recorded(stages, "hidden_states", model.eval().blocks):
         model(video)
