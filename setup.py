@@ -45,7 +45,7 @@ setup(
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
-    package_data={"vidformers": ["demo_model/*.json", "demo_model/*.safetensors"]},
+    package_data={"vidformers": ["demo_models/*/*.json", "demo_models/*/*.safetensors"]},
     python_requires=">=3.10",
     install_requires=[
         "av>=14",
@@ -60,7 +60,9 @@ setup(
         "typer>=0.12",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
+        "test": ["accelerate>=1.1", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
+        # The Trainer of transformers, which utils/finetune.py uses, asks for it.
+        "train": ["accelerate>=1.1"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],

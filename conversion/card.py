@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .load import Plan, Progress, no_progress
+from .load import Plan, Progress, drop_reasons, no_progress
 from .maps import family_map
 from .sources import sha256
 from .verify import PROVENANCE, Report
@@ -45,6 +45,7 @@ def write_provenance(
         },
         "tokenizer": tokenizer and {"file": tokenizer.name, "sha256": sha256(tokenizer)},
         "left_out": dict(plan.left_out),
+        "initialised": list(plan.initialised),
         "rule_table": rule_table_version(plan),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
@@ -101,11 +102,12 @@ def _body(folder: Path, plan: Plan, provenance: dict[str, Any]) -> str:
         for report in provenance["parity"]
     )
     parts = ", ".join(f"{part} from `{noted['entry'] or 'the file'}`" for part, noted in provenance["parts"].items())
-    left_out = "".join(f"\n- `{entry}`: {reason}" for entry, reason in plan.left_out.items()) or " nothing."
+    hub = plan.family.presets[plan.preset].hub if plan.preset else None
+    twin = f" The Hub's [{hub}](https://huggingface.co/{hub}) was made of the same file." if hub else ""
     return f"""# {name}
 
 {plan.family.title} weights ({provenance["dtype"]}), converted from the original checkpoint by
-vidformers {provenance["libraries"]["vidformers"]}. Paper: {plan.family.paper}
+vidformers {provenance["libraries"]["vidformers"]}. Paper: {plan.family.paper}{twin}
 
 ```python
 import vidformers
@@ -121,7 +123,7 @@ model = {loader}.from_pretrained("{folder_name(folder)}")
 |---|---|---|
 {sources}
 
-Read: {parts}. Left out:{left_out}
+Read: {parts}. {_changes(plan)}
 
 ## Checks at conversion
 
@@ -131,6 +133,15 @@ Read: {parts}. Left out:{left_out}
 
 The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the checks.
 """
+
+
+def _changes(plan: Plan) -> str:
+    """What of the files the directory lacks, and what it has that they lack."""
+    left_out = {**{f"`{entry}`": reason for entry, reason in plan.left_out.items()}, **drop_reasons(plan)}
+    text = "Left out:" + ("".join(f"\n- {what}: {why}" for what, why in left_out.items()) or " nothing.")
+    if plan.initialised:
+        text += f"\n\nNew, and to be trained: {', '.join(f'`{name}`' for name in plan.initialised)}."
+    return text
 
 
 def _processor_class(plan: Plan, provenance: dict[str, Any]) -> str:

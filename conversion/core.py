@@ -248,9 +248,9 @@ def linear(
     return Rule(*weight, op, **options), Rule(*bias, op, **({"when": bias_when} if bias_when else {}), **options)
 
 
-def drop(source: str, reason: str) -> Rule:
+def drop(source: str, reason: str, **options: Any) -> Rule:
     """A rule that leaves `source` out, where it is present."""
-    return Rule((), (source,), Drop(reason))
+    return Rule((), (source,), Drop(reason), **options)
 
 
 def lookup(config: Any, path: str) -> Any:
@@ -461,6 +461,7 @@ class Part:
         rules: the table; its sources are names inside the state dict, its targets names in the base model.
         entries: paths at which files hold it, the usual one first; "" is the top of the file. The index of an entry
             that is a list is written "{index}".
+        spellings: what other ways of saving call the usual entry; the first that a file has is taken.
         file: "checkpoint" or "probe", the two files that users hold.
         fields: configuration fields that its shapes fix.
         prefix: what files put before the names of its tensors, for `reverse`.
@@ -473,6 +474,7 @@ class Part:
     rules: tuple[Rule, ...]
     entries: tuple[str, ...]
     fields: Mapping[str, Reader]
+    spellings: tuple[str, ...] = ()
     prefix: str = ""
     file: str = "checkpoint"
     presence: str | None = None
@@ -490,6 +492,9 @@ class Layout:
         optional: parts that the files may lack.
         configs: for each part whose fields belong to a sub-configuration, its dotted path.
         videos: path of the (sub-)configuration that the video processor follows, `None` for a model without videos.
+        on_request: whether it is left aside unless its model class is asked for, because it leaves tensors out that
+            another class has.
+        initialised: modules of our model, where it has them, that no file holds and that start as in a new model.
     """
 
     architecture: str
@@ -497,6 +502,8 @@ class Layout:
     optional: tuple[str, ...] = ()
     configs: Mapping[str, str] = field(default_factory=dict)
     videos: str | None = ""
+    on_request: bool = False
+    initialised: tuple[str, ...] = ()
 
     def config_of(self, part: str, config: Any) -> Any:
         """The (sub-)configuration that a part's fields belong to."""

@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from ..families import FAMILIES, Family
 from .core import (
@@ -32,6 +33,8 @@ from .core import (
 from .maps import family_map
 from .sources import Source, open_source
 
+
+logger = logging.get_logger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, the amount done and the amount in all."""
@@ -93,6 +96,7 @@ class Plan:
         pairs: for each part, its rules written out.
         left_out: entries of the files that aren't read, with the reason.
         model: the model, its parameters without memory until `build` fills them.
+        initialised: modules of the model that no file holds and that start as in a new one.
     """
 
     family: Family
@@ -102,6 +106,7 @@ class Plan:
     pairs: Mapping[str, Sequence[Pair]]
     left_out: Mapping[str, str]
     model: PreTrainedModel
+    initialised: Sequence[str]
 
 
 def load_original(
@@ -163,7 +168,10 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
         }
         # The plan alone refers to the model, so that who drops it there frees its memory.
         model_class = request.model_class or public_class(layout.architecture)
-        plan = Plan(family, request.preset, layout, found, pairs, left_out, empty_model(model_class, config))
+        model = empty_model(model_class, config)
+        new = [name for name in layout.initialised if getattr(model, name) is not None]
+        plan = Plan(family, request.preset, layout, found, pairs, left_out, model, new)
+        del model
         _check_tensors(plan)
         yield plan
 
@@ -177,8 +185,39 @@ def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> P
             del tensor  # a view would keep its stack in memory while the next one is read
             done += 1
             progress("reading tensors", done, total)
+    _initialise(plan, dtype)
     plan.model.config.dtype = dtype
     return plan.model.eval()
+
+
+def _initialise(plan: Plan, dtype: torch.dtype) -> None:
+    """Give the modules that no file holds the values of a new model, and say so."""
+    for name in plan.initialised:
+        module = plan.model.get_submodule(name).to_empty(device="cpu")
+        plan.model._init_weights(module)
+        module.to(dtype)
+    if plan.initialised:
+        path = next(iter(plan.found.values())).source.path
+        left_out = "; ".join(f"{what} ({why})" for what, why in drop_reasons(plan).items())
+        logger.warning(
+            f"{path}: {plan.layout.architecture} has modules that the file does not hold. They are new, and to be "
+            f"trained: {', '.join(plan.initialised)}. Left out: {left_out}."
+        )
+
+
+def drop_reasons(plan: Plan) -> dict[str, str]:
+    """Why tensors of the state dicts are left out of the model; the keys tell how many, and the first one's name."""
+    found: dict[str, list[str]] = {}
+    for part, pairs in plan.pairs.items():
+        for pair in pairs:
+            if pair.is_optional:
+                present = [source for source in pair.sources if source in plan.found[part].names]
+                found.setdefault(pair.op.reason, []).extend(present)
+    return {
+        f"`{names[0]}`" + (f" and {len(names) - 1} more" if len(names) > 1 else ""): reason
+        for reason, names in found.items()
+        if names
+    }
 
 
 def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
@@ -199,6 +238,14 @@ def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
 def public_class(name: str) -> type:
     """A class of `vidformers` by its name."""
     return getattr(import_module("vidformers"), name)
+
+
+def class_named(name: str) -> type[PreTrainedModel]:
+    """The model class that a user names; an error that lists them if there is no such."""
+    known = [known for family in FAMILIES.values() for known in family.model_classes]
+    if name not in known:
+        raise ConversionError(f"unknown model class {name!r}{_similar(name, known)}")
+    return public_class(name)
 
 
 def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -296,7 +343,9 @@ def _requested(request: Request) -> list[tuple[Family, Layout]]:
     elif request.preset:
         architecture = named_family.presets[request.preset].architecture
     pairs = [(family, layout) for family in families for layout in family_map(family.model_type).layouts]
-    named = [pair for pair in pairs if architecture in (None, pair[1].architecture)]
+    if architecture is None:
+        return [pair for pair in pairs if not pair[1].on_request]
+    named = [pair for pair in pairs if pair[1].architecture == architecture]
     if not named:
         raise ConversionError(f"{architecture} is no model that {families[0].title} files can be converted to.")
     return named
@@ -391,8 +440,9 @@ def _entry(source: Source, part: Part, wanted: str | None, index: int) -> str | 
     """The path at which the file holds a part, `None` if it holds none; an error if that needs a choice."""
     entries = [entry.replace("{index}", str(index)) for entry in part.entries]
     default = entries[0] if wanted is None else wanted
-    if _names_in(source, default):
-        return default
+    for entry in (default, *(part.spellings if wanted is None else ())):
+        if _names_in(source, entry):
+            return entry
     present = [entry for entry in entries if _names_in(source, entry)]
     if wanted is None and (not present or present == [""]):
         return present[0] if present else None
@@ -483,7 +533,10 @@ def _reasons(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) ->
 def _check_tensors(plan: Plan) -> None:
     """Raise unless the rules, the model and the files agree on every tensor."""
     shapes = {name: tuple(tensor.shape) for name, tensor in plan.model.state_dict().items()}
-    problems = check_targets([pair for part in plan.pairs.values() for pair in part], shapes)
+    problems = check_targets(
+        [pair for part in plan.pairs.values() for pair in part],
+        {name: shape for name, shape in shapes.items() if name.partition(".")[0] not in plan.initialised},
+    )
     for name, part in plan.found.items() if not problems else ():
         problems += [f"{part.entry}: {line}" for line in check_sources(plan.pairs[name], part.shapes, shapes)]
     if problems:

@@ -1,9 +1,11 @@
 """Checkpoint files as flat, lazily read dictionaries: torch pickles, numpy archives and safetensors.
 
-Nothing in a file is ever executed: pickles are read with `weights_only=True`, arrays with `allow_pickle=False`.
+Nothing in a file is ever executed: pickles are read with `weights_only=True`, arrays with `allow_pickle=False`. Of
+classes outside torch, pickles may hold `argparse.Namespace`, in which training scripts leave their arguments.
 Opening a source reads names, shapes and dtypes; the values of a tensor are read when they are asked for.
 """
 
+import argparse
 import errno
 import hashlib
 import os
@@ -77,7 +79,8 @@ class TorchSource(Source):
     def _open(self) -> dict[str, SourceTensor]:
         with self.path.open("rb") as file:
             is_archive = file.read(4) == b"PK\x03\x04"
-        tree = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_archive)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            tree = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_archive)
         self._values = dict(tensor_leaves(tree))
         return {name: SourceTensor(tuple(tensor.shape), tensor.dtype) for name, tensor in self._values.items()}
 
@@ -177,7 +180,8 @@ def _explain(path: Path):
 def _unsafe_globals(path: Path) -> str:
     """Say which names a refused pickle would have imported."""
     try:
-        names = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            names = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
         names = ""
     wanted = f"it wants to import {names}" if names else "it is damaged or uses instructions that weights don't need"

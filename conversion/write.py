@@ -45,6 +45,7 @@ def convert_checkpoint(
     probe_index: int = 0,
     tokenizer: str | os.PathLike | None = None,
     dtype: torch.dtype = torch.float32,
+    model_class: type[PreTrainedModel] | None = None,
     original_repo: str | os.PathLike | None = None,
     progress: Progress = no_progress,
     **config_overrides: Any,
@@ -66,6 +67,7 @@ def convert_checkpoint(
         tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. Without it the
             directory has a video processor alone.
         dtype: type of the weights on disk.
+        model_class: the class to build, as for `load_original`.
         original_repo: a checkout of the original code, to run beside the converted model.
         progress: called as work is done.
         config_overrides: fields of the configuration.
@@ -79,9 +81,9 @@ def convert_checkpoint(
     """
     out = Path(out)
     _check_free(out)
-    request = Request(family, preset, checkpoint_key, probe_index, None, config_overrides)
+    request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
     with planned(source, probe, request) as plan:
-        processor = _processor(plan, tokenizer)
+        processors = _processors(plan, tokenizer)
         model = build(plan, dtype, progress)
         calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
         expected = run_stages(model, calls)
@@ -93,7 +95,7 @@ def convert_checkpoint(
         with _folder_in_the_making(out) as folder, explain_full_disk(out, weights_bytes):
             progress("writing", 0, 1)
             model.save_pretrained(folder)
-            if processor is not None:
+            for processor in processors:
                 processor.save_pretrained(folder)
             progress("writing", 1, 1)
             # Two models at once would need twice the memory.
@@ -142,28 +144,30 @@ def _folder_in_the_making(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _processor(plan: Plan, tokenizer_file: str | os.PathLike | None) -> Any:
-    """What prepares the model's input: video processor, tokenizer, both in one, or `None` if nothing is known."""
-    family = plan.family
-    video_processor = _video_processor(plan)
+def _processors(plan: Plan, tokenizer_file: str | os.PathLike | None) -> list[Any]:
+    """What prepares the model's input: video and image processor, tokenizer, or the first and the last in one."""
+    video_processors = _video_processors(plan)
     if tokenizer_file is None:
-        return video_processor
+        return video_processors
     tokenizer = _tokenizer(plan, Path(tokenizer_file))
-    if video_processor is None:
-        return tokenizer
-    return public_class(family.processor_class)(video_processor, tokenizer)
+    if not video_processors:
+        return [tokenizer]
+    video_processor, *others = video_processors
+    return [public_class(plan.family.processor_class)(video_processor, tokenizer), *others]
 
 
-def _video_processor(plan: Plan) -> Any:
-    """The video processor of the preset, or the one that follows from the configuration; `None` without videos."""
+def _video_processors(plan: Plan) -> list[Any]:
+    """The family's processors with the preset's settings, or those that follow from the configuration."""
     if plan.layout.videos is None:
-        return None
+        return []
+    family = plan.family
     config = lookup(plan.model.config, plan.layout.videos)
-    follows = family_map(plan.family.model_type).processor
+    follows = family_map(family.model_type).processor
     arguments: Mapping[str, Any] = {name: lookup(config, path) for name, path in follows.items()}
     if plan.preset:
-        arguments = {**arguments, **plan.family.presets[plan.preset].video_processor}
-    return public_class(plan.family.video_processor_class)(**arguments)
+        arguments = {**arguments, **family.presets[plan.preset].video_processor}
+    names = (family.video_processor_class, family.image_processor_class)
+    return [public_class(name)(**arguments) for name in names if name]
 
 
 def _tokenizer(plan: Plan, file: Path) -> Any:
@@ -214,6 +218,8 @@ def reverse_directory(
     family = family_of(model.config.model_type)
     noted = read_provenance(directory).get("parts", {})
     layout, maps = layout_of(family, type(model).__name__, noted), family_map(family.model_type)
+    if layout.initialised:  # The file that it was made from has no place for its new modules.
+        layout, noted = layout_of(family, layout.architecture), {}
     trees: dict[str, dict] = {}
     not_given: dict[str, str] = {}
     made: set[str] = set()

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .families import FAMILIES, Family
 from .models import exported_modules
@@ -37,7 +37,8 @@ def register() -> None:
         raise
     for family in FAMILIES.values():
         _register_family(family, auto, video.AutoVideoProcessor)
-    _adopt_video_processors(video.AutoVideoProcessor)
+    _adopt_processors(video.AutoVideoProcessor, _VIDEOS)
+    _adopt_processors(import_module("transformers.models.auto.image_processing_auto").AutoImageProcessor, _IMAGES)
     if not import_module("transformers.utils").is_torchvision_available():
         _show_video_classes(holders | _transformers_modules(), video)
 
@@ -55,7 +56,8 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
         auto_config.register(part.model_type, config_class, exist_ok=True)
         for auto_name, model_name in part.auto_models.items():
             getattr(auto, auto_name).register(config_class, load(model_name), exist_ok=True)
-        if part is family or part.input == "videos":
+        is_shared = family.video_processor_class in family.shared_processors
+        if not is_shared and (part is family or part.input == "videos"):
             auto_video_processor.register(config_class, load(family.video_processor_class), exist_ok=True)
         if family.tokenizer_class and (part is family or part.input == "text"):
             tokenization = import_module("transformers.models.auto.tokenization_auto")
@@ -69,50 +71,68 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
         processing.PROCESSOR_MAPPING_NAMES.pop(family.model_type, None)
 
 
-def _adopt_video_processors(auto_video_processor: type) -> None:
-    """Let a family's directories that name another family's video processor load ours.
+class _Kind(NamedTuple):
+    """Of processors: the field of a `Family` that names ours, where a directory's settings are read, and the keys
+    that name a class in them, the one that counts most first."""
 
-    A registration under that name would take it from the family that it belongs to; so the configuration is asked,
-    and only where such a name is found.
+    field: str
+    reader: str
+    keys: tuple[str, ...]
+
+
+_IMAGES = _Kind(
+    "image_processor_class", "get_image_processor_dict", ("image_processor_type", "feature_extractor_type")
+)
+_VIDEOS = _Kind("video_processor_class", "get_video_processor_dict", ("video_processor_type", *_IMAGES.keys))
+
+
+def _adopt_processors(auto_class: type, kind: _Kind) -> None:
+    """Let a family's directories load our class where they name one that other families' directories name too.
+
+    A registration under that name would take it from those; so the configuration is asked, and only where such a
+    name, or none, is found.
     """
-    if "_transformers_from_pretrained" in vars(auto_video_processor):
+    if "_transformers_from_pretrained" in vars(auto_class):
         return
-    auto_video_processor._transformers_from_pretrained = auto_video_processor.from_pretrained
+    auto_class._transformers_from_pretrained = auto_class.from_pretrained
 
-    @functools.wraps(auto_video_processor.from_pretrained.__func__)
+    @functools.wraps(auto_class.from_pretrained.__func__)
     def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
-        ours = _adopted_class(pretrained_model_name_or_path, kwargs)
+        ours = _adopted_class(pretrained_model_name_or_path, kwargs, kind)
         if ours is None:
             return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        for name in ("config", "trust_remote_code", "backend"):
+        for name in ("config", "trust_remote_code", "backend", "use_fast"):
             kwargs.pop(name, None)
         return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
 
-    auto_video_processor.from_pretrained = classmethod(from_pretrained)
+    auto_class.from_pretrained = classmethod(from_pretrained)
 
 
-def _adopted_class(name: Any, kwargs: dict[str, Any]) -> type | None:
-    """Our video processor for a directory of ours that names another family's."""
-    foreign = {found for family in FAMILIES.values() for found in family.foreign_video_processors}
+def _adopted_class(name: Any, kwargs: dict[str, Any], kind: _Kind = _VIDEOS) -> type | None:
+    """Our processor for a directory of ours that names a class of several families, or none."""
+    families = [family for family in FAMILIES.values() if getattr(family, kind.field)]
     mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
     where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
     try:
-        settings, _ = mixin.get_video_processor_dict(name, **where)
-        if settings.get("video_processor_type") not in foreign:
+        settings, _ = getattr(mixin, kind.reader)(name, **where)
+        found = next((settings[key] for key in kind.keys if settings.get(key)), None)
+        families = [family for family in families if found is None or found in family.shared_processors]
+        if not families or "auto_map" in settings:
             return None
-        config = kwargs.get("config")
-        if config is None:
-            config = import_module("transformers.models.auto.configuration_auto").AutoConfig.from_pretrained(
-                name, **where
-            )
+        model_type = getattr(kwargs.get("config"), "model_type", None) or _model_type(name, where)
     except (OSError, ValueError):
-        return None  # AutoVideoProcessor says what is wrong.
-    for family in FAMILIES.values():
-        adopts = settings["video_processor_type"] in family.foreign_video_processors
-        if adopts and config.model_type in family.model_types:
-            package = import_module(f".models.{family.model_type}", __package__)
-            return getattr(package, family.video_processor_class)
+        return None  # The Auto class says what is wrong.
+    for family in families:
+        if model_type in family.model_types:
+            return getattr(import_module(f".models.{family.model_type}", __package__), getattr(family, kind.field))
     return None
+
+
+def _model_type(name: Any, where: dict[str, Any]) -> str | None:
+    """`model_type` of a directory's configuration."""
+    config_class = import_module("transformers.configuration_utils").PretrainedConfig
+    settings, _ = config_class.get_config_dict(name, **where)
+    return settings.get("model_type")
 
 
 def _transformers_modules() -> set[ModuleType]:
@@ -121,16 +141,21 @@ def _transformers_modules() -> set[ModuleType]:
     Importing `transformers.processing_utils` runs the package a second time and replaces it in `sys.modules`, so that
     an `import transformers` from before holds another object than one from after.
     """
-    known = {vars(module).get("transformers") for module in [*sys.modules.values()] if isinstance(module, ModuleType)}
+    known = {vars(module).get("transformers") for module in _loaded_modules()}
     known.add(sys.modules.get("transformers"))
     return {module for module in known if isinstance(module, ModuleType) and module.__name__ == "transformers"}
+
+
+def _loaded_modules() -> list[ModuleType]:
+    return [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
 
 
 def _show_video_classes(holders: set[ModuleType], video: ModuleType) -> None:
     """Replace the placeholders for a missing torchvision on the modules that users import from."""
     mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
+    for module in [*holders, *_loaded_modules()]:
+        _forward_placeholder(vars(module).get("AutoVideoProcessor"), video.AutoVideoProcessor)
     for holder in (*holders, sys.modules["transformers.models.auto"]):
-        _forward_placeholder(vars(holder).get("AutoVideoProcessor"), video.AutoVideoProcessor)
         holder.AutoVideoProcessor = video.AutoVideoProcessor
         holder.VIDEO_PROCESSOR_MAPPING = video.VIDEO_PROCESSOR_MAPPING
     for holder in holders:

@@ -13,7 +13,7 @@ from .video.sample import uniform_indices
 
 
 # A tiny model that ships with the package; utils/train_demo.py trained it on drawn clips of moving shapes.
-TOY_MODEL = Path(__file__).parent / "demo_model"
+TOY_MODEL = Path(__file__).parent / "demo_models/shapes_clip"
 # What similarities are divided by where the model has learned no temperature.
 DEFAULT_TEMPERATURE = 0.01
 

@@ -54,6 +54,10 @@ def convert(
         Path | None, typer.Option(help="Vocabulary of the text tower: a sentencepiece model or a tokenizer.json.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
+    model_class: Annotated[
+        str | None,
+        typer.Option(help="Class to make where it isn't the file's own, such as a classifier to fine-tune."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Field of the configuration; repeatable.")
     ] = None,
@@ -65,6 +69,7 @@ def convert(
         import torch
 
         from .conversion import convert_checkpoint
+        from .conversion.load import class_named
 
         overrides = _settings(set_ or [])
         if labels is not None:
@@ -80,6 +85,7 @@ def convert(
                 probe_index=probe_index,
                 tokenizer=tokenizer,
                 dtype=getattr(torch, dtype.value),
+                model_class=model_class and class_named(model_class),
                 original_repo=original_repo,
                 progress=progress,
                 **overrides,

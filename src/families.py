@@ -20,6 +20,7 @@ class Preset:
         probe: URL of the classifier head that belongs on top, or `None`.
         architecture: name of the model class that the converted directory holds.
         license: licence identifier of the repository that publishes the weights, `None` where nobody does.
+        hub: repository of the Hub with what transformers made of the same file, where there is one.
     """
 
     source: str | None
@@ -29,6 +30,7 @@ class Preset:
     architecture: str
     probe: str | None = None
     license: str | None = "mit"
+    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,16 @@ class Family:
         config_class: name of the configuration class.
         auto_models: model class for each Auto class that serves the family.
         video_processor_class: name of the video processor class.
-        foreign_video_processors: classes of other families that published directories name in its place.
+        image_processor_classes: names of the class that takes videos as lists of images, its own first, then older
+            ones; empty for a family without one.
+        shared_processors: names of processor classes that directories of other families carry as well as this one's;
+            the configuration of a directory says whose it is.
         size_text: how `vidformers list` writes the size of a preset's model, from fields of its configuration or,
             where there is one, of its `vision_config`.
         input_text: how it writes the input, likewise.
         other_models: model classes that no Auto class covers.
         model_modules: for model classes outside `modeling_<model_type>.py`, the module that defines them.
+        functions: public functions of the family, with the module that defines each.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
@@ -79,13 +85,15 @@ class Family:
     video_processor_class: str
     other_models: tuple[str, ...] = ()
     model_modules: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
     key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
     parts: tuple[Part, ...] = ()
     tokenizer_class: str | None = None
     processor_class: str | None = None
-    foreign_video_processors: tuple[str, ...] = ()
+    image_processor_classes: tuple[str, ...] = ()
+    shared_processors: tuple[str, ...] = ()
     size_text: str = "{num_hidden_layers} × {hidden_size}"
     input_text: str = "{frames_per_clip} × {crop_size}²"
 
@@ -94,6 +102,11 @@ class Family:
         """Names of all model classes of the family, each once."""
         of_parts = [name for part in self.parts for name in part.auto_models.values()]
         return tuple(dict.fromkeys([*self.auto_models.values(), *of_parts, *self.other_models]))
+
+    @property
+    def image_processor_class(self) -> str | None:
+        """Name of the class that takes videos as lists of images, if there is one."""
+        return next(iter(self.image_processor_classes), None)
 
     @property
     def model_types(self) -> tuple[str, ...]:
@@ -275,7 +288,7 @@ VIDEOPRISM = Family(
     video_processor_class="VideoPrismVideoProcessor",
     tokenizer_class="VideoPrismTokenizer",
     processor_class="VideoPrismProcessor",
-    foreign_video_processors=("LlavaOnevisionVideoProcessor",),
+    shared_processors=("LlavaOnevisionVideoProcessor",),
     size_text="{num_spatial_layers} + {num_temporal_layers} × {hidden_size}",
     input_text="{num_frames} × {image_size}²",
     presets={
@@ -291,4 +304,85 @@ VIDEOPRISM = Family(
     paper="https://arxiv.org/abs/2402.13217",
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}
+VIDEOMAE_SIZES = {  # width, blocks, heads; the same of the decoder
+    "small": (384, 12, 6, 192, 4, 3),
+    "base": (768, 12, 12, 384, 4, 6),
+    "large": (1024, 24, 16, 512, 12, 8),
+    "huge": (1280, 32, 16, 640, 12, 8),
+}
+VIDEOMAE_LABELS = {"k400": 400, "ssv2": 174, "ucf101": 101}
+VIDEOMAE_FILES = {  # Google Drive's name of the file, and the repository of the Hub with what transformers made of it
+    "videomae-small-k400-1600e": ("1nU-H1u3eJ-VuyCveU7v-WIOcAVxs5Hww", None),
+    "videomae-small-k400-1600e-finetuned": ("1ygjLRm1kvs9mwGsP3lLxUExhRo6TWnrx", "videomae-small-finetuned-kinetics"),
+    "videomae-base-k400-800e": ("1JfrhN144Hdg7we213H1WxwR3lGYOlmIn", "videomae-base-short"),
+    "videomae-base-k400-800e-finetuned": (
+        "18EEgdXY9347yK3Yb28O-GxFMbk41F6Ne",
+        "videomae-base-short-finetuned-kinetics",
+    ),
+    "videomae-base-k400-1600e": ("1tEhLyskjb755TJ65ptsrafUG2llSwQE1", "videomae-base"),
+    "videomae-base-k400-1600e-finetuned": ("1MzwteHH-1yuMnFb8vRBQDvngV1Zl-d3z", "videomae-base-finetuned-kinetics"),
+    "videomae-large-k400-1600e": ("1qLOXWb_MGEvaI7tvuAe94CV7S2HXRwT3", "videomae-large"),
+    "videomae-large-k400-1600e-finetuned": ("1jX1CiqxSkCfc94y8FRW1YGHy-GNvHCuD", "videomae-large-finetuned-kinetics"),
+    "videomae-huge-k400-1600e": ("1AJQR1Rsi2N1pDn9tLyJ8DQrUREiBA1bO", None),
+    "videomae-huge-k400-1600e-finetuned": ("104ouJZxSVPSAm0LwJXd6IzjdA_RGLqZi", "videomae-huge-finetuned-kinetics"),
+    "videomae-small-ssv2-2400e": ("1p_I1aaONOeUvRmRQw1UT3-L2H8XJClHu", None),
+    "videomae-small-ssv2-2400e-finetuned": ("1ajlMrT06jiiM-5YjNI2X_UFyzsuYbbtZ", "videomae-small-finetuned-ssv2"),
+    "videomae-base-ssv2-800e": ("181hLvyrrPW2IOGA46fkxdJk0tNLIgdB2", "videomae-base-short-ssv2"),
+    "videomae-base-ssv2-800e-finetuned": ("1xZCiaPF4w7lYmLt5o1D5tIZyDdLtJAvH", "videomae-base-short-finetuned-ssv2"),
+    "videomae-base-ssv2-2400e": ("1I18dY_7rSalGL8fPWV82c0-foRUDzJJk", "videomae-base-ssv2"),
+    "videomae-base-ssv2-2400e-finetuned": ("1dt_59tBIyzdZd5Ecr22lTtzs_64MOZkT", "videomae-base-finetuned-ssv2"),
+    "videomae-base-ucf101-3200e": ("1BHev4meNgKM0o_8DMRbuzAsKSP3IpQ3o", None),
+    "videomae-base-ucf101-3200e-finetuned": ("1MSyon6fPpKz7oqD6WDGPFK4k_Rbyb6fw", None),
+}
+
+
+def _videomae_preset(size: str, data: str, is_finetuned: bool, file: str, hub: str | None) -> Preset:
+    """A file of MCG-NJU/VideoMAE's MODEL_ZOO.md.
+
+    What is on the Hub of the small models says 16 heads in place of 6, if it is as transformers' script made it.
+    """
+    fields = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    config = dict(zip([*fields, *(f"decoder_{field}" for field in fields)], VIDEOMAE_SIZES[size], strict=True))
+    for prefix in ("", "decoder_"):
+        config[f"{prefix}intermediate_size"] = 4 * config[f"{prefix}hidden_size"]
+    config |= {"image_size": 224, "num_frames": 16}
+    return Preset(
+        source=f"https://drive.google.com/file/d/{file}",
+        config=config | ({"num_labels": VIDEOMAE_LABELS[data]} if is_finetuned else {}),
+        checkpoint_keys={},
+        video_processor={},
+        architecture="VideoMAEForVideoClassification" if is_finetuned else "VideoMAEForPreTraining",
+        license="cc-by-nc-4.0",
+        hub=hub and f"MCG-NJU/{hub}",
+    )
+
+
+VIDEOMAE = Family(
+    model_type="videomae",
+    title="VideoMAE",
+    config_class="VideoMAEConfig",
+    auto_models={
+        "AutoModel": "VideoMAEModel",
+        "AutoModelForPreTraining": "VideoMAEForPreTraining",
+        "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
+    },
+    functions={"random_mask": "masking_videomae", "tube_mask": "masking_videomae"},
+    video_processor_class="VideoMAEVideoProcessor",
+    image_processor_classes=("VideoMAEImageProcessor", "VideoMAEFeatureExtractor"),
+    # TimeSformer's and X-CLIP's directories name them too.
+    shared_processors=(
+        "VideoMAEFeatureExtractor",
+        "VideoMAEImageProcessor",
+        "VideoMAEImageProcessorFast",
+        "VideoMAEImageProcessorPil",
+        "VideoMAEVideoProcessor",
+    ),
+    input_text="{num_frames} × {image_size}²",
+    presets={
+        name: _videomae_preset(*name.split("-")[1:3], name.endswith("-finetuned"), *where)
+        for name, where in VIDEOMAE_FILES.items()
+    },
+    paper="https://arxiv.org/abs/2203.12602",
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM, VIDEOMAE)}

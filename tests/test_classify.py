@@ -21,12 +21,8 @@ from vidformers.cli import app
 
 ROOT = Path(__file__).parents[1]
 FILES = {
-    "config.json",
-    "model.safetensors",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "training.json",
+    "shapes_clip": "config.json model.safetensors processor_config.json tokenizer.json tokenizer_config.json",
+    "shapes_mae": "config.json model.safetensors video_preprocessor_config.json",
 }
 
 
@@ -143,21 +139,26 @@ def test_bad_videos_and_models(tmp_path):
     assert "absent" in run(video, "--labels", "a,b", "--model", tmp_path / "absent", expect=1)
 
 
-def test_the_toy_model_is_package_data():
-    folder = resources.files("vidformers") / "demo_model"
-    files = {Path(file.name): file for file in folder.iterdir()}
-    assert {path.name for path in files} == FILES
-    assert sum(len(file.read_bytes()) for file in files.values()) <= 3e6
+def test_the_demo_models_are_package_data():
+    folder = resources.files("vidformers") / "demo_models"
+    shipped = {
+        f"{model.name}/{file.name}": len(file.read_bytes()) for model in folder.iterdir() for file in model.iterdir()
+    }
+    assert set(shipped) == {
+        f"{model}/{name}" for model, names in FILES.items() for name in [*names.split(), "training.json"]
+    }
+    for model, limit in (("shapes_clip", 3e6), ("shapes_mae", 2e6)):
+        assert sum(size for name, size in shipped.items() if name.startswith(model)) <= limit
     distribution = Distribution({"packages": ["vidformers"], "package_dir": {"vidformers": str(ROOT / "src")}})
     distribution.package_data = {"vidformers": package_data_patterns()}
     build = distribution.get_command_obj("build_py")
     build.ensure_finalized()
-    packed = {Path(file).name for _, _, _, names in build.data_files for file in names}
-    assert packed == FILES
+    packed = {name.removeprefix("demo_models/") for _, _, _, names in build.data_files for name in names}
+    assert packed == set(shipped)
 
 
 def package_data_patterns() -> list[str]:
-    return re.findall(r'"(demo_model/[^"]+)"', (ROOT / "setup.py").read_text())
+    return re.findall(r'"(demo_models/[^"]+)"', (ROOT / "setup.py").read_text())
 
 
 def test_the_toy_model_is_what_its_record_says(shapes):

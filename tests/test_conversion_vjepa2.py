@@ -604,7 +604,7 @@ def test_verify_notices_numbers_that_are_not(files):
 
 
 def test_a_folder_that_is_no_original_repository(files):
-    with pytest.raises(ConversionError, match="is no checkout of the original code, it lacks src, evals/"):
+    with pytest.raises(ConversionError, match="is no checkout of the original code, it lacks src/, evals/"):
         convert_checkpoint(files / "vit.pt", files / "out", original_repo=files, **V2_CONFIG)
     assert not (files / "out").exists()
 

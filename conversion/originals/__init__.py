@@ -16,14 +16,15 @@ from ..core import ConversionError
 
 
 @contextmanager
-def importable(repository: Path, packages: tuple[str, ...]) -> Iterator[None]:
-    """Let top-level `packages` be imported from a checkout, whatever else has their names; undone at the end."""
-    missing = [name for name in packages if not (repository / name).is_dir()]
+def importable(repository: Path, packages: tuple[str, ...] = (), modules: tuple[str, ...] = ()) -> Iterator[None]:
+    """Let top-level names be imported from a checkout, whatever else has them; undone at the end."""
+    wanted = [f"{name}/" for name in packages] + [f"{name}.py" for name in modules]
+    missing = [name for name in wanted if not (repository / name).exists()]
     if missing:
-        raise ConversionError(f"{repository}: is no checkout of the original code, it lacks {', '.join(missing)}/.")
+        raise ConversionError(f"{repository}: is no checkout of the original code, it lacks {', '.join(missing)}.")
 
     def ours(name: str) -> bool:
-        return name.partition(".")[0] in packages
+        return name.partition(".")[0] in (*packages, *modules)
 
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if ours(name)}
     sys.path.insert(0, str(repository))

@@ -24,13 +24,22 @@ class Grid(NamedTuple):
         return self.t * self.h * self.w
 
 
-def cut_to_tubelets(video: torch.Tensor, tubelet_size: int, patch_size: int) -> tuple[torch.Tensor, Grid]:
+PatchSize = int | tuple[int, int]
+"""Height and width of a patch in pixels; one number for squares."""
+
+
+def patch_sides(patch_size: PatchSize) -> tuple[int, int]:
+    """Height and width of a patch."""
+    return (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+
+
+def cut_to_tubelets(video: torch.Tensor, tubelet_size: int, patch_size: PatchSize) -> tuple[torch.Tensor, Grid]:
     """Cut the frames and pixels at the end that fill no whole tubelet, as a strided convolution would.
 
     Args:
         video: (B, T, C, H, W).
         tubelet_size: frames in a tubelet.
-        patch_size: pixels along each side of a patch.
+        patch_size: pixels along the sides of a patch.
 
     Returns:
         The video, (B, T', C, H', W') with T', H' and W' divisible, and its grid. What is cut is named in one warning.
@@ -39,37 +48,60 @@ def cut_to_tubelets(video: torch.Tensor, tubelet_size: int, patch_size: int) -> 
         ValueError: no whole tubelet is left.
     """
     num_frames, _, height, width = video.shape[1:]
-    grid = Grid(num_frames // tubelet_size, height // patch_size, width // patch_size)
+    rows, columns = patch_sides(patch_size)
+    grid = Grid(num_frames // tubelet_size, height // rows, width // columns)
+    kept = video[:, : grid.t * tubelet_size, :, : grid.h * rows, : grid.w * columns]
     if torch.compiler.is_compiling():
-        return _cut(video, grid, tubelet_size, patch_size), grid
+        return kept, grid
 
     if min(grid) < 1:
         raise ValueError(
             f"No whole tubelet fits into {num_frames} frame(s) of {height} × {width} pixels: the model needs at least "
-            f"{tubelet_size} frame(s) of {patch_size} × {patch_size}. Sample more frames or resize the video."
+            f"{tubelet_size} frame(s) of {rows} × {columns}. Sample more frames or resize the video."
         )
     cuts = [
         f"{axis} from {size} to {count * step}"
         for axis, size, count, step in (
             ("frames", num_frames, grid.t, tubelet_size),
-            ("height", height, grid.h, patch_size),
-            ("width", width, grid.w, patch_size),
+            ("height", height, grid.h, rows),
+            ("width", width, grid.w, columns),
         )
         if size != count * step
     ]
     if not cuts:
         return video, grid
     warnings.warn(
-        f"The video does not divide into tubelets of {tubelet_size} frame(s) and {patch_size} × {patch_size} pixels; "
+        f"The video does not divide into tubelets of {tubelet_size} frame(s) and {rows} × {columns} pixels; "
         f"its end was cut, as the original model does: {', '.join(cuts)}. Sample a multiple of {tubelet_size} frames "
-        f"and resize to multiples of {patch_size} pixels to keep everything.",
+        f"and resize to multiples of {rows} × {columns} pixels to keep everything.",
         stacklevel=2,
     )
-    return _cut(video, grid, tubelet_size, patch_size), grid
+    return kept, grid
 
 
-def _cut(video: torch.Tensor, grid: Grid, tubelet_size: int, patch_size: int) -> torch.Tensor:
-    return video[:, : grid.t * tubelet_size, :, : grid.h * patch_size, : grid.w * patch_size]
+def tubelets_of(
+    video: torch.Tensor, grid: Grid, tubelet_size: int, patch_size: PatchSize, token_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The pixels of tubelets, all or those asked for.
+
+    Args:
+        video: (B, T, C, H, W), divisible into tubelets.
+        grid: the video's token grid.
+        tubelet_size: frames in a tubelet.
+        patch_size: pixels along the sides of a patch.
+        token_ids: (M·B, K) integers on `grid`: M selections of K tokens from every video, selection by selection.
+
+    Returns:
+        (B, grid.num_tokens, C, t, p, p), or (M·B, K, C, t, p, p) with `token_ids`.
+    """
+    rows, columns = patch_sides(patch_size)
+    tubelets = video.reshape(video.shape[0], grid.t, tubelet_size, video.shape[2], grid.h, rows, grid.w, columns)
+    tubelets = tubelets.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, grid t, grid h, grid w, C, t, p, p)
+    if token_ids is None:
+        return tubelets.flatten(1, 3)
+    time, row, column = split_token_ids(token_ids, grid)
+    videos = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % video.shape[0]
+    return tubelets[videos, time, row, column]
 
 
 class TubeletProjection(nn.Conv3d):
@@ -80,8 +112,8 @@ class TubeletProjection(nn.Conv3d):
     fast and rounds as the original models do, the convolution itself embeds whole videos.
     """
 
-    def __init__(self, num_channels: int, hidden_size: int, tubelet_size: int, patch_size: int):
-        kernel = (tubelet_size, patch_size, patch_size)
+    def __init__(self, num_channels: int, hidden_size: int, tubelet_size: int, patch_size: PatchSize):
+        kernel = (tubelet_size, *patch_sides(patch_size))
         super().__init__(num_channels, hidden_size, kernel_size=kernel, stride=kernel)
 
     def forward(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,17 +131,8 @@ class TubeletProjection(nn.Conv3d):
         if token_ids is None and video.dtype == torch.float32 and video.device.type == "cpu":
             return super().forward(video.transpose(1, 2)).flatten(2).transpose(1, 2).contiguous()
 
-        tubelet_size, patch_size, _ = self.kernel_size
-        tubelets = video.reshape(
-            video.shape[0], grid.t, tubelet_size, video.shape[2], grid.h, patch_size, grid.w, patch_size
-        )
-        tubelets = tubelets.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, grid t, grid h, grid w, C, t, p, p)
-        if token_ids is None:
-            tubelets = tubelets.flatten(4).flatten(1, 3)  # (B, N, C·t·p·p)
-        else:
-            time, row, column = split_token_ids(token_ids, grid)
-            videos = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % video.shape[0]
-            tubelets = tubelets[videos, time, row, column].flatten(2)  # (M·B, K, C·t·p·p)
+        tubelet_size, *patch_size = self.kernel_size
+        tubelets = tubelets_of(video, grid, tubelet_size, tuple(patch_size), token_ids).flatten(2)
         return linear(tubelets, self.weight.flatten(1), self.bias)
 
 

@@ -4,21 +4,22 @@ from ..families import FAMILIES, Family
 
 
 def exported_modules(family: Family) -> dict[str, str]:
-    """For each public class of a family, the module that defines it, relative to the family's package."""
+    """For each public name of a family, the module that defines it, relative to the family's package."""
     stem = family.config_class.removesuffix("Config")
     names = {
         "configuration": family.config_classes,
         "video_processing": (family.video_processor_class,),
+        "image_processing": family.image_processor_classes,
         "tokenization": (family.tokenizer_class,),
         "processing": (family.processor_class,),
         "modeling": (f"{stem}PreTrainedModel", *family.model_classes),
     }
     modules = {name: f"{module}_{family.model_type}" for module, classes in names.items() for name in classes if name}
-    return {name: f".{module}" for name, module in {**modules, **family.model_modules}.items()}
+    return {name: f".{module}" for name, module in {**modules, **family.model_modules, **family.functions}.items()}
 
 
 def public_modules() -> dict[str, str]:
-    """For each public class of all families, the module that defines it, relative to `vidformers`."""
+    """For each public name of all families, the module that defines it, relative to `vidformers`."""
     return {
         name: f".models.{family.model_type}{module}"
         for family in FAMILIES.values()

@@ -32,18 +32,20 @@ class VideoProcessor(VideoProcessorMixin):
 
     - Files and URLs are decoded by PyAV, without torchcodec (`bytes`, `os.PathLike` and file objects work too).
     - `do_convert_rgb` is on by default. Grey frames become RGB; transparent ones are laid on white and stay uint8.
-    - `num_frames` or `fps` in a call turns frame sampling on unless `do_sample_frames` says otherwise, and overrides
-      the other one's stored value.
+    - `num_frames` or `fps` in a call turns frame sampling on unless the call's `do_sample_frames` says otherwise, and
+      overrides the other one's stored value.
     - `do_pad=True` pads videos of unequal length with zeros where tensors are returned, and adds
       `padding_mask_videos`, bool (batch, frames), True where a frame is real.
     - Unknown arguments, frames of unequal size, and videos that cannot form a batch are errors.
 
     `processor(videos, return_tensors="pt")` gives `pixel_values_videos`, float32 (batch, frames, channels, height,
-    width); without `return_tensors` a list of tensors, one a video.
+    width); without `return_tensors` a list of tensors, one a video. A family may give the output another name
+    (`model_input_names`), and repeat frames of videos that are shorter than `num_frames` (`repeats_frames`).
     """
 
     do_convert_rgb = True
     resample = PILImageResampling.BILINEAR
+    repeats_frames = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -64,7 +66,7 @@ class VideoProcessor(VideoProcessorMixin):
         num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
         if num_frames is not None or fps is not None:
             kwargs["num_frames"], kwargs["fps"] = num_frames, fps
-            if kwargs.get("do_sample_frames") is None and getattr(self, "do_sample_frames", None) is None:
+            if kwargs.get("do_sample_frames") is None:
                 kwargs["do_sample_frames"] = True
         if kwargs.get("data_format", ChannelDimension.FIRST) not in (None, ChannelDimension.FIRST):
             raise ValueError(
@@ -78,7 +80,7 @@ class VideoProcessor(VideoProcessorMixin):
         """Frame indices to take: `num_frames` spread evenly, or `fps` a second, or all; families may override.
 
         Raises:
-            ValueError: both are given, or the video has fewer frames than that.
+            ValueError: both are given, or the video has fewer frames than that and `repeats_frames` is off.
         """
         if num_frames is not None and fps is not None:
             raise ValueError(f"Expected num_frames or fps, got both (num_frames={num_frames}, fps={fps}).")
@@ -86,7 +88,7 @@ class VideoProcessor(VideoProcessorMixin):
             return fps_indices(metadata, fps)
         if num_frames is None:
             return all_indices(metadata)
-        if num_frames > metadata.total_num_frames:
+        if num_frames > metadata.total_num_frames and not self.repeats_frames:
             raise ValueError(
                 f"Expected a video of at least num_frames={num_frames} frames, got {metadata.total_num_frames}. Ask "
                 "for fewer, or repeat frames on purpose: decode_video(file, functools.partial(uniform_indices, "
@@ -166,14 +168,14 @@ class VideoProcessor(VideoProcessorMixin):
                 transform.rescale_and_normalize(video, scale, mean, std, out=out)
         else:
             pixels = [transform.rescale_and_normalize(video, scale, mean, std).contiguous() for video in cropped]
-        return _batch(pixels, do_pad, return_tensors)
+        return _batch(self.model_input_names[0], pixels, do_pad, return_tensors)
 
 
-def _batch(pixels, do_pad: bool | None, return_tensors: str | None) -> BatchFeature:
+def _batch(name: str, pixels, do_pad: bool | None, return_tensors: str | None) -> BatchFeature:
     """The output: a list of tensors without `return_tensors`, else one tensor, padded if asked and needed."""
     if return_tensors is None:
-        return BatchFeature(data={"pixel_values_videos": list(pixels)})
-    data = {"pixel_values_videos": pixels}
+        return BatchFeature(data={name: list(pixels)})
+    data = {name: pixels}
     if not isinstance(pixels, torch.Tensor):
         frame_shapes = sorted({tuple(video.shape[1:]) for video in pixels})
         lengths = [len(video) for video in pixels]
@@ -183,9 +185,9 @@ def _batch(pixels, do_pad: bool | None, return_tensors: str | None) -> BatchFeat
                 "fixed height and width, turn do_center_crop on, or leave return_tensors out."
             )
         if len(set(lengths)) == 1:
-            data["pixel_values_videos"] = torch.stack(pixels)
+            data[name] = torch.stack(pixels)
         elif do_pad:
-            data["pixel_values_videos"], data["padding_mask_videos"] = transform.pad_videos(pixels)
+            data[name], data["padding_mask_videos"] = transform.pad_videos(pixels)
         else:
             raise ValueError(
                 f"Cannot stack videos of {lengths} frames. Pass do_pad=True for padding and a mask, num_frames=… for "
@@ -209,6 +211,12 @@ def _is_decoder(item) -> bool:
 
 def _is_file(item) -> bool:
     return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
+
+
+def are_files(videos) -> bool:
+    """Whether this is a video file or a decoder of one, or a list of nothing else."""
+    items = videos if isinstance(videos, (list, tuple)) else [videos]
+    return bool(items) and all(_is_file(item) or _is_decoder(item) for item in items)
 
 
 def _list_videos(videos) -> list[Any]:
@@ -344,7 +352,15 @@ def _to_rgb(video: torch.Tensor) -> torch.Tensor:
 
 
 def _warn_if_already_scaled(video: torch.Tensor, do_rescale: bool | None) -> None:
-    if do_rescale and video.is_floating_point() and 0 < video.max() <= 1 and video.min() >= 0:
+    if not do_rescale or not video.is_floating_point():
+        return
+    lowest, highest = video.aminmax()
+    if lowest < 0:
+        logger.warning_once(
+            "A floating-point video with negative values is being rescaled as if they were within 0…255; nothing is "
+            "clipped. Pass do_rescale=False, and do_normalize=False if it was normalised before."
+        )
+    elif 0 < highest <= 1:
         logger.warning_once(
             "A floating-point video with values within 0…1 is being rescaled again. Pass do_rescale=False if it was "
             "scaled before."

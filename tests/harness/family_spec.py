@@ -84,6 +84,8 @@ class Stock:
         only_theirs: tensors that the other side has alone, by the beginning of their names, each with the reason.
         lacks: fields of ours that, where a preset sets them, make a model which the other side doesn't have.
         reshaped: outputs that the other side gives another shape, with the reason; their values are compared.
+        disk_names: ends of names that its tensors have in memory, with what it writes to disk in their place.
+        other_defaults: fields of ours whose default is another on purpose, with the reason.
     """
 
     config_class: str
@@ -92,6 +94,22 @@ class Stock:
     only_theirs: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
     reshaped: Mapping[str, str] = field(default_factory=dict)
+    disk_names: Mapping[str, str] = field(default_factory=dict)
+    other_defaults: Mapping[str, str] = field(default_factory=dict)
+
+    def stored_shapes(self, model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+        """Shapes of the other side's tensors by their names on disk, without those that it has alone."""
+        shapes = {}
+        for name, tensor in model.state_dict().items():
+            for end, written in self.disk_names.items():
+                name = name.removesuffix(end) + written if name.endswith(end) else name
+            if not self.has_alone(name):
+                shapes[name] = tuple(tensor.shape)
+        return shapes
+
+    def has_alone(self, name: str) -> bool:
+        """Whether the other side has a tensor that ours does without, for a reason that is given."""
+        return name.startswith(tuple(self.only_theirs))
 
     def classes(self) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
         """Configuration and model class."""
@@ -217,11 +235,12 @@ class FamilySpec:
         models: its model classes, every one of them.
         processor: its video processor.
         goldens: recorded cases.
-        later_goldens: cases that are recorded but not reproduced yet, with the reason.
+        later_goldens: cases that are recorded but that no model reproduces here, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
         sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
             uniform.
+        samples: values of fields, one of each type, where a type alone does not tell a valid one.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -236,6 +255,7 @@ class FamilySpec:
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
     sharpened: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
 

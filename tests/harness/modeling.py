@@ -29,11 +29,6 @@ def training_inputs(spec: FamilySpec, model: ModelSpec, batch: int = 2) -> dict[
     return {**spec.inputs(model, batch), **model.training_inputs(spec.config(model), batch)}
 
 
-def is_theirs_alone(stock: Stock, name: str) -> bool:
-    """Whether a tensor of transformers is one that ours does without, for a reason that the spec gives."""
-    return name.startswith(tuple(stock.only_theirs))
-
-
 def enable_checkpointing(model: PreTrainedModel) -> None:
     """Switch gradient checkpointing on, under either of the names that it has had in transformers 5."""
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
@@ -71,10 +66,9 @@ class StorageMixin:
         built.save_pretrained(tmp_path)
         config_class, model_class = stock.classes()
         with torch.device("meta"):
-            theirs = model_class(config_class.from_pretrained(tmp_path)).state_dict()
+            theirs = model_class(config_class.from_pretrained(tmp_path))
         ours = load_file(tmp_path / "model.safetensors")
-        expected = {name: list(tensor.shape) for name, tensor in theirs.items() if not is_theirs_alone(stock, name)}
-        assert {name: list(tensor.shape) for name, tensor in ours.items()} == expected
+        assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == stock.stored_shapes(theirs)
 
     def test_transformers_loads_ours(self, spec: FamilySpec, model: ModelSpec, tmp_path):
         stock = self._stock(model)
@@ -83,7 +77,7 @@ class StorageMixin:
         theirs, info = stock.classes()[1].from_pretrained(
             tmp_path, output_loading_info=True, attn_implementation="eager"
         )
-        missing = [name for name in info["missing_keys"] if not is_theirs_alone(stock, name)]
+        missing = [name for name in info["missing_keys"] if not stock.has_alone(name)]
         assert not missing
         assert not info["unexpected_keys"]
         self._same_outputs(spec, model, theirs, built)
@@ -260,13 +254,9 @@ class DeviceMixin:
         if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
             config_class, model_class = model.stock.classes()
             with torch.device("meta"):
-                theirs = model_class(config_class(**record.config))
-            expected = {
-                name: tensor.shape
-                for name, tensor in theirs.state_dict().items()
-                if not is_theirs_alone(model.stock, name)
-            }
-            assert {name: tensor.shape for name, tensor in built.state_dict().items()} == expected
+                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
+            found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+            assert found == model.stock.stored_shapes(theirs)
 
 
 class TrainingMixin:

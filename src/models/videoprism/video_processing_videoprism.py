@@ -1,13 +1,10 @@
 """Video processor of VideoPrism: what google-deepmind/videoprism (d481d91b) asks of its input."""
 
-import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
-from transformers.video_utils import VideoMetadata
 
 from ...video.processor import VideoProcessor
-from ...video.sample import uniform_indices
 
 
 class VideoPrismVideoProcessor(VideoProcessor):
@@ -37,6 +34,7 @@ class VideoPrismVideoProcessor(VideoProcessor):
     do_rescale = True
     do_normalize = False
     do_sample_frames = True
+    repeats_frames = True
 
     def __init__(self, **kwargs):
         size = kwargs.get("size")
@@ -51,14 +49,5 @@ class VideoPrismVideoProcessor(VideoProcessor):
         if isinstance(pixels, list) and len({video.shape for video in pixels}) == 1:
             output["pixel_values_videos"] = torch.stack(pixels)
         return output
-
-    def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
-    ) -> np.ndarray:
-        """As the base class, but a video with fewer frames than `num_frames` gives some of them several times."""
-        if num_frames is not None and fps is None:
-            return uniform_indices(metadata, num_frames)
-        return super().sample_frames(metadata, num_frames, fps, **kwargs)
-
 
 __all__ = ["VideoPrismVideoProcessor"]

@@ -1,0 +1,174 @@
+"""Configuration of VideoMAE."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class VideoMAEConfig(PreTrainedConfig):
+    r"""Configuration of the VideoMAE encoder, its decoder for pre-training and its classifier.
+
+    The defaults describe ViT-B at 16 frames of 224 × 224 pixels. Field names and their meaning are those of
+    transformers; the fields that transformers does not have are marked with *ours* and default to the behaviour of
+    the original code.
+
+    Args:
+        image_size (`int` or `list[int]`, *optional*, defaults to 224):
+            Height and width of the frames that the position table was trained on, in pixels; one number for squares.
+        patch_size (`int` or `list[int]`, *optional*, defaults to 16):
+            Height and width of a patch, in pixels; one number for squares.
+        num_channels (`int`, *optional*, defaults to 3):
+            Number of colour channels.
+        num_frames (`int`, *optional*, defaults to 16):
+            Number of frames that the position table was trained on.
+        tubelet_size (`int`, *optional*, defaults to 2):
+            Number of consecutive frames that one token covers.
+        hidden_size (`int`, *optional*, defaults to 768):
+            Width of the encoder.
+        num_hidden_layers (`int`, *optional*, defaults to 12):
+            Number of encoder blocks.
+        num_attention_heads (`int`, *optional*, defaults to 12):
+            Number of attention heads of an encoder block.
+        intermediate_size (`int`, *optional*, defaults to 3072):
+            Hidden width of an encoder MLP.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation of every MLP.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout after the attention and the MLP of every block.
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout of the attention probabilities.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normals that initialise a classifier's weights and the mask token.
+            Models for pre-training initialise their linear layers by fan in and fan out instead.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            Epsilon of the layer norms of all blocks and of the encoder's output. transformers defaults to 1e-12, which
+            its directories say and which is kept for them; 1e-6 is the original's.
+        qv_bias (`bool`, *optional*, defaults to `True`):
+            Whether queries and values have biases; keys have none. Also read as `qkv_bias`.
+        use_mean_pooling (`bool`, *optional*, defaults to `True`):
+            Whether the classifier reads the mean of all tokens, normalised after that, instead of the first token of
+            the encoder's normalised output. With it [`VideoMAEModel`] does not normalise its output.
+        decoder_num_attention_heads (`int`, *optional*, defaults to 6):
+            Number of attention heads of a decoder block.
+        decoder_hidden_size (`int`, *optional*, defaults to 384):
+            Width of the decoder.
+        decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
+            Number of decoder blocks.
+        decoder_intermediate_size (`int`, *optional*, defaults to 1536):
+            Hidden width of a decoder MLP.
+        norm_pix_loss (`bool`, *optional*, defaults to `True`):
+            Whether the targets of pre-training are normalised within each tubelet, channel by channel.
+        head_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            *Ours.* Epsilon of the two norms before a head, `fc_norm` of the classifier and `decoder.norm`.
+            transformers computes both with 1e-5.
+        use_pretraining_norm (`bool`, *optional*, defaults to `True`):
+            *Ours.* Whether [`VideoMAEForPreTraining`] normalises the encoder's output whatever `use_mean_pooling`
+            says, as the original does. `False` is for directories that transformers pre-trained with
+            `use_mean_pooling`, for which it leaves this norm out.
+        layer_scale_init_value (`float`, *optional*, defaults to 0.0):
+            *Ours.* Initial value of a learned factor of every channel after the attention and the MLP of every block,
+            the original's `init_values`; 0 for blocks that have no such factors.
+        use_learnable_pos_emb (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether the encoder's position table is a stored parameter instead of sines and cosines. As in the
+            original no gradient reaches it; `requires_grad_` on it changes that.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            *Ours.* Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one, in
+            the encoder and in the decoder.
+        use_input_positions (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether the sines and cosines are those of the actual input's grid, as the original builds them
+            for a model of that size. By default an input of another size than configured is refused unless a call
+            asks for `interpolate_pos_encoding`.
+
+    Raises:
+        ValueError: a width that its number of heads does not divide or that is odd, a size below one or larger than
+            what it must fit into, a pair of sizes that has not two entries, or two choices that exclude each other.
+
+    Source: MCG-NJU/VideoMAE at 14ef8d85, `modeling_pretrain.py` and `modeling_finetune.py`.
+    """
+
+    model_type = "videomae"
+
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int | list[int] | tuple[int, int] = 16
+    num_channels: int = 3
+    num_frames: int = 16
+    tubelet_size: int = 2
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-6
+    qv_bias: bool = True
+    use_mean_pooling: bool = True
+
+    decoder_num_attention_heads: int = 6
+    decoder_hidden_size: int = 384
+    decoder_num_hidden_layers: int = 4
+    decoder_intermediate_size: int = 1536
+    norm_pix_loss: bool = True
+
+    head_layer_norm_eps: float = 1e-6
+    use_pretraining_norm: bool = True
+    layer_scale_init_value: float | int = 0.0
+    use_learnable_pos_emb: bool = False
+    drop_path_rate: float | int = 0.0
+    use_input_positions: bool = False
+
+    def __post_init__(self, **kwargs):
+        if "qkv_bias" in kwargs:
+            self.qv_bias = kwargs.pop("qkv_bias")
+        super().__post_init__(**kwargs)
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """`image_size` as height and width, in pixels."""
+        return _height_width(self.image_size)
+
+    @property
+    def patch_height_width(self) -> tuple[int, int]:
+        """`patch_size` as height and width, in pixels."""
+        return _height_width(self.patch_size)
+
+    @property
+    def token_grid(self) -> tuple[int, int, int]:
+        """Number of tokens along time, height and width of an input of the configured size."""
+        (height, width), (patch_height, patch_width) = self.image_height_width, self.patch_height_width
+        return self.num_frames // self.tubelet_size, height // patch_height, width // patch_width
+
+    def validate_architecture(self):
+        for name in ("image_size", "patch_size"):
+            size = getattr(self, name)
+            if not isinstance(size, int) and len(size) != 2:
+                raise ValueError(f"`{name}` must be one number, or height and width; got {size}.")
+        for name in ("patch_height_width", "num_channels", "tubelet_size", "num_hidden_layers"):
+            value = getattr(self, name)
+            if (min(value) if isinstance(value, tuple) else value) < 1:
+                raise ValueError(f"`{name.removesuffix('_height_width')}` must be at least 1, got {value}.")
+        if min(self.token_grid) < 1:
+            raise ValueError(
+                f"No token fits into `num_frames` ({self.num_frames}) of `image_size` ({self.image_size}): they must "
+                f"be at least `tubelet_size` ({self.tubelet_size}) and `patch_size` ({self.patch_size})."
+            )
+        for prefix in ("", "decoder_"):
+            width, heads = getattr(self, f"{prefix}hidden_size"), getattr(self, f"{prefix}num_attention_heads")
+            if heads < 1 or width % heads:
+                raise ValueError(
+                    f"`{prefix}hidden_size` ({width}) must be a multiple of `{prefix}num_attention_heads` ({heads})."
+                )
+        if self.use_learnable_pos_emb and self.use_input_positions:
+            raise ValueError(
+                "`use_input_positions` computes sines and cosines on the input's grid, but `use_learnable_pos_emb` "
+                "says that the model has learned positions instead; switch one of the two off."
+            )
+
+
+def _height_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+__all__ = ["VideoMAEConfig"]
