@@ -50,4 +50,5 @@ class VideoPrismVideoProcessor(VideoProcessor):
             output["pixel_values_videos"] = torch.stack(pixels)
         return output
 
+
 __all__ = ["VideoPrismVideoProcessor"]
