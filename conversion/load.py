@@ -525,7 +525,7 @@ def _reasons(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) ->
             if is_list or not any(part.entry.startswith(f"{entry}/") for part in found.values()):
                 reasons[holder] = f"{layout.architecture} has no {name}"
     for name in found:
-        for entry in maps.parts[name].entries:
+        for entry in (*maps.parts[name].entries, *maps.parts[name].spellings):
             reasons[entry.removesuffix("/{index}")] = f"another version of the {name}"
     return reasons | dict(maps.left_out)
 

@@ -178,9 +178,9 @@ def compare_with_original(
     model: PreTrainedModel, layout: Layout, found: Mapping[str, FoundPart], repository: str | os.PathLike
 ) -> Report:
     """Run the original code from a checkout of its repository on the same weights and compare it with the model."""
-    family = family_of(model.config.model_type)
-    calls = adapter(family).example_calls(model.config, layout.architecture)
-    expected = adapter(family).original_stages(Path(repository), model.config, found, calls)
+    original = adapter(family_of(model.config.model_type))
+    calls = getattr(original, "original_calls", original.example_calls)(model.config, layout.architecture)
+    expected = original.original_stages(Path(repository), model.config, found, calls)
     return compare("original code", expected, run_stages(model, calls), TOLERANCES[model.dtype])
 
 

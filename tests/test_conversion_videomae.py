@@ -215,13 +215,14 @@ def test_forms_of_files(tmp_path, form):
 
 def test_the_moving_average_on_request(files):
     average = random_tensors(finetuned(), seed=5)
-    torch.save(tree(finetuned(), model_ema=average), files / "both.pth")
+    torch.save(tree(finetuned(), model_ema=average, module=average), files / "both.pth")
     assert not torch.equal(load_original(files / "both.pth", **FIELDS).classifier.weight, average["head.weight"])
     convert_checkpoint(files / "both.pth", files / "out", checkpoint_key="model_ema", **FIELDS)
     assert torch.equal(CLASSIFIER.from_pretrained(files / "out").classifier.weight, average["head.weight"])
     noted = json.loads((files / "out/provenance.json").read_text())
     assert noted["left_out"] == {
         "model": "another version of the classifier",
+        "module": "another version of the classifier",
         "optimizer": "state of the optimiser",
     }
 

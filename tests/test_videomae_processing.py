@@ -160,11 +160,15 @@ def test_of_a_file_as_many_frames_as_the_model_takes(tmp_path):
     frames = np.stack(decode_all(path))
     processor = VideoMAEVideoProcessor(crop_size=32)
     expected = pixels(frames[np.arange(16) * 20 // 16])
-    for form in (str(path), path.read_bytes(), [path], (path,)):
+    for form in (str(path), path.read_bytes(), [path], (path,), [[str(path)]]):
         assert torch.equal(pixels(form), expected)
     assert torch.equal(pixels(str(path), VideoMAEImageProcessor(crop_size=32)), expected)
     assert pixels([str(path), str(path)]).shape[:2] == (2, 16)
     assert pixels(frames).shape[1] == 20
+    names = [str(tmp_path / f"{index}.png") for index in range(3)]
+    for name, frame in zip(names, frames):
+        PIL.Image.fromarray(frame).save(name)
+    assert torch.equal(pixels([[names]]), pixels(frames[:3]))
     assert pixels(frames, do_sample_frames=True).shape[1] == 16
     for options in ({"do_sample_frames": False}, {"num_frames": 20}):
         assert pixels(str(path), **options).shape[1] == 20
@@ -273,6 +277,12 @@ def test_snippet_of_classification(tmp_path):
         features = model.videomae(**inputs).last_hidden_state
     assert list(features.shape) == [1, 1568, 24]
     assert model.config.id2label[logits.argmax(-1).item()].startswith("LABEL_")
+    # The model card's, in both spellings that it has had.
+    for processor_class in (VideoMAEFeatureExtractor, VideoMAEImageProcessor):
+        processor = processor_class.from_pretrained(tmp_path)
+        inputs = processor(list(np.random.randn(16, 3, 224, 224)), return_tensors="pt")
+        with torch.no_grad():
+            assert model(**inputs).logits.shape == (1, 3)
     classify = pipeline("video-classification", model=str(tmp_path))
     assert type(classify.video_processor) is VideoMAEVideoProcessor
     assert {entry["label"] for entry in classify(str(video_path))} == {"LABEL_0", "LABEL_1", "LABEL_2"}

@@ -2,7 +2,8 @@
 
 Each has `example_calls(config, architecture)`, the keyword arguments of a few small calls of our model, and
 `original_stages(repository, config, found, calls)`, what the original code makes of the same calls on its own weights,
-under the names that `verify.run_stages` gives our model's outputs.
+under the names that `verify.run_stages` gives our model's outputs. Where the original doesn't take them,
+`original_calls(config, architecture)` has others for it.
 """
 
 import importlib

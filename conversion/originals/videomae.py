@@ -19,22 +19,34 @@ Stages = dict[str, torch.Tensor]
 
 
 def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
-    """One call on a random video of the configured size; half of the tokens are masked, the same at every time."""
-    height, width = config.image_height_width
-    size = (1, config.num_frames, config.num_channels, height, width)
+    """A small video, whose sides differ."""
+    grid = tuple(min(most, count) for most, count in zip((2, 3, 4), config.token_grid, strict=True))
+    call = _call(config, architecture, grid)
+    return {"video": {**call, "interpolate_pos_encoding": True}}
+
+
+def original_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
+    """A video of the configured size, which alone the original takes."""
+    return {"video": _call(config, architecture, config.token_grid)}
+
+
+def _call(config: Any, architecture: str, grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
+    """A random video with so many tokens, of which a model that reconstructs sees half, the same at every time."""
+    time, rows, columns = grid
+    height, width = config.patch_height_width
+    size = (1, time * config.tubelet_size, config.num_channels, rows * height, columns * width)
     call = {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(0))}
     if architecture == "VideoMAEForPreTraining":
-        time, rows, columns = config.token_grid
         order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(1))
         call["bool_masked_pos"] = (order >= rows * columns // 2).repeat(1, time)  # (1, N)
-    return {"video": call}
+    return call
 
 
 @torch.no_grad()
 def original_stages(
     repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
 ) -> Stages:
-    """What the original code gives for the call of `example_calls`, on the state dict of the file.
+    """What the original code gives for the call of `original_calls`, on the state dict of the file.
 
     Of a classifier whose head is new, the hidden states alone.
     """

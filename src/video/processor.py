@@ -214,9 +214,10 @@ def _is_file(item) -> bool:
 
 
 def are_files(videos) -> bool:
-    """Whether this is a video file or a decoder of one, or a list of nothing else."""
-    items = videos if isinstance(videos, (list, tuple)) else [videos]
-    return bool(items) and all(_is_file(item) or _is_decoder(item) for item in items)
+    """Whether this is a video file or a decoder of one, or (nested) lists of nothing else."""
+    if isinstance(videos, (list, tuple)):
+        return bool(videos) and _depth_of_names(videos) < 3 and all(are_files(item) for item in videos)
+    return _is_file(videos) or _is_decoder(videos)
 
 
 def _list_videos(videos) -> list[Any]:

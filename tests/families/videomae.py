@@ -298,9 +298,9 @@ SPEC = FamilySpec(
     size=SIZE,
     models=(MODEL, PRETRAINING, CLASSIFIER),
     processor=ProcessorSpec(
-        arguments={"crop_size": 32, "num_frames": None},
+        arguments={"crop_size": {"height": 32, "width": 24}, "num_frames": None},
         output="pixel_values",
-        frame_shape=(3, 32, 32),
+        frame_shape=(3, 32, 24),
         normalised=_normalised,
     ),
     goldens=GOLDENS,

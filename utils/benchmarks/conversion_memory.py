@@ -7,8 +7,9 @@ that peak less the resident memory once torch, transformers and this package are
 V-JEPA 2: ViT-L, as a hub file (`encoder`, `target_encoder`, `predictor` and the state of the optimiser) and as a bare
 file with nothing but the tensors that are converted, which is the strictest case: every byte of it is read.
 VideoPrism: the large video-text model, whose file holds the blocks of a stack in one array each.
+VideoMAE: ViT-L with its decoder.
 
-    python utils/benchmarks/conversion_memory.py [--family vjepa2|videoprism] [--folder DIR]
+    python utils/benchmarks/conversion_memory.py [--family vjepa2|videoprism|videomae] [--folder DIR]
 
 Needs Linux and about 9 GB of disk. The target is a peak of at most 1.3 × the file.
 """
@@ -31,7 +32,11 @@ from vidformers.conversion.verify import layout_of
 from vidformers.families import FAMILIES
 
 
-PRESETS = {"vjepa2": "vjepa2-vitl-fpc64-256", "videoprism": "videoprism-lvt-large-f8r288"}
+PRESETS = {
+    "vjepa2": "vjepa2-vitl-fpc64-256",
+    "videoprism": "videoprism-lvt-large-f8r288",
+    "videomae": "videomae-large-k400-1600e",
+}
 TARGET = 1.3
 # `ru_maxrss` would start from the peak of the process that starts this one; VmHWM is that of this program alone.
 MEASURED = """
@@ -98,7 +103,18 @@ def write_videoprism(folder: Path) -> dict[str, Path]:
     return {"lvt-large": path}
 
 
-WRITERS: dict[str, Callable[[Path], dict[str, Path]]] = {"vjepa2": write_vjepa2, "videoprism": write_videoprism}
+def write_videomae(folder: Path) -> dict[str, Path]:
+    """Write the file of pre-training."""
+    (tensors,) = original_tensors("videomae").values()
+    torch.save({"model": {name: tensor.clone() for name, tensor in tensors.items()}}, folder / "pretrain.pth")
+    return {"large": folder / "pretrain.pth"}
+
+
+WRITERS: dict[str, Callable[[Path], dict[str, Path]]] = {
+    "vjepa2": write_vjepa2,
+    "videoprism": write_videoprism,
+    "videomae": write_videomae,
+}
 
 
 def measure(path: Path, out: Path, family: str) -> dict[str, int]:

@@ -30,19 +30,16 @@ class VideoMAEVideoProcessor(VideoProcessor):
     transformers; the original's `cv2.resize` is not.
     """
 
+    model_input_names = ["pixel_values"]
+    num_frames = 16
+    repeats_frames = True
+    do_resize = do_center_crop = do_rescale = do_normalize = True
+    size = {"shortest_edge": 224}
+    crop_size = {"height": 224, "width": 224}
+    default_to_square = False
     resample = PILImageResampling.BILINEAR
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
-    size = {"shortest_edge": 224}
-    default_to_square = False
-    crop_size = {"height": 224, "width": 224}
-    num_frames = 16
-    do_resize = True
-    do_center_crop = True
-    do_rescale = True
-    do_normalize = True
-    repeats_frames = True
-    model_input_names = ["pixel_values"]
 
     def __init__(self, **kwargs):
         size, crop_size = kwargs.get("size"), kwargs.get("crop_size")
