@@ -83,7 +83,8 @@ def decode_video(
 def probe_video(source) -> VideoMetadata:
     """Metadata of a video (`frames_indices` is None), for the cost of reading its packets and decoding one frame.
 
-    Takes the sources of [`decode_video`] and raises the same errors.
+    Args:
+        source: as for [`decode_video`], which raises the same errors.
     """
     return VideoReader(source).metadata
 
@@ -149,6 +150,9 @@ class VideoReader:
     `num_decoded_packets` counts the packets given to the decoder since the index was built: one packet is one frame,
     so this is the work done. `metadata` describes the video; `index` is None where the packets' times cannot be relied
     on, and frames are then counted from the start.
+
+    Args:
+        source: as for [`decode_video`].
     """
 
     def __init__(self, source):
