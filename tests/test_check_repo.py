@@ -18,11 +18,13 @@ FAMILIES = {
 """
 CLEAN = {
     "CHANGELOG.md": "- The One\n- The Two\n",
+    "docs/_toctree.yml": "- local: model_doc/one\n- local: model_doc/two\n",
+    "docs/benchmarks.md": "<!-- measured: one -->\n<!-- measured: two -->\n",
+    "utils/tools/__init__.py": "from .part import x\n",
     "conversion/__init__.py": "from ..models.one import modeling_one\n",
     "conversion/__main__.py": "from ..cli import main\n",
     "conversion/maps/__init__.py": "",
     "conversion/originals/__init__.py": "",
-    "conversion/originals/one.py": 'import_module("src.models.original")\n',
     "src/__init__.py": "from .auto import register\n",
     "src/auto.py": "from .families import FAMILIES\n\nAutoModel.register(1, 2)\nimport_module('torchvision')\n",
     "src/cli.py": "from . import conversion\nfrom .conversion import load_original\n",
@@ -38,9 +40,11 @@ CLEAN = {
 for _family in ("one", "two"):
     CLEAN |= {
         f"conversion/maps/{_family}.py": "",
+        f"conversion/originals/{_family}.py": 'import_module("src.models.original")\n',
         f"docs/model_doc/{_family}.md": "",
         f"src/models/{_family}/__init__.py": "from .. import exported\n",
         f"tests/families/{_family}.py": "import timm\nfrom vidformers.conversion import core\n",
+        f"utils/benchmarks/{_family}.py": "",
     }
 # The file to write, its last line, and the rule that the report of that line must name.
 PLANTED = {
@@ -110,15 +114,36 @@ def test_planted_line_is_reported(repository, file, code, rule):
     assert rule in line
 
 
-@pytest.mark.parametrize("file", ["conversion/maps/two.py", "tests/families/two.py", "docs/model_doc/two.md"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "conversion/maps/two.py",
+        "conversion/originals/two.py",
+        "tests/families/two.py",
+        "docs/model_doc/two.md",
+        "utils/benchmarks/two.py",
+    ],
+)
 def test_missing_file_of_a_family_is_reported(repository, file):
     (repository / file).unlink()
     assert report(repository) == (1, [f"src/families.py:6: family `two` lacks {file}"])
 
 
-def test_family_missing_in_the_changelog_is_reported(repository):
-    (repository / "CHANGELOG.md").write_text("- The One\n", "utf-8")
-    assert report(repository) == (1, ["src/families.py:6: family `two` (The Two) is not in CHANGELOG.md"])
+@pytest.mark.parametrize(
+    ("page", "rule"),
+    [
+        ("CHANGELOG.md", "(The Two) is not in"),
+        ("docs/_toctree.yml", "is not in"),
+        ("docs/benchmarks.md", "has no block in"),
+    ],
+)
+def test_page_without_a_family_is_reported(repository, page, rule):
+    violation = f"src/families.py:6: family `two` {rule} {page}"
+    lines = (repository / page).read_text("utf-8").splitlines(keepends=True)
+    (repository / page).write_text(lines[0], "utf-8")
+    assert report(repository) == (1, [violation])
+    (repository / page).unlink()
+    assert violation in report(repository)[1]
 
 
 def test_folder_without_init_is_reported(repository):

@@ -78,6 +78,7 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_other_presets(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
@@ -116,6 +117,32 @@ def save_videoprism(folder: Path) -> None:
             )
         processor.save_pretrained(directory)
         reverse_directory(directory, folder / f"flax_{name.replace('-', '_')}_f16r288_repeated.npz")
+
+
+def save_other_presets(folder: Path) -> None:
+    """For every further checkpoint that a page names, a directory with a tiny model of its class."""
+    text = "".join(code for page in PAGES for _, _, code in blocks(page))
+    for family in FAMILIES.values():
+        for name, preset in family.presets.items():
+            model_class = getattr(vidformers, preset.architecture)
+            for repo in set(re.findall(rf'"((?:[\w-]+/)?{re.escape(name)})"', text)):
+                if not (folder / repo).exists():
+                    model_class(model_class.config_class(**shrunk(preset.config))).save_pretrained(folder / repo)
+                    processor_class = getattr(vidformers, family.video_processor_class)
+                    processor_class(**preset.video_processor).save_pretrained(folder / repo)
+
+
+def shrunk(config: dict) -> dict:
+    """Fields of a tiny model that takes input of the same size."""
+    tiny = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 150}
+    return {
+        name: shrunk(value)
+        if isinstance(value, dict)
+        else 1
+        if re.fullmatch(r"num_\w*layers", name)
+        else tiny.get(name, value)
+        for name, value in config.items()
+    }
 
 
 @pytest.fixture
@@ -221,10 +248,12 @@ def test_page_has_every_class_and_checkpoint(family):
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
     processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
     assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
-    rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google)/.*) \|$", text, re.MULTILINE)]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.* \| .*) \|$", text, re.MULTILINE)]
+    rows = [(row[0].rpartition("/")[2], *row[1:4]) for row in rows]
+    rows = [row for row in rows if row[0] in family.presets]
     assert len(rows) > 0
-    for repo, size, clip, model_class in rows:
-        preset = family.presets[repo.partition("/")[2]]
+    for name, size, clip, model_class in rows:
+        preset = family.presets[name]
         config = preset.config.get("vision_config", preset.config)
         assert numbers(size) == numbers(family.size_text.format_map(config))
         assert numbers(clip) == numbers(family.input_text.format_map(config))

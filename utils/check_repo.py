@@ -35,6 +35,13 @@ MAY_IMPORT = {
 }
 ONLY_IN_TESTS = {"timm", "torchvision"}
 NOT_IMPORTABLE = {"conversion", "src", "utils"}
+FAMILY_FILES = (
+    "conversion/maps/{}.py",
+    "conversion/originals/{}.py",
+    "docs/model_doc/{}.md",
+    "tests/families/{}.py",
+    "utils/benchmarks/{}.py",
+)
 # Runs original code from a checkout of it, whose packages may have any name.
 ORIGINALS = f"{PACKAGE}.conversion.originals"
 
@@ -97,6 +104,8 @@ class Source:
         if isinstance(node, ast.Import):
             return [alias.name for alias in node.names]
         if isinstance(node, ast.ImportFrom):
+            if node.level and not self.packaged:
+                return []  # the scripts' own modules, whatever folder they are run from
             base = self._absolute("." * node.level + (node.module or ""))
             return [f"{base}.{alias.name}" for alias in node.names]
         if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in {"import_module", "__import__"}:
@@ -192,16 +201,21 @@ def check_packages(root: Path) -> Iterator[Violation]:
 
 
 def check_family_files(root: Path) -> Iterator[Violation]:
-    """Every registered family has a map, a test spec, a page and an entry in the changelog."""
-    listing = root / "src/families.py"
-    changelog = (root / "CHANGELOG.md").read_text("utf-8") if (root / "CHANGELOG.md").exists() else ""
-    for name, family in load_families(listing).FAMILIES.items():
-        line = next(i for i, text in enumerate(listing.read_text("utf-8").splitlines(), 1) if f'"{name}"' in text)
-        for file in (f"conversion/maps/{name}.py", f"tests/families/{name}.py", f"docs/model_doc/{name}.md"):
-            if not (root / file).exists():
-                yield Violation("src/families.py", line, f"family `{name}` lacks {file}")
-        if family.title not in changelog:
-            yield Violation("src/families.py", line, f"family `{name}` ({family.title}) is not in CHANGELOG.md")
+    """Every registered family has all files of a family, and a place in the pages that are about all of them."""
+    listing = "src/families.py"
+    for name, family in load_families(root / listing).FAMILIES.items():
+        lines = (root / listing).read_text("utf-8").splitlines()
+        line = next(i for i, text in enumerate(lines, 1) if f'"{name}"' in text)
+        for pattern in FAMILY_FILES:
+            if not (root / pattern.format(name)).exists():
+                yield Violation(listing, line, f"family `{name}` lacks {pattern.format(name)}")
+        for page, text, what in (
+            ("CHANGELOG.md", family.title, f"({family.title}) is not in"),
+            ("docs/_toctree.yml", f"local: model_doc/{name}\n", "is not in"),
+            ("docs/benchmarks.md", f"<!-- measured: {name} -->", "has no block in"),
+        ):
+            if not (root / page).exists() or text not in (root / page).read_text("utf-8"):
+                yield Violation(listing, line, f"family `{name}` {what} {page}")
 
 
 def load_families(path: Path) -> ModuleType:

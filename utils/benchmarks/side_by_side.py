@@ -128,13 +128,18 @@ def product_call(rows: int, inputs: int, outputs: int, dtype: torch.dtype, devic
     return lambda: [torch.nn.functional.linear(x, weight) for _ in range(PRODUCT_REPEATS)], operations
 
 
+def base_of(label: str, labels: Iterable[str]) -> str:
+    """What a case is divided by: the label with "transformers" for "vidformers", if there is such, or the first."""
+    labels, counterpart = list(labels), label.replace("vidformers", "transformers")
+    return counterpart if counterpart in labels else labels[0]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Calls of both libraries that are timed in turns, and what the numbers are held against.
 
     Attributes:
-        calls: by label. One of vidformers is divided by the call whose label has "transformers" in its place, where
-            there is such, and by "transformers" otherwise.
+        calls: by label; see [`base_of`].
         widest: (tokens, inputs, outputs) of the widest linear layer, whose product gives the machine's rate.
         operations: floating-point operations of the matrix products of a call, by label.
     """
@@ -155,7 +160,7 @@ def compare(
         options: of the command line.
         rounds: for each type, a key of `DTYPES`, the usual number of rounds.
     """
-    table = Table(title, ("case", "median s", "min–max s", "× transformers"), [])
+    table = Table(title, ("case", "median s", "min–max s", "ratio"), [])
     for name in options.dtypes or rounds:
         _add_dtype(table, name, build(DTYPES[name]), options, options.rounds_or(rounds.get(name, 1)))
         gc.collect()
@@ -168,9 +173,7 @@ def _add_dtype(table: Table, name: str, comparison: Comparison, options: Options
     seconds = interleave({**comparison.calls, "": product}, rounds, options.device)
     rate = product_operations / median(seconds.pop(""))
     for label, values in seconds.items():
-        counterpart = label.replace("vidformers", "transformers")
-        base = seconds.get(counterpart, seconds["transformers"])
-        table.rows.append(timing_row(f"{name}, {label}", values, base))
+        table.rows.append(timing_row(f"{name}, {label}", values, seconds[base_of(label, seconds)]))
     for label, operations in comparison.operations.items():
         share = operations / rate / median(seconds[label])
         table.notes.append(
@@ -202,19 +205,18 @@ def extra_bytes(call: Call, device: str = "cpu") -> int:
 
 
 def memory_table(title: str, cases: Iterable[str], options: Options) -> Table:
-    """Peak memory of a forward pass beyond weights and input, each library in a process of its own.
+    """Peak memory of a forward pass beyond weights and input, each case in a process of its own.
 
     Args:
         title: of the table.
-        cases: keys of the script's `peaks` without the library that each ends with.
+        cases: keys of the script's `peaks`; see [`base_of`].
         options: of the command line.
     """
-    table = Table(title, ("case", "MiB above the weights", "× transformers"), [])
-    for case in cases:
-        found = {library: _peak_in_fresh_process(f"{case}, {library}", options) for library in LIBRARIES}
-        for library, peak in found.items():
-            ratio = f"{peak / found['transformers']:.3f}"
-            table.rows.append((f"{case}, {library}", f"{peak / 2**20:.0f}", ratio))
+    table = Table(title, ("case", "MiB above the weights", "ratio"), [])
+    found = {case: _peak_in_fresh_process(case, options) for case in cases}
+    for case, peak in found.items():
+        ratio = f"{peak / found[base_of(case, found)]:.3f}"
+        table.rows.append((case, f"{peak / 2**20:.0f}", ratio))
     return table
 
 
@@ -254,7 +256,7 @@ def run(
 
     Args:
         tables: what it measures, by name.
-        peaks: for [`memory_table`], by case and library, what builds a model and its input and returns the call.
+        peaks: for [`memory_table`], by case, what builds a model and its input and returns the call.
     """
 
     def command(

@@ -74,7 +74,7 @@ def forward(model: str, options: Options) -> Table:
 
 def memory(options: Options) -> Table:
     """Peak memory of a forward pass."""
-    return memory_table("VideoPrism base, memory of a forward pass in float32", MODELS, options)
+    return memory_table("VideoPrism base, memory of a forward pass in float32", PEAKS, options)
 
 
 def peak(model: str, library: str, options: Options) -> Call:

@@ -80,7 +80,7 @@ def encoder(options: Options) -> Table:
 
 def memory(options: Options) -> Table:
     """Peak memory of a forward pass."""
-    return memory_table("V-JEPA 2 ViT-L, memory of the encoder's forward pass in float32", ["encoder"], options)
+    return memory_table("V-JEPA 2 ViT-L, memory of the encoder's forward pass in float32", PEAKS, options)
 
 
 def peak(library: str, options: Options) -> Call:
