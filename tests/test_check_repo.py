@@ -19,6 +19,16 @@ FAMILIES = {
 CLEAN = {
     "CHANGELOG.md": "- The One\n- The Two\n",
     "docs/_toctree.yml": "- local: model_doc/one\n- local: model_doc/two\n",
+    "docs/exactness.md": (
+        "<!-- differences -->\n\n## The One\n\n| case | Transformers | vidformers |\n| --- | --- | --- |\n"
+        "| a size | 1.0 / 0.5 | exact |\n\nMore in [The One](model_doc/one.md#differences-from-transformers).\n\n"
+        "## The Two\n\nNone.\n\nMore in [The Two](model_doc/two.md#differences-from-transformers).\n\n<!-- end -->\n"
+    ),
+    "docs/model_doc/one.md": (
+        "# One\n\n## Differences from Transformers\n\nMeasured.\n\n"
+        "| case | max | relative | here |\n|---|---|---|---|\n| a size | 1.0 | 0.5 | exact |\n\n## More\n"
+    ),
+    "docs/model_doc/two.md": "## Differences from Transformers\n\nNone.\n",
     "docs/benchmarks.md": "<!-- measured: one -->\n<!-- measured: two -->\n",
     "utils/tools/__init__.py": "from .part import x\n",
     "conversion/__init__.py": "from ..models.one import modeling_one\n",
@@ -41,7 +51,6 @@ for _family in ("one", "two"):
     CLEAN |= {
         f"conversion/maps/{_family}.py": "",
         f"conversion/originals/{_family}.py": 'import_module("src.models.original")\n',
-        f"docs/model_doc/{_family}.md": "",
         f"src/models/{_family}/__init__.py": "from .. import exported\n",
         f"tests/families/{_family}.py": "import timm\nfrom vidformers.conversion import core\n",
         f"utils/benchmarks/{_family}.py": "",
@@ -126,7 +135,7 @@ def test_planted_line_is_reported(repository, file, code, rule):
 )
 def test_missing_file_of_a_family_is_reported(repository, file):
     (repository / file).unlink()
-    assert report(repository) == (1, [f"src/families.py:6: family `two` lacks {file}"])
+    assert f"src/families.py:6: family `two` lacks {file}" in report(repository)[1]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +153,25 @@ def test_page_without_a_family_is_reported(repository, page, rule):
     assert report(repository) == (1, [violation])
     (repository / page).unlink()
     assert violation in report(repository)[1]
+
+
+def test_page_without_differences_is_reported(repository):
+    (repository / "docs/model_doc/two.md").write_text("# Two\n", "utf-8")
+    assert report(repository) == (
+        1,
+        [
+            "docs/exactness.md:1: is not what the families' pages say: run `python utils/exactness.py`",
+            "docs/model_doc/two.md:1: has no section `Differences from Transformers`",
+        ],
+    )
+
+
+def test_other_differences_are_reported(repository):
+    page = repository / "docs/model_doc/one.md"
+    page.write_text(page.read_text("utf-8").replace("0.5", "0.6"), "utf-8")
+    status, (line,) = report(repository)
+    assert status == 1
+    assert line.startswith("docs/exactness.md:1: is not what the families' pages say")
 
 
 def test_folder_without_init_is_reported(repository):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import exactness
+
 
 PACKAGE = "vidformers"
 FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
@@ -218,6 +220,21 @@ def check_family_files(root: Path) -> Iterator[Violation]:
                 yield Violation(listing, line, f"family `{name}` {what} {page}")
 
 
+def check_exactness(root: Path) -> Iterator[Violation]:
+    """Every family's page tells its differences from transformers, and one page has them all."""
+    families = load_families(root / "src/families.py").FAMILIES
+    for name in families:
+        page = root / f"docs/model_doc/{name}.md"
+        if page.exists() and exactness.differences(page.read_text("utf-8")) is None:
+            yield Violation(page.relative_to(root).as_posix(), 1, f"has no section `{exactness.HEADING}`")
+    if not (root / exactness.PAGE).exists():
+        yield Violation(exactness.PAGE, 1, "is missing")
+        return
+    page = exactness.collected(root, {name: family.title for name, family in families.items()})
+    if page != (root / exactness.PAGE).read_text("utf-8"):
+        yield Violation(exactness.PAGE, 1, "is not what the families' pages say: run `python utils/exactness.py`")
+
+
 def load_families(path: Path) -> ModuleType:
     """Run the list of families by itself, without the package around it."""
     spec = importlib.util.spec_from_file_location("_families", path)
@@ -228,7 +245,7 @@ def load_families(path: Path) -> ModuleType:
 
 
 FILE_RULES = (check_import_direction, check_families_apart, check_foreign_imports, check_auto_classes)
-TREE_RULES = (check_packages, check_family_files)
+TREE_RULES = (check_packages, check_family_files, check_exactness)
 
 
 def check(root: Path) -> list[Violation]:

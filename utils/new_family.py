@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import exactness
+from check_repo import load_families
+
 
 TEMPLATES = Path(__file__).parent / "family_template"
 SUFFIX = ".txt"
@@ -166,12 +169,14 @@ def write_family(root: Path, names: dict[str, str]) -> list[Path]:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
+    titles = {name: family.title for name, family in load_families(root / "src/families.py").FAMILIES.items()}
+    (root / exactness.PAGE).write_text(exactness.collected(root, titles), "utf-8")
     sources = [str(path) for path in texts if path.suffix == ".py"]
     if find_spec("ruff"):
         # The order of imports and the breaks of lines depend on the names.
         for command in (["check", "--quiet", "--fix", "--select", "I"], ["format", "--quiet"]):
             subprocess.run([sys.executable, "-m", "ruff", *command, *sources], cwd=root, check=True)
-    return list(texts)
+    return [*texts, root / exactness.PAGE]
 
 
 def main() -> int:
