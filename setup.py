@@ -61,7 +61,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
-        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
+        "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],
         "torchcodec": ["torchcodec>=0.7"],

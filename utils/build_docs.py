@@ -141,7 +141,7 @@ def site_settings(out: Path, documentation: Documentation) -> dict[str, Any]:
         },
         "extra_css": ["assets/site.css"],
         # Material would take a script of this name from the network.
-        "extra": {"polyfills": ["assets/iframe-worker.js"], "generator": False},
+        "extra": {"homepage": "index.html", "polyfills": ["assets/iframe-worker.js"], "generator": False},
         "plugins": [{"search": {}}, {"offline": {}}, {"mkdocstrings": {"handlers": {"python": python_handler(out)}}}],
         "markdown_extensions": [{name: options} for name, options in MARKDOWN.items()],
         "validation": {
@@ -171,7 +171,6 @@ def python_handler(out: Path) -> dict[str, Any]:
             "allow_inspection": False,
             "docstring_style": None,
             "extensions": [{"docs.griffe_docstrings": {"docs": str(ROOT / "docs")}}],
-            "inherited_members": True,
             "merge_init_into_class": True,
             "separate_signature": True,
             "show_bases": False,

@@ -169,7 +169,14 @@ class VideoReader:
             self._set_metadata(self.index.frame_pts, self.index.last_duration)
 
     def read(self, sample: Sequence[int] | SampleFn | None = None) -> tuple[np.ndarray, VideoMetadata]:
-        """Frames (num_frames, height, width, 3) uint8 and metadata; see [`decode_video`]."""
+        """Decode chosen frames; `rebuild_index` is called where the packets' times turn out to be wrong.
+
+        Args:
+            sample: as for [`decode_video`].
+
+        Returns:
+            Frames (num_frames, height, width, 3), uint8, and metadata, as [`decode_video`] returns them.
+        """
         try:
             return self._read(sample)
         except _IndexMismatch as mismatch:

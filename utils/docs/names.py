@@ -28,6 +28,11 @@ class Autodoc:
     methods: tuple[str, ...]
     page: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the object and of the methods."""
+        return (self.name, *(f"{self.name}.{method}" for method in self.methods))
+
 
 @dataclass(frozen=True)
 class Page:
@@ -40,14 +45,6 @@ class Page:
     def prose(self) -> str:
         """The text without blocks of code."""
         return "".join(FENCED.split(self.text)[::2])
-
-    @property
-    def autodocs(self) -> list[Autodoc]:
-        """Its `[[autodoc]]` blocks."""
-        return [
-            Autodoc(found["name"], tuple(re.findall(r"\w+", found["methods"])), self.name)
-            for found in AUTODOC.finditer(self.prose + "\n")
-        ]
 
 
 class Documentation:
@@ -70,7 +67,14 @@ class Documentation:
     @cached_property
     def autodocs(self) -> list[Autodoc]:
         """The `[[autodoc]]` blocks of all pages."""
-        return [block for page in self.pages.values() for block in page.autodocs]
+        return [
+            self.autodoc(page, found) for page in self.pages.values() for found in AUTODOC.finditer(page.prose + "\n")
+        ]
+
+    def autodoc(self, page: Page, found: re.Match) -> Autodoc:
+        """The block that `AUTODOC` found; as in doc-builder, no method listed means every documented one."""
+        methods = re.findall(r"\w+", found["methods"]) or documented_methods(self.find(found["name"]))
+        return Autodoc(found["name"], tuple(methods), page.name)
 
     @cached_property
     def outputs(self) -> dict[str, list[type]]:
@@ -90,7 +94,7 @@ class Documentation:
         """Where the objects on the pages stand: from the name in their module to the identifier on the page."""
         anchors = {}
         for block in self.autodocs:
-            for name in (block.name, *(f"{block.name}.{method}" for method in block.methods)):
+            for name in block.names:
                 value = self.find(name)
                 if value is not None:
                     anchors[_canonical(value)] = f"{self.package.__name__}.{name}"
@@ -122,7 +126,7 @@ class Documentation:
     def documented_objects(self) -> Iterator[tuple[str, Any]]:
         """Everything whose docstring the pages show, by its name."""
         for block in self.autodocs:
-            for name in (block.name, *(f"{block.name}.{method}" for method in block.methods)):
+            for name in block.names:
                 value = self.find(name)
                 if value is not None:
                     yield name, value
@@ -136,6 +140,14 @@ def listed(toctree: list[dict[str, Any]]) -> Iterator[str]:
         if "local" in entry:
             yield entry["local"]
         yield from listed(entry.get("sections", []))
+
+
+def documented_methods(value: Any) -> list[str]:
+    """The public methods that a class itself defines with a docstring."""
+    if not inspect.isclass(value):
+        return []
+    own = {name: getattr(value, name) for name in vars(value) if not name.startswith("_")}
+    return [name for name, method in own.items() if inspect.isroutine(method) and method.__doc__]
 
 
 def output_classes(function: Any, package: str) -> Iterator[type]:

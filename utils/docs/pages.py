@@ -10,6 +10,7 @@ from .names import AUTODOC, FENCED, Documentation, Page
 
 
 HEADING = re.compile(r"^(?P<marks>#+) (?P<title>.*?)(?: *\[\[(?P<anchor>[\w.-]+)\]\])? *$", re.MULTILINE)
+OWN_HEADING = re.compile(r"^(?P<marks>#+) (?P<title>\w+)\s*\Z", re.MULTILINE)
 LINK = re.compile(r"(?<!\!)\[(?P<text>[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]\((?P<target>[^()\s]+)\)")
 TIP = re.compile(r"^<Tip(?P<warning> warning=\{true\})?>\n(?P<text>.*?)^</Tip>$", re.MULTILINE | re.DOTALL)
 ALERT = re.compile(r"^> \[!(?P<kind>[A-Z]+)\]\n(?P<text>(?:^>.*\n?)*)", re.MULTILINE)
@@ -51,13 +52,9 @@ def anchors_of(page: Page, documentation: Documentation) -> set[str]:
     """What can stand after `#` in a link to a page: its headings and the objects on it."""
     headings = {found["anchor"] or slug(found["title"]) for found in HEADING.finditer(page.prose)}
     package = documentation.package.__name__
-    objects = {f"{package}.{name}" for block in page.autodocs for name in (block.name, *of_methods(block))}
+    blocks = (block for block in documentation.autodocs if block.page == page.name)
+    objects = {f"{package}.{name}" for block in blocks for name in block.names}
     return headings | objects
-
-
-def of_methods(block) -> list[str]:
-    """The names of the methods that an `[[autodoc]]` block shows."""
-    return [f"{block.name}.{method}" for method in block.methods]
 
 
 def slug(title: str) -> str:
@@ -75,7 +72,7 @@ def to_site(page: Page, documentation: Documentation, *, see_also: str = "") -> 
     """
     pieces = FENCED.split(page.text)
     for index in range(0, len(pieces), 2):
-        pieces[index] = _prose(pieces[index], page, documentation)
+        pieces[index] = _prose("".join(pieces[:index]), pieces[index], page, documentation)
     text = "".join(pieces).rstrip("\n") + "\n"
     if see_also:
         text += f"\n{see_also}\n"
@@ -86,14 +83,9 @@ def to_site(page: Page, documentation: Documentation, *, see_also: str = "") -> 
     return text
 
 
-def _prose(text: str, page: Page, documentation: Documentation) -> str:
-    """A stretch of a page without blocks of code."""
-    package = documentation.package.__name__
-    text = AUTODOC.sub(
-        lambda found: _identifier(f"{package}.{found['name']}", tuple(re.findall(r"\w+", found["methods"]))), text
-    )
-    # The block brings a heading of its own.
-    text = re.sub(r"^#+ (\w+)\n+(?=::: [\w.]*\.\1\n)", "", text, flags=re.MULTILINE)
+def _prose(before: str, text: str, page: Page, documentation: Documentation) -> str:
+    """A stretch of a page without blocks of code; `before` is what precedes it."""
+    text = _autodocs(before, text, page, documentation)
     text = ALERT.sub(lambda found: _admonition(found["kind"].lower(), QUOTED.sub("", found["text"])), text)
     text = TIP.sub(lambda found: _admonition("warning" if found["warning"] else "tip", found["text"]), text)
     text = HEADING.sub(_heading, text)
@@ -102,10 +94,26 @@ def _prose(text: str, page: Page, documentation: Documentation) -> str:
     return replace_references(text, documentation.link)
 
 
-def _identifier(identifier: str, methods: tuple[str, ...], level: int = 2) -> str:
+def _autodocs(before: str, text: str, page: Page, documentation: Documentation) -> str:
+    """A stretch with its `[[autodoc]]` blocks in the form of mkdocstrings, which brings their headings."""
+    while found := AUTODOC.search(text):
+        start = text[: found.start()]
+        own = OWN_HEADING.search(start)
+        if own and own["title"] == found["name"].rpartition(".")[2]:
+            level, start = len(own["marks"]), start[: own.start()]
+        else:
+            level = max([len(heading["marks"]) for heading in HEADING.finditer(before + start)][-1:], default=1) + 1
+        block = documentation.autodoc(page, found)
+        identifier = f"{documentation.package.__name__}.{block.name}"
+        text = start + _identifier(identifier, block.methods, level) + text[found.end() :]
+    return text
+
+
+def _identifier(identifier: str, methods: tuple[str, ...], level: int) -> str:
     """The block that mkdocstrings replaces by the object's documentation."""
-    members = f"[{', '.join(methods)}]" if methods else "false"
-    return f"::: {identifier}\n    options:\n      heading_level: {level}\n      members: {members}\n"
+    names = f"[{', '.join(methods)}]"
+    options = {"heading_level": level, "members": names, "inherited_members": names}
+    return f"::: {identifier}\n    options:\n" + "".join(f"      {name}: {of}\n" for name, of in options.items())
 
 
 def _admonition(kind: str, text: str) -> str:

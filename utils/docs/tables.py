@@ -1,9 +1,10 @@
 """Tables from the code: the published checkpoints of a family and the rules that convert them."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from importlib import import_module
 from inspect import cleandoc
-from typing import Any
 
 from vidformers.conversion.core import Chain, Copy, Drop, FamilyMap, Op, Part, Reader, Rule
 from vidformers.families import Family
@@ -46,7 +47,7 @@ def presets(family: Family) -> Iterator[str]:
         files = [f"[{url.rsplit('/', 1)[-1]}]({url})" for url in (preset.source, preset.probe) if url]
         rows.append(
             (
-                f"`{name}`",
+                code(name),
                 f"[`{preset.architecture}`][vidformers.{preset.architecture}]",
                 family.size_text.format_map(config),
                 family.input_text.format_map(config),
@@ -62,7 +63,7 @@ def layouts(table: FamilyMap) -> Iterator[str]:
     rows = []
     for layout in table.layouts:
         parts = [
-            f"[{name}](#{_anchor(name)})"
+            f"[{name.replace('_', ' ')}](#{_anchor(name)})"
             + (f" → `{prefix}`" if prefix else "")
             + (" (if the files have it)" if name in layout.optional else "")
             for name, prefix in layout.parts.items()
@@ -78,7 +79,7 @@ def layouts(table: FamilyMap) -> Iterator[str]:
 def part_section(name: str, part: Part) -> Iterator[str]:
     """One part: where files hold it, its rules, and the configuration fields that its shapes give."""
     entries = ", ".join(f"`{entry}`" if entry else "the top of the file" for entry in part.entries)
-    yield from ("", f"## {name[0].upper()}{name[1:]} {{ #{_anchor(name)} }}", "")
+    yield from ("", f"## {_title(name)} {{ #{_anchor(name)} }}", "")
     yield f"In the {part.file} at {entries}" + (f", names beginning with `{part.prefix}`." if part.prefix else ".")
     yield ""
     yield from _table(("original", "ours", "operation", "when, why"), map(rule_row, part.rules))
@@ -93,9 +94,9 @@ def part_section(name: str, part: Part) -> Iterator[str]:
 def rule_row(rule: Rule) -> tuple[str, str, str, str]:
     """The cells of a rule."""
     return (
-        "<br>".join(f"`{name}`" for name in rule.sources),
-        "<br>".join(f"`{name}`" for name in rule.targets) or "none",
-        "" if isinstance(rule.op, Copy) else f"`{described(rule.op)}`",
+        "<br>".join(map(code, rule.sources)),
+        "<br>".join(map(code, rule.targets)) or "none",
+        "" if isinstance(rule.op, Copy) else code(described(rule.op)),
         conditions(rule),
     )
 
@@ -104,10 +105,11 @@ def conditions(rule: Rule) -> str:
     """When a rule applies, how often, and for what reason a tensor is left out."""
     said = []
     if rule.repeat:
-        said.append(f"for each of `{rule.repeat}`")
+        said.append(f"for each of {code(rule.repeat)}")
     for word, condition in (("with", rule.when), ("without", rule.unless)):
         if condition is not None:
-            said.append(f"{word} `{condition}`" if isinstance(condition, str) else _equals(word, *condition))
+            fields = [condition] if isinstance(condition, str) else condition
+            said.append(f"{word} {' = '.join(code(str(field)) for field in fields)}")
     said += [step.reason for step in steps(rule.op) if isinstance(step, Drop)]
     return "; ".join(said)
 
@@ -135,8 +137,14 @@ def summary(kind: type) -> str:
     return cleandoc(kind.__doc__).splitlines()[0]
 
 
-def _equals(word: str, field: str, value: Any) -> str:
-    return f"{word} `{field}` = `{value}`"
+def code(name: str) -> str:
+    """A name as code that may go on in the next line after a dot, a slash or an underscore."""
+    breakable = re.sub(r"([./_])", r"\1<wbr>", escape(name, quote=False))
+    return f"<code>{breakable}</code>"
+
+
+def _title(name: str) -> str:
+    return name[0].upper() + name[1:].replace("_", " ")
 
 
 def _anchor(name: str) -> str:

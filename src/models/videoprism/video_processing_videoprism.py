@@ -43,7 +43,17 @@ class VideoPrismVideoProcessor(VideoProcessor):
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
     ) -> np.ndarray:
-        """As the base class, but a video with fewer frames than `num_frames` gives some of them several times."""
+        """As the base class, but a video with fewer frames than `num_frames` gives some of them several times.
+
+        Args:
+            metadata: of the video, with `total_num_frames`.
+            num_frames: how many frames to take, spread evenly.
+            fps: or how many a second.
+            **kwargs: as for [`~vidformers.video.VideoProcessor`].
+
+        Returns:
+            Frame indices, int64 of shape (num_frames,).
+        """
         if num_frames is not None and fps is None:
             return uniform_indices(metadata, num_frames)
         return super().sample_frames(metadata, num_frames, fps, **kwargs)
