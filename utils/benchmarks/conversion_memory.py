@@ -53,7 +53,7 @@ def write_original(preset: Preset, folder: Path) -> Path:
     torch.manual_seed(0)
     model_class = getattr(vidformers, preset.architecture)
     model_class(model_class.config_class(**preset.config)).save_pretrained(folder / "model")
-    path = (folder / "original").with_suffix(Path(preset.source or "").suffix or ".pt")
+    path = folder / ("original.npz" if (preset.source or "").endswith(".npz") else "original.pt")
     reverse_directory(folder / "model", path)
     return path
 

@@ -90,7 +90,7 @@ class Table:
 
 
 def time_call(call: Call, device: str = "cpu") -> float:
-    """Seconds of one call without gradients, the device's work included."""
+    """Seconds of one call, the device's work included; without gradients, unless the call turns them on."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
