@@ -7,8 +7,9 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DOCS := $(VENV)/.installed-docs
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench docs
 
 demo: $(INSTALLED)
 	$(BIN)/python utils/demo.py
@@ -24,7 +25,15 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python utils/benchmarks/run.py
 
+# build/docs/site/index.html
+docs: $(INSTALLED_DOCS)
+	HF_HUB_OFFLINE=1 $(BIN)/python utils/build_docs.py
+
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -63,7 +63,7 @@ setup(
         "test": ["accelerate>=1.1", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
         # The Trainer of transformers, which utils/finetune.py uses, asks for it.
         "train": ["accelerate>=1.1"],
-        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
+        "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],
         "torchcodec": ["torchcodec>=0.7"],

@@ -231,8 +231,8 @@ def list_presets() -> None:
 
     for family in FAMILIES.values():
         urls = [url for preset in family.presets.values() for url in (preset.source, preset.probe) if url]
-        base = os.path.commonpath(urls).replace(":/", "://", 1)
-        title = f"{family.title} (family {family.model_type}), files of {base}"
+        base = os.path.commonpath(urls).replace(":/", "://", 1) if urls else ""
+        title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
         table = Table(title=title, title_justify="left")
         for column in ("preset", "layers", "input"):
             table.add_column(column, no_wrap=True)

@@ -18,11 +18,23 @@ FAMILIES = {
 """
 CLEAN = {
     "CHANGELOG.md": "- The One\n- The Two\n",
+    "docs/_toctree.yml": "- local: model_doc/one\n- local: model_doc/two\n",
+    "docs/exactness.md": (
+        "<!-- differences -->\n\n## The One\n\n| case | Transformers | vidformers |\n| --- | --- | --- |\n"
+        "| a size | 1.0 / 0.5 | exact |\n\nMore in [The One](model_doc/one.md#differences-from-transformers).\n\n"
+        "## The Two\n\nNone.\n\nMore in [The Two](model_doc/two.md#differences-from-transformers).\n\n<!-- end -->\n"
+    ),
+    "docs/model_doc/one.md": (
+        "# One\n\n## Differences from Transformers\n\nMeasured.\n\n"
+        "| case | max | relative | here |\n|---|---|---|---|\n| a size | 1.0 | 0.5 | exact |\n\n## More\n"
+    ),
+    "docs/model_doc/two.md": "## Differences from Transformers\n\nNone.\n",
+    "docs/benchmarks.md": "<!-- measured: one -->\n<!-- measured: two -->\n",
+    "utils/tools/__init__.py": "from .part import x\n",
     "conversion/__init__.py": "from ..models.one import modeling_one\n",
     "conversion/__main__.py": "from ..cli import main\n",
     "conversion/maps/__init__.py": "",
     "conversion/originals/__init__.py": "",
-    "conversion/originals/one.py": 'import_module("src.models.original")\n',
     "src/__init__.py": "from .auto import register\n",
     "src/auto.py": "from .families import FAMILIES\n\nAutoModel.register(1, 2)\nimport_module('torchvision')\n",
     "src/cli.py": "from . import conversion\nfrom .conversion import load_original\n",
@@ -38,9 +50,10 @@ CLEAN = {
 for _family in ("one", "two"):
     CLEAN |= {
         f"conversion/maps/{_family}.py": "",
-        f"docs/model_doc/{_family}.md": "",
+        f"conversion/originals/{_family}.py": 'import_module("src.models.original")\n',
         f"src/models/{_family}/__init__.py": "from .. import exported\n",
         f"tests/families/{_family}.py": "import timm\nfrom vidformers.conversion import core\n",
+        f"utils/benchmarks/{_family}.py": "",
     }
 # The file to write, its last line, and the rule that the report of that line must name.
 PLANTED = {
@@ -110,15 +123,55 @@ def test_planted_line_is_reported(repository, file, code, rule):
     assert rule in line
 
 
-@pytest.mark.parametrize("file", ["conversion/maps/two.py", "tests/families/two.py", "docs/model_doc/two.md"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "conversion/maps/two.py",
+        "conversion/originals/two.py",
+        "tests/families/two.py",
+        "docs/model_doc/two.md",
+        "utils/benchmarks/two.py",
+    ],
+)
 def test_missing_file_of_a_family_is_reported(repository, file):
     (repository / file).unlink()
-    assert report(repository) == (1, [f"src/families.py:6: family `two` lacks {file}"])
+    assert f"src/families.py:6: family `two` lacks {file}" in report(repository)[1]
 
 
-def test_family_missing_in_the_changelog_is_reported(repository):
-    (repository / "CHANGELOG.md").write_text("- The One\n", "utf-8")
-    assert report(repository) == (1, ["src/families.py:6: family `two` (The Two) is not in CHANGELOG.md"])
+@pytest.mark.parametrize(
+    ("page", "rule"),
+    [
+        ("CHANGELOG.md", "(The Two) is not in"),
+        ("docs/_toctree.yml", "is not in"),
+        ("docs/benchmarks.md", "has no block in"),
+    ],
+)
+def test_page_without_a_family_is_reported(repository, page, rule):
+    violation = f"src/families.py:6: family `two` {rule} {page}"
+    lines = (repository / page).read_text("utf-8").splitlines(keepends=True)
+    (repository / page).write_text(lines[0], "utf-8")
+    assert report(repository) == (1, [violation])
+    (repository / page).unlink()
+    assert violation in report(repository)[1]
+
+
+def test_page_without_differences_is_reported(repository):
+    (repository / "docs/model_doc/two.md").write_text("# Two\n", "utf-8")
+    assert report(repository) == (
+        1,
+        [
+            "docs/exactness.md:1: is not what the families' pages say: run `python utils/exactness.py`",
+            "docs/model_doc/two.md:1: has no section `Differences from Transformers`",
+        ],
+    )
+
+
+def test_other_differences_are_reported(repository):
+    page = repository / "docs/model_doc/one.md"
+    page.write_text(page.read_text("utf-8").replace("0.5", "0.6"), "utf-8")
+    status, (line,) = report(repository)
+    assert status == 1
+    assert line.startswith("docs/exactness.md:1: is not what the families' pages say")
 
 
 def test_folder_without_init_is_reported(repository):

@@ -2,13 +2,15 @@
 
 Every page runs in a folder of its own where the files that it names exist: `video.mp4`, `vitl.pt`, … The names of Hub
 repositories are those of folders there, `facebook/…`, with tiny models of the same classes; `from_pretrained` prefers
-a folder to the Hub. Presets keep their names and get the tiny models' sizes.
+a folder to the Hub. Presets keep their names and get the tiny models' sizes. `<!-- needs: PACKAGE -->` before a block
+leaves it out where that is not installed.
 """
 
 import re
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -36,7 +38,7 @@ from vidformers.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
@@ -49,9 +51,13 @@ CLASSES = {index: f"something {index}" for index in range(174)}
 
 
 def blocks(page: str) -> list[tuple[int, str, str]]:
-    """(line of its fence, language, text) of every block of a page."""
+    """(line of its fence, language, text) of every block of a page that can run: what it needs is installed."""
     text = (ROOT / page).read_text("utf-8")
-    return [(text[: found.start()].count("\n") + 1, found[1], found[2]) for found in FENCE.finditer(text)]
+    return [
+        (text[: found.start(2)].count("\n") + 1, found[2], found[3])
+        for found in FENCE.finditer(text)
+        if found[1] is None or find_spec(found[1])
+    ]
 
 
 def save(model, folder: Path) -> None:
@@ -78,6 +84,7 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_other_presets(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
@@ -116,6 +123,27 @@ def save_videoprism(folder: Path) -> None:
             )
         processor.save_pretrained(directory)
         reverse_directory(directory, folder / f"flax_{name.replace('-', '_')}_f16r288_repeated.npz")
+
+
+def save_other_presets(folder: Path) -> None:
+    """For every further checkpoint that a page names, a directory with a tiny model of its class."""
+    text = "".join(code for page in PAGES for _, language, code in blocks(page) if language == "python")
+    for family in FAMILIES.values():
+        for name, preset in family.presets.items():
+            model_class = getattr(vidformers, preset.architecture)
+            for repo in set(re.findall(rf'(?<!preset=)"((?:[\w-]+/)?{re.escape(name)})"', text)):
+                if not (folder / repo).exists():
+                    model_class(model_class.config_class(**shrunk(preset.config))).save_pretrained(folder / repo)
+                    processor_class = getattr(vidformers, family.video_processor_class)
+                    processor_class(**preset.video_processor).save_pretrained(folder / repo)
+
+
+def shrunk(config: dict) -> dict:
+    """Fields of a tiny model that takes input of the same size."""
+    widths = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 150}
+    depths = {name: 1 for name in config if re.fullmatch(r"num_\w*layers", name)}
+    parts = {name: shrunk(value) for name, value in config.items() if isinstance(value, dict)}
+    return {**config, **{name: width for name, width in widths.items() if name in config}, **depths, **parts}
 
 
 @pytest.fixture
@@ -221,10 +249,12 @@ def test_page_has_every_class_and_checkpoint(family):
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
     processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
     assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
-    rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google)/.*) \|$", text, re.MULTILINE)]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.* \| .*) \|$", text, re.MULTILINE)]
+    rows = [(row[0].rpartition("/")[2], *row[1:4]) for row in rows]
+    rows = [row for row in rows if row[0] in family.presets]
     assert len(rows) > 0
-    for repo, size, clip, model_class in rows:
-        preset = family.presets[repo.partition("/")[2]]
+    for name, size, clip, model_class in rows:
+        preset = family.presets[name]
         config = preset.config.get("vision_config", preset.config)
         assert numbers(size) == numbers(family.size_text.format_map(config))
         assert numbers(clip) == numbers(family.input_text.format_map(config))

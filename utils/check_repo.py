@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import exactness
+
 
 PACKAGE = "vidformers"
 FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
@@ -35,6 +37,13 @@ MAY_IMPORT = {
 }
 ONLY_IN_TESTS = {"timm", "torchvision"}
 NOT_IMPORTABLE = {"conversion", "src", "utils"}
+FAMILY_FILES = (
+    "conversion/maps/{}.py",
+    "conversion/originals/{}.py",
+    "docs/model_doc/{}.md",
+    "tests/families/{}.py",
+    "utils/benchmarks/{}.py",
+)
 # Runs original code from a checkout of it, whose packages may have any name.
 ORIGINALS = f"{PACKAGE}.conversion.originals"
 
@@ -97,6 +106,8 @@ class Source:
         if isinstance(node, ast.Import):
             return [alias.name for alias in node.names]
         if isinstance(node, ast.ImportFrom):
+            if node.level and not self.packaged:
+                return []  # the scripts' own modules, whatever folder they are run from
             base = self._absolute("." * node.level + (node.module or ""))
             return [f"{base}.{alias.name}" for alias in node.names]
         if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in {"import_module", "__import__"}:
@@ -192,16 +203,36 @@ def check_packages(root: Path) -> Iterator[Violation]:
 
 
 def check_family_files(root: Path) -> Iterator[Violation]:
-    """Every registered family has a map, a test spec, a page and an entry in the changelog."""
-    listing = root / "src/families.py"
-    changelog = (root / "CHANGELOG.md").read_text("utf-8") if (root / "CHANGELOG.md").exists() else ""
-    for name, family in load_families(listing).FAMILIES.items():
-        line = next(i for i, text in enumerate(listing.read_text("utf-8").splitlines(), 1) if f'"{name}"' in text)
-        for file in (f"conversion/maps/{name}.py", f"tests/families/{name}.py", f"docs/model_doc/{name}.md"):
-            if not (root / file).exists():
-                yield Violation("src/families.py", line, f"family `{name}` lacks {file}")
-        if family.title not in changelog:
-            yield Violation("src/families.py", line, f"family `{name}` ({family.title}) is not in CHANGELOG.md")
+    """Every registered family has all files of a family, and a place in the pages that are about all of them."""
+    listing = "src/families.py"
+    for name, family in load_families(root / listing).FAMILIES.items():
+        lines = (root / listing).read_text("utf-8").splitlines()
+        line = next(i for i, text in enumerate(lines, 1) if f'"{name}"' in text)
+        for pattern in FAMILY_FILES:
+            if not (root / pattern.format(name)).exists():
+                yield Violation(listing, line, f"family `{name}` lacks {pattern.format(name)}")
+        for page, text, what in (
+            ("CHANGELOG.md", family.title, f"({family.title}) is not in"),
+            ("docs/_toctree.yml", f"local: model_doc/{name}\n", "is not in"),
+            ("docs/benchmarks.md", f"<!-- measured: {name} -->", "has no block in"),
+        ):
+            if not (root / page).exists() or text not in (root / page).read_text("utf-8"):
+                yield Violation(listing, line, f"family `{name}` {what} {page}")
+
+
+def check_exactness(root: Path) -> Iterator[Violation]:
+    """Every family's page tells its differences from transformers, and one page has them all."""
+    families = load_families(root / "src/families.py").FAMILIES
+    for name in families:
+        page = root / f"docs/model_doc/{name}.md"
+        if page.exists() and exactness.differences(page.read_text("utf-8")) is None:
+            yield Violation(page.relative_to(root).as_posix(), 1, f"has no section `{exactness.HEADING}`")
+    if not (root / exactness.PAGE).exists():
+        yield Violation(exactness.PAGE, 1, "is missing")
+        return
+    page = exactness.collected(root, {name: family.title for name, family in families.items()})
+    if page != (root / exactness.PAGE).read_text("utf-8"):
+        yield Violation(exactness.PAGE, 1, "is not what the families' pages say: run `python utils/exactness.py`")
 
 
 def load_families(path: Path) -> ModuleType:
@@ -214,7 +245,7 @@ def load_families(path: Path) -> ModuleType:
 
 
 FILE_RULES = (check_import_direction, check_families_apart, check_foreign_imports, check_auto_classes)
-TREE_RULES = (check_packages, check_family_files)
+TREE_RULES = (check_packages, check_family_files, check_exactness)
 
 
 def check(root: Path) -> list[Violation]:

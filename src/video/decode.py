@@ -83,7 +83,8 @@ def decode_video(
 def probe_video(source) -> VideoMetadata:
     """Metadata of a video (`frames_indices` is None), for the cost of reading its packets and decoding one frame.
 
-    Takes the sources of [`decode_video`] and raises the same errors.
+    Args:
+        source: as for [`decode_video`], which raises the same errors.
     """
     return VideoReader(source).metadata
 
@@ -149,6 +150,9 @@ class VideoReader:
     `num_decoded_packets` counts the packets given to the decoder since the index was built: one packet is one frame,
     so this is the work done. `metadata` describes the video; `index` is None where the packets' times cannot be relied
     on, and frames are then counted from the start.
+
+    Args:
+        source: as for [`decode_video`].
     """
 
     def __init__(self, source):
@@ -165,7 +169,14 @@ class VideoReader:
             self._set_metadata(self.index.frame_pts, self.index.last_duration)
 
     def read(self, sample: Sequence[int] | SampleFn | None = None) -> tuple[np.ndarray, VideoMetadata]:
-        """Frames (num_frames, height, width, 3) uint8 and metadata; see [`decode_video`]."""
+        """Decode chosen frames; `rebuild_index` is called where the packets' times turn out to be wrong.
+
+        Args:
+            sample: as for [`decode_video`].
+
+        Returns:
+            Frames (num_frames, height, width, 3), uint8, and metadata, as [`decode_video`] returns them.
+        """
         try:
             return self._read(sample)
         except _IndexMismatch as mismatch:

@@ -52,7 +52,11 @@ class VideoProcessor(VideoProcessorMixin):
         self._set_attributes(**kwargs)
 
     def preprocess(self, videos, **kwargs) -> BatchFeature:
-        """See the class; any argument overrides the stored one for this call.
+        """Prepare videos, as a call of the processor does.
+
+        Args:
+            videos: one or several, each a path or URL, a file, an array or tensor of frames, or a list of pictures.
+            **kwargs: arguments of the class, which override the stored ones for this call.
 
         Raises:
             VideoDecodeError: a file cannot be decoded.

@@ -84,7 +84,11 @@ def contiguous_indices(video, num_frames: int, stride: int = 1, start: int = 0) 
 
 
 def all_indices(video) -> np.ndarray:
-    """Every index of the video, int64 of shape (total_num_frames,)."""
+    """Every index of the video, int64 of shape (total_num_frames,).
+
+    Args:
+        video: number of frames, or metadata with `total_num_frames`.
+    """
     return np.arange(_total_num_frames(video), dtype=np.int64)
 
 

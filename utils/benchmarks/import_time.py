@@ -1,17 +1,15 @@
 #!/usr/bin/env python3
 """What `import vidformers` costs on top of the Auto classes, which everybody pays who loads a model.
 
-Usage: python utils/benchmarks/import_time.py [--rounds 9]
-
-Every round starts two fresh processes, without and with vidformers, in turns, so that both see the same machine. The
-cost is the difference of the medians; `after the Auto classes` is the same, timed inside one process.
+Every round starts two fresh processes, without and with vidformers, in turns, so that both see the same machine.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 from statistics import median
+
+from side_by_side import Options, Table, run, timing_row
 
 
 AUTO_CLASSES = "from transformers import AutoModel; import transformers.models.auto.video_processing_auto"
@@ -31,28 +29,26 @@ def seconds(*statements: str) -> list[float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each kind")
-    rounds = parser.parse_args().rounds
-
+def imports(options: Options) -> Table:
+    """Seconds of the imports."""
+    rounds = options.rounds_or(9)
     without, both, added = [], [], []
     for _ in range(rounds):
         without.append(sum(seconds(AUTO_CLASSES)))
         auto_classes, ours = seconds(AUTO_CLASSES, "import vidformers")
         both.append(auto_classes + ours)
         added.append(ours)
-
-    print(f"median of {rounds} fresh processes, interleaved")
-    for label, value in (
-        ("Auto classes alone", median(without)),
-        ("Auto classes and vidformers", median(both)),
-        ("difference", median(both) - median(without)),
-        ("vidformers after the Auto classes", median(added)),
-    ):
-        print(f"{label:36} {value:6.3f} s")
+    return Table(
+        f"Import, {rounds} fresh processes of each kind",
+        ("case", "median s", "min–max s"),
+        [
+            timing_row("Auto classes alone", without),
+            timing_row("Auto classes and vidformers", both),
+            timing_row("vidformers after the Auto classes, in one process", added),
+        ],
+        [f"Difference of the medians: {median(both) - median(without):.2f} s."],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run({"import": imports})

@@ -1,49 +1,44 @@
-"""Milliseconds from decoded 720p frames to a V-JEPA 2 model input, decoding excluded.
+"""Milliseconds from 16 decoded frames of 1280 × 720 pixels to a model's input, decoding excluded.
 
-python utils/benchmarks/preprocessing.py
-
-Where torchvision can be imported, transformers' built-in video processor runs interleaved with ours.
+Where torchvision can be imported, transformers' built-in video processor of the same name runs in turns with ours.
 """
 
-import statistics
-import time
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated
 
 import numpy as np
-import torch
-import typer
-from rich.console import Console
-from rich.table import Table
+from side_by_side import Options, Table, interleave, run, timing_row
 
 import vidformers
+from vidformers.families import FAMILIES
 
 
-def main(
-    runs: Annotated[int, typer.Option(help="Counted rounds.")] = 15,
-    threads: Annotated[int, typer.Option(help="Threads.")] = 2,
-) -> None:
-    """Time the processors on 16 frames of 1280 × 720 pixels."""
-    torch.set_num_threads(threads)
-    video = np.random.default_rng(0).integers(0, 256, (16, 720, 1280, 3), dtype=np.uint8)
-    processors = {"vidformers": vidformers.VJEPA2VideoProcessor()}
-    if find_spec("torchvision"):
-        from transformers.models.vjepa2.video_processing_vjepa2 import VJEPA2VideoProcessor
+FRAMES = (16, 720, 1280, 3)
 
-        processors["transformers"] = VJEPA2VideoProcessor()
 
-    milliseconds = {name: [] for name in processors}
-    for index in range(runs + 1):
-        for name, processor in processors.items():
-            start = time.perf_counter()
-            processor(video, return_tensors="pt")
-            if index:
-                milliseconds[name].append(1e3 * (time.perf_counter() - start))
-    table = Table("processor", "median ms", "min–max ms", title="16 × 720p uint8 → (1, 16, 3, 256, 256) float32")
-    for name, values in milliseconds.items():
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{min(values):.1f}–{max(values):.1f}")
-    Console(width=100).print(table)
+def processors(model_type: str, name: str) -> dict[str, object]:
+    """Our video processor of a family, and transformers' if it can be had."""
+    found = {"vidformers": getattr(vidformers, name)()}
+    module = f"transformers.models.{model_type}"
+    if find_spec("torchvision") and find_spec(module) and find_spec(f"{module}.video_processing_{model_type}"):
+        found["transformers"] = getattr(import_module(f"{module}.video_processing_{model_type}"), name)()
+    return found
+
+
+def preprocessing(options: Options) -> Table:
+    """Milliseconds of every family's processor."""
+    rounds = options.rounds_or(15)
+    table = Table(f"16 × 720p uint8 → model input, {rounds} rounds", ("processor", "median ms", "min–max ms"), [])
+    video = np.random.default_rng(0).integers(0, 256, FRAMES, dtype=np.uint8)
+    for family in FAMILIES.values():
+        calls = {
+            f"{family.title}, {library}": lambda processor=processor: processor(video, return_tensors="pt")
+            for library, processor in processors(family.model_type, family.video_processor_class).items()
+        }
+        seconds = interleave(calls, rounds)
+        table.rows.extend(timing_row(label, values, unit=1e3) for label, values in seconds.items())
+    return table
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run({"preprocessing": preprocessing})

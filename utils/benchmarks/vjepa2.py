@@ -1,36 +1,41 @@
-"""V-JEPA 2 beside transformers' built-in port: seconds of a forward pass, interleaved in one run.
+"""V-JEPA 2 beside transformers' built-in port: seconds and memory of a forward pass of ViT-L's encoder.
 
-python utils/benchmarks/vjepa2.py                     # ViT-L, 16 × 256², batch 1, on the CPU
-python utils/benchmarks/vjepa2.py --device cuda       # batch 8, bfloat16, plain and compiled
+python utils/benchmarks/vjepa2.py                 # 1 × 16 × 256² on the CPU
+python utils/benchmarks/vjepa2.py --device cuda   # batch 8 in bfloat16, plain and compiled
 """
 
-import gc
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from typing import Annotated
+from functools import partial
 
 import torch
 import transformers
-import typer
-from rich.console import Console
-from rich.table import Table
+from side_by_side import LIBRARIES, Call, Comparison, Options, Table, compare, memory_table, run
 
 import vidformers
 
 
-NUM_FRAMES, CROP_SIZE, CONTEXT_SHARE = 16, 256, 0.25
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NUM_FRAMES, CONTEXT_SHARE = 16, 0.25
+TINY = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "pred_num_hidden_layers": 1}
+PACKAGES = {"transformers": transformers, "vidformers": vidformers}
 
 
-def build(dtype: torch.dtype, device: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """transformers' ViT-L and ours, with the same weights."""
-    sizes = {"frames_per_clip": NUM_FRAMES, "crop_size": CROP_SIZE, "attn_implementation": "sdpa"}
-    theirs = transformers.VJEPA2Model(transformers.VJEPA2Config(**sizes)).to(device, dtype).eval()
-    ours = vidformers.VJEPA2Model(vidformers.VJEPA2Config(**sizes)).to(device, dtype).eval()
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
+def crop_size(options: Options) -> int:
+    """Height and width of the input in pixels."""
+    return 32 if options.quick else 256
+
+
+def build(library: str, options: Options, dtype: torch.dtype) -> torch.nn.Module:
+    """ViT-L with random weights."""
+    fields = dict(TINY) if options.quick else {}
+    fields |= {"frames_per_clip": NUM_FRAMES, "crop_size": crop_size(options), "attn_implementation": "sdpa"}
+    package = PACKAGES[library]
+    return package.VJEPA2Model(package.VJEPA2Config(**fields)).to(options.device, dtype).eval()
+
+
+def videos(options: Options, dtype: torch.dtype) -> torch.Tensor:
+    """Random input (B, 16, 3, H, W)."""
+    batch_size = 8 if options.device == "cuda" else 1
+    side = crop_size(options)
+    return torch.randn(batch_size, NUM_FRAMES, 3, side, side).to(options.device, dtype)
 
 
 def num_operations(config: transformers.PreTrainedConfig, num_tokens: int) -> float:
@@ -42,99 +47,50 @@ def num_operations(config: transformers.PreTrainedConfig, num_tokens: int) -> fl
     return layers * (projections + attention) + 2 * num_tokens * voxels * width
 
 
-def time_call(call: Callable[[], object], device: str) -> float:
-    """Seconds of one call, the device's work included."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with torch.no_grad():
-        call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def interleave(calls: dict[str, Callable[[], object]], runs: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call over `runs` rounds, after one that is not counted; every round starts with another one."""
-    names = list(calls)
-    for name in names:
-        time_call(calls[name], device)
-    seconds = {name: [] for name in names}
-    for index in range(runs):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
-            seconds[name].append(time_call(calls[name], device))
-    return seconds
-
-
-def product_call(dtype: torch.dtype, device: str) -> tuple[Callable[[], object], float]:
-    """A matrix product of the shape of the model's widest layer, and its number of operations."""
-    rows, width = 2048, 1024
-    x = torch.randn(rows, width, device=device, dtype=dtype)
-    weight = torch.randn(4 * width, width, device=device, dtype=dtype)
-    repeats = 10
-    return lambda: [torch.nn.functional.linear(x, weight) for _ in range(repeats)], repeats * 8.0 * rows * width**2
-
-
-def measure(name: str, runs: int, device: str, batch_size: int) -> list[tuple[str, list[float], str]]:
-    """Rows of the table for one dtype: label, seconds, remark."""
-    dtype = DTYPES[name]
-    theirs, ours = build(dtype, device)
-    video = torch.randn(batch_size, NUM_FRAMES, 3, CROP_SIZE, CROP_SIZE).to(device, dtype)
-    num_tokens = (NUM_FRAMES // 2) * (CROP_SIZE // 16) ** 2
-    context = torch.stack([torch.randperm(num_tokens)[: int(CONTEXT_SHARE * num_tokens)] for _ in video]).to(device)
-    product, product_operations = product_call(dtype, device)
-    calls = {
+def calls(options: Options, dtype: torch.dtype) -> Comparison:
+    """Both encoders with the same weights, and ours on a part of the tokens."""
+    theirs, ours = (build(library, options, dtype) for library in LIBRARIES)
+    ours.load_state_dict(theirs.state_dict())
+    video, config = videos(options, dtype), ours.config
+    num_tokens = NUM_FRAMES // config.tubelet_size * (crop_size(options) // config.patch_size) ** 2
+    kept = int(CONTEXT_SHARE * num_tokens)
+    context = torch.stack([torch.randperm(num_tokens)[:kept] for _ in video]).to(options.device)
+    found = {
         "transformers": lambda: theirs(video, skip_predictor=True),
         "vidformers": lambda: ours(video, skip_predictor=True),
-        "vidformers, 25 % context": lambda: ours(video, context_mask=context, skip_predictor=True),
-        "matrix product": product,
+        "vidformers, 25 % of the tokens as context": lambda: ours(video, context_mask=context, skip_predictor=True),
     }
-    if device == "cuda":
-        compiled = {"transformers": torch.compile(theirs), "vidformers": torch.compile(ours)}
-        for label, model in compiled.items():
-            calls[f"{label}, compiled"] = lambda model=model: model(video, skip_predictor=True)
-    seconds = interleave(calls, runs, device)
-    medians = {label: statistics.median(values) for label, values in seconds.items()}
-
-    rate = product_operations / medians["matrix product"]
-    share = batch_size * num_operations(ours.config, num_tokens) / rate / medians["vidformers"]
-    rows = []
-    for label, values in seconds.items():
-        if label == "matrix product":
-            continue
-        base = "transformers, compiled" if "compiled" in label else "transformers"
-        remark = f"{medians[label] / medians[base]:.3f} × {base}"
-        if label == "vidformers":
-            remark += f"; {share:.2f} of the matrix-product rate ({rate / 1e9:.0f} GFLOP/s)"
-        rows.append((f"{name} {label}", values, remark))
-    return rows
+    if options.device == "cuda":
+        for library, model in zip(LIBRARIES, map(torch.compile, (theirs, ours)), strict=True):
+            found[f"{library}, compiled"] = lambda model=model: model(video, skip_predictor=True)
+    return Comparison(
+        calls=found,
+        widest=(num_tokens, config.hidden_size, int(config.mlp_ratio * config.hidden_size)),
+        operations={"vidformers": len(video) * num_operations(config, num_tokens)},
+    )
 
 
-def main(
-    runs: Annotated[int, typer.Option(help="Counted rounds.")] = 5,
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch_size: Annotated[int | None, typer.Option(help="Videos in a batch; 1 on the CPU, 8 on a GPU.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="fp32, bf16 or both.")] = None,
-) -> None:
-    """Time the encoder of ViT-L in both libraries and print the table."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    batch_size = batch_size or (8 if device == "cuda" else 1)
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}"
-    table = Table(
-        "case", "median s", "min–max s", "ratio",
-        title=f"V-JEPA 2 ViT-L, {batch_size} × {NUM_FRAMES} × {CROP_SIZE}², sdpa",
-        caption=f"{machine}, {torch.backends.cpu.get_cpu_capability()}, {threads} threads, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, {runs} interleaved rounds",
-    )  # fmt: skip
-    for name in dtype or (["bf16"] if device == "cuda" else list(DTYPES)):
-        for label, values, remark in measure(name, runs, device, batch_size):
-            table.add_row(label, f"{statistics.median(values):.3f}", f"{min(values):.3f}–{max(values):.3f}", remark)
-        gc.collect()
-    Console(width=140).print(table)
+def encoder(options: Options) -> Table:
+    """Seconds of a forward pass."""
+    rounds = {"bf16": 5} if options.device == "cuda" else {"fp32": 5, "bf16": 3}
+    shape = " × ".join(map(str, videos(options, torch.float32).shape[:2]))
+    title = f"V-JEPA 2 ViT-L, {shape} × {crop_size(options)}², `sdpa`, encoder alone"
+    return compare(title, lambda dtype: calls(options, dtype), options, rounds)
 
+
+def memory(options: Options) -> Table:
+    """Peak memory of a forward pass."""
+    return memory_table("V-JEPA 2 ViT-L, memory of the encoder's forward pass in float32", PEAKS, options)
+
+
+def peak(library: str, options: Options) -> Call:
+    """A forward pass of the encoder."""
+    model, video = build(library, options, torch.float32), videos(options, torch.float32)
+    return lambda: model(video, skip_predictor=True)
+
+
+TABLES = {"encoder": encoder, "memory": memory}
+PEAKS = {f"encoder, {library}": partial(peak, library) for library in LIBRARIES}
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(TABLES, PEAKS)

@@ -38,8 +38,9 @@ class VideoPrismVisionOutput(BaseModelOutput):
     Args:
         last_hidden_state: (B, T·N, D), frame by frame, normalised.
         hidden_states: as transformers has them: the input of the first spatial block and the output of every spatial
-            and temporal block, with `last_hidden_state` in the place of the last one.
-        attentions: of the spatial blocks, then of the temporal blocks.
+            block, (B·T, N, D), and of every temporal block, (B·N, T, D), with `last_hidden_state` in the place of the
+            last one.
+        attentions: of the spatial blocks, (B·T, heads, N, N), then of the temporal blocks, (B·N, heads, T, T).
         last_temporal_hidden_state: (B·N, T, D), output of the last temporal block, not normalised.
         last_spatial_hidden_state: (B·T, N, D), output of the last spatial block, not normalised.
         spatial_features: (B, T·N, D), the normalised output of the spatial blocks: the original's features of single
@@ -68,7 +69,7 @@ class VideoPrismVideoOutput(BaseModelOutputWithPooling):
         pooler_output: (B, D), the video embeddings; (B, Q, D) with several pooling queries. Of length one if
             `config.apply_l2norm` is on.
         hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
-        attentions: of the encoder.
+        attentions: of the encoder, as in [`VideoPrismVisionOutput`].
         frame_embeddings: (B, T, D) or (B, T, Q, D), every frame pooled by itself, when they were asked for.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
         spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
@@ -127,7 +128,7 @@ class VideoPrismVideoClassifierOutput(ModelOutput):
         loss: scalar, when labels were given.
         logits: (B, num_labels).
         hidden_states: of the encoder, as in [`VideoPrismVisionOutput`].
-        attentions: of the encoder.
+        attentions: of the encoder, as in [`VideoPrismVisionOutput`].
         pooler_output: (B, D), what the classifier reads.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
         spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
@@ -760,11 +761,28 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
-        """The text tower's output; `pooler_output` (B, D) holds the embeddings."""
+        """The text tower's output.
+
+        Args:
+            input_ids: (B, L) token numbers.
+            attention_mask: (B, L), 1 at tokens and 0 at padding.
+            **kwargs: as for [`VideoPrismTextModel`].
+
+        Returns:
+            What [`VideoPrismTextModel`] returns; `pooler_output` (B, D) holds the embeddings.
+        """
         return self.text_model(input_ids, attention_mask, **kwargs)
 
     def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> VideoPrismVideoOutput:
-        """The video tower's output; `pooler_output` (B, D) holds the embeddings."""
+        """The video tower's output.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            **kwargs: as for [`VideoPrismVideoModel`].
+
+        Returns:
+            [`VideoPrismVideoOutput`]; `pooler_output` (B, D) holds the embeddings.
+        """
         return self.video_model(pixel_values_videos, **kwargs)
 
     @can_return_tuple
@@ -788,7 +806,8 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
             input_ids: (texts, L) token numbers.
             attention_mask: (texts, L), 1 at tokens and 0 at padding.
             interpolate_pos_encoding: fit the position tables to videos of another length or size.
-            temperature: what similarities are divided by. By default the learned temperature, or 1 without one.
+            temperature: scalar that similarities are divided by. By default the learned temperature, or 1 without
+                one.
             return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
             padding_mask_videos: (videos, T), 1 at frames of the video.
             output_frame_embeddings: pool every frame by itself as well.

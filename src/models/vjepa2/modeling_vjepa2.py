@@ -58,12 +58,13 @@ class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
     """What the predictor computes.
 
     Args:
-        last_hidden_state: predicted features (M·B, K, D) of the target tokens in the order of `target_mask`; with
+        last_hidden_state: predicted features (M·B, L, D) of the target tokens in the order of `target_mask`; with
             `return_all_tokens`, of context and target tokens together in the order of their positions.
-        hidden_states: the input of every predictor block and the output of the last one, before the norm; context
-            tokens first, then target tokens.
-        attentions: probabilities of every predictor block, same order.
-        target_hidden_state: the encoder's features (M·B, K, D) of the target tokens after a pass over the whole
+        masked_hidden_state: always `None`; transformers has the field.
+        hidden_states: the input of every predictor block and the output of the last one, before the norm,
+            (M·B, K + L, P); K context tokens first, then L target tokens.
+        attentions: probabilities of every predictor block, (M·B, heads, K + L, K + L), same order.
+        target_hidden_state: the encoder's features (M·B, L, D) of the target tokens after a pass over the whole
             video. `None` when the encoder saw a part of the video only, unless `return_target_hidden_state` asked for
             the second pass that it costs. With several distillation outputs, those of their levels.
         context_predictions: with `config.use_context_projection`, predicted features (M·B, K, D) of the context
@@ -93,11 +94,12 @@ class VJEPA2WithMaskedInputModelOutput(NestedOutput):
         last_hidden_state: the encoder's features, (B, N, D); with `context_mask` those of the context tokens alone,
             (M·B, K, D), because the encoder sees nothing else.
         masked_hidden_state: the features that the predictor starts from: the same tensor, or with several
-            distillation outputs the channels of their levels.
-        hidden_states: of the encoder: the input of every block and the output of the last one, before the final norm.
-        attentions: of the encoder.
+            distillation outputs the channels of their levels, (B, N, S'·D) or (M·B, K, S'·D).
+        hidden_states: of the encoder: the input of every block and the output of the last one, before the final norm,
+            (B, N, D) or (M·B, K, D).
+        attentions: of the encoder, (B, heads, N, N) or (M·B, heads, K, K).
         predictor_output: a [`VJEPA2WithMaskedInputPredictorOutput`], or `None` when the predictor did not run.
-        out_layer_hidden_states: normalised output of each encoder block in `out_layers`.
+        out_layer_hidden_states: normalised output of each encoder block in `out_layers`, (B, N, D) or (M·B, K, D).
         hierarchical_hidden_state: with `config.hierarchical_layers`, the encoder's features on S levels, (B, N, S·D)
             or (M·B, K, S·D).
     """
@@ -119,7 +121,7 @@ class VJEPA2VideoClassifierOutput(ModelOutput):
         loss: scalar, when labels were given.
         logits: (B, num_labels). With several views, the logarithm of the mean of the views' probabilities.
         hidden_states: of the encoder, over all clips: (B·clips, N, D).
-        attentions: of the encoder.
+        attentions: of the encoder, likewise: (B·clips, heads, N, N).
         view_logits: (B, views, num_labels), when the input had views.
     """
 
@@ -140,8 +142,8 @@ class VJEPA2ActionAnticipationOutput(ModelOutput):
         verb_logits: (B, num_verb_labels), or `None` without verb classes.
         noun_logits: (B, num_noun_labels), or `None` without noun classes.
         last_hidden_state: the tokens that the probe read (B, N', D): observed ones, then predicted ones.
-        hidden_states: of the encoder.
-        attentions: of the encoder.
+        hidden_states: of the encoder, (B, N, D).
+        attentions: of the encoder, (B, heads, N, N).
     """
 
     loss: torch.Tensor | None = None
@@ -778,7 +780,10 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         return self.encoder.embeddings.patch_embeddings
 
     def get_vision_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features of videos (B, T, C, H, W) or images (B, C, H, W).
+        """The encoder's features.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W).
 
         Returns:
             (B, N, D), or those of all levels side by side, (B, N, S·D), with `config.hierarchical_layers`.

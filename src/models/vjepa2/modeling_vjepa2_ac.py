@@ -269,7 +269,14 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         return features
 
     def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Normalised features (B, T, h, w, D) of the frames of videos (B, T, C, H, W), each encoded by itself."""
+        """Normalised features of frames, each encoded by itself.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W).
+
+        Returns:
+            (B, T, h, w, D).
+        """
         return self._encode(pixel_values_videos)[0]
 
     def _encode(self, video: torch.Tensor, **records: bool) -> tuple[torch.Tensor, dict[str, tuple | None]]:

@@ -1,0 +1,1 @@
+"""Parts of `utils/build_docs.py`: docstrings, pages, and the tables that come from the code."""
