@@ -58,13 +58,13 @@ def original_stages(
         variables = _variables(found)
         scan = any("x_layers/" in name for part in found.values() for name in part.names)
         if "classifier" in found:
-            parameters = _encoder_parameters(config, scan)
+            parameters = encoder_parameters(config, scan)
             model = encoders.FactorizedVideoClassifier(encoder_params=parameters, num_classes=config.num_labels)
             run = _classify
         elif any(part.entry == PARAMS for part in found.values()):
-            model, run = encoders.FactorizedEncoder(**_encoder_parameters(config, scan)), _encode
+            model, run = encoders.FactorizedEncoder(**encoder_parameters(config, scan)), _encode
         else:
-            model, run = encoders.FactorizedVideoCLIP(**_clip_parameters(config, scan)), _embed
+            model, run = encoders.FactorizedVideoCLIP(**clip_parameters(config, scan)), _embed
         stages = {}
         for name, call in calls.items():
             outputs = run(model, variables, call, config)
@@ -90,7 +90,8 @@ def _jax(tensor: torch.Tensor) -> Any:
     return import_module("jax.numpy").array(tensor.numpy(), copy=True)
 
 
-def _encoder_parameters(config: Any, scan: bool) -> dict[str, Any]:
+def encoder_parameters(config: Any, scan: bool) -> dict[str, Any]:
+    """What the original's `FactorizedEncoder` takes."""
     return {
         "patch_size": config.tubelet_size[1],
         "pos_emb_shape": (config.num_frames, *config.position_grid),
@@ -104,12 +105,12 @@ def _encoder_parameters(config: Any, scan: bool) -> dict[str, Any]:
     }
 
 
-def _clip_parameters(config: Any, scan: bool) -> dict[str, Any]:
+def clip_parameters(config: Any, scan: bool) -> dict[str, Any]:
     """For the video-text model, of which a tower's configuration describes its own half."""
     vision, text = getattr(config, "vision_config", config), getattr(config, "text_config", config)
     parameters = {"model_dim": text.hidden_size, "num_heads": text.num_attention_heads, "scan": scan}
     if hasattr(vision, "num_spatial_layers"):
-        parameters |= _encoder_parameters(vision, scan) | {"num_auxiliary_layers": vision.num_auxiliary_layers}
+        parameters |= encoder_parameters(vision, scan) | {"num_auxiliary_layers": vision.num_auxiliary_layers}
     if hasattr(text, "vocab_size"):
         parameters |= {
             "vocabulary_size": text.vocab_size,

@@ -43,6 +43,7 @@ class Options:
         device: "cpu" or "cuda".
         dtypes: keys of `DTYPES`; empty leaves the choice to the table.
         quick: whether tiny models and inputs stand in for the real ones, to see that a script works.
+        original: a checkout of the original code, for scripts that can time it too.
     """
 
     rounds: int | None = None
@@ -50,6 +51,7 @@ class Options:
     device: str = "cpu"
     dtypes: tuple[str, ...] = ()
     quick: bool = False
+    original: Path | None = None
 
     def rounds_or(self, usual: int) -> int:
         """Rounds to count."""
@@ -131,7 +133,7 @@ def product_call(rows: int, inputs: int, outputs: int, dtype: torch.dtype, devic
 def base_of(label: str, labels: Iterable[str]) -> str:
     """What a case is divided by: the label with "transformers" for "vidformers", if there is such, or the first."""
     labels, counterpart = list(labels), label.replace("vidformers", "transformers")
-    return counterpart if counterpart in labels else labels[0]
+    return counterpart if "transformers" in counterpart and counterpart in labels else labels[0]
 
 
 @dataclass(frozen=True)
@@ -266,13 +268,16 @@ def run(
         dtype: Annotated[list[str] | None, typer.Option(help="fp32 or bf16; repeatable.")] = None,
         only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(tables)}; repeatable.")] = None,
         quick: Annotated[bool, typer.Option(help="Tiny models, one round: does it work?")] = False,
+        original: Annotated[
+            Path | None, typer.Option("--original-repo", help="Checkout of the original code, to be timed too.")
+        ] = None,
         json_out: Annotated[Path | None, typer.Option("--json", help="File to write the tables to.")] = None,
         peak_of: Annotated[str | None, typer.Option(hidden=True)] = None,
     ) -> None:
         unknown = [*({*(only or ())} - {*tables}), *({*(dtype or ())} - {*DTYPES})]
         if unknown:
             raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join([*tables, *DTYPES])}.")
-        options = Options(rounds, threads, device, tuple(dtype or ()), quick)
+        options = Options(rounds, threads, device, tuple(dtype or ()), quick, original)
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         if peak_of is not None:

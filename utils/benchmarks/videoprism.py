@@ -4,15 +4,19 @@ transformers has no `sdpa` for VideoPrism; it runs with `eager`, vidformers with
 
 python utils/benchmarks/videoprism.py
 python utils/benchmarks/videoprism.py --only encoder --dtype fp32 --rounds 3
+python utils/benchmarks/videoprism.py --original-repo PATH    # google-deepmind/videoprism as well; needs jax and flax
 """
 
 from functools import partial
+from importlib import import_module
 
 import torch
 import transformers
 from side_by_side import LIBRARIES, Call, Comparison, Options, Table, compare, memory_table, run
 
 import vidformers
+from vidformers.conversion.originals import importable
+from vidformers.conversion.originals.videoprism import clip_parameters, encoder_parameters
 
 
 NUM_FRAMES = 16
@@ -59,11 +63,29 @@ def calls(model: str, options: Options, dtype: torch.dtype) -> Comparison:
     built["vidformers"].load_state_dict(built["transformers"].state_dict())
     video, config = videos(options, dtype), built["vidformers"].config
     patches = (image_size(options) // config.tubelet_size[1]) ** 2
+    timed = {library: lambda module=module: module(video) for library, module in built.items()}
+    if options.original and dtype == torch.float32:
+        timed["original under jax.jit"] = original(model, config, video, options)
     return Comparison(
-        calls={library: lambda module=module: module(video) for library, module in built.items()},
+        calls=timed,
         widest=(NUM_FRAMES * patches, config.hidden_size, config.intermediate_size),
         operations={"vidformers": num_operations(model, config, patches)},
     )
+
+
+def original(model: str, config: transformers.PreTrainedConfig, video: torch.Tensor, options: Options) -> Call:
+    """The compiled original with random weights."""
+    jax = import_module("jax")
+    with importable(options.original, ("videoprism",)):
+        encoders = import_module("videoprism.encoders")
+        if model == "encoder":
+            network = encoders.FactorizedEncoder(**encoder_parameters(config, scan=True))
+        else:
+            network = encoders.FactorizedVideoCLIP(**clip_parameters(config, scan=True))
+    frames = jax.numpy.array(video.permute(0, 1, 3, 4, 2).numpy())  # (1, T, H, W, 3)
+    weights = jax.jit(network.init)(jax.random.key(0), frames)
+    compiled = jax.jit(network.apply)
+    return lambda: jax.block_until_ready(compiled(weights, frames))
 
 
 def forward(model: str, options: Options) -> Table:
