@@ -55,7 +55,7 @@ def test_ratios_are_those_of_the_counterparts(monkeypatch):
     assert [row[0] for row in table.rows] == [f"fp32, {name}" for name in calls]
     assert [row[3] for row in table.rows] == ["1.000", "0.500", "0.250", "1.000", "0.500"]
     assert table.rows[1][1:3] == ["4", "2–6"]
-    assert table.notes[0].startswith("fp32, vidformers: 0.50 of the rate")
+    assert table.notes[0].startswith("fp32, 3 rounds: vidformers at 0.50 of the rate")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")

@@ -20,6 +20,7 @@ TESTS = (
     "test_blocks_run or test_page_has or test_links or test_script_of_a_family"
 )
 FILES = ("tests/test_families.py", "tests/test_readme.py", "tests/test_benchmarks.py")
+REMARK = "\nA page may speak of newfam, NewFam, NEWFAM and New Family.\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def written(tmp_path_factory) -> Path:
     for path in (copy / "src").iterdir():
         (package / path.name).symlink_to(path)
     (package / "conversion").symlink_to(copy / "conversion")
+    with (copy / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write(REMARK)
     run(copy, sys.executable, "utils/new_family.py", NAME, "--title", "Shape Net")
     return copy
 
@@ -65,6 +68,14 @@ def test_passes_the_shared_tests(written):
     assert failed == [f"tests/test_families.py::TestParity::test_every_case_is_known[{NAME}]"]
     passed = int(re.search(r"(\d+) passed", output)[1])
     assert passed > 25
+
+
+def test_leaves_alone_what_was_there(written):
+    assert (written / "README.md").read_text("utf-8").endswith(REMARK)
+    for page in ("CHANGELOG.md", "docs/index.md", "docs/benchmarks.md", "docs/_toctree.yml", "src/families.py"):
+        before, after = ((root / page).read_text("utf-8").splitlines() for root in (ROOT, written))
+        lost = [line for line in before if line not in after]
+        assert len(lost) <= (page == "src/families.py"), lost  # the line that lists the records
 
 
 def test_writes_nothing_twice(written):

@@ -9,7 +9,7 @@ NAME is `config.model_type`, PREFIX begins the names of classes, TITLE names the
 a small video transformer with configuration, video processor, record, map, spec, page, benchmark and changelog entry,
 which passes `make check` and the shared tests apart from those that ask for recordings of the original code. The
 templates are in `utils/family_template`; `newfam`, `NewFam`, `NEWFAM` and `New Family` in them stand for the names.
-CONTRIBUTING.md says what to put in their place.
+docs/add_a_family.md says what to put in their place.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import exactness
 from check_repo import load_families
 
 
+Fill = Callable[[str], str]
 TEMPLATES = Path(__file__).parent / "family_template"
 SUFFIX = ".txt"
 RECORD = """NEWFAM = Family(
@@ -94,13 +96,13 @@ def new_files(names: dict[str, str]) -> dict[str, str]:
     }
 
 
-def with_record(text: str) -> str:
+def with_record(text: str, fill: Fill) -> str:
     """`src/families.py` with the record, as the last entry of the list."""
     before, listing, after = text.partition("FAMILIES: dict[str, Family]")
-    after, count = re.subn(r"(for family in \()([^)]*?),?\s*(\))", r"\1\2, NEWFAM\3", after, count=1)
+    after, count = re.subn(r"(for family in \()([^)]*?),?\s*(\))", fill(r"\1\2, NEWFAM\3"), after, count=1)
     if not count:
         raise CannotWrite("src/families.py: no `FAMILIES` made of a tuple of records.")
-    return f"{before}{RECORD}{listing}{after}"
+    return f"{before}{fill(RECORD)}{listing}{after}"
 
 
 def after_last(text: str, pattern: str, addition: str) -> str:
@@ -112,38 +114,40 @@ def after_last(text: str, pattern: str, addition: str) -> str:
     return text[:end] + addition + text[end:]
 
 
-def with_section(text: str) -> str:
+def with_section(text: str, fill: Fill) -> str:
     """`docs/benchmarks.md` with a section before the first one that is about no family."""
     before, heading, after = text.partition("## Video input")
     if not heading:
         raise CannotWrite("no section `Video input`, before which those of the families stand.")
-    return before + SECTION + heading + after
+    return before + fill(SECTION) + heading + after
 
 
-def with_entry(text: str) -> str:
+def with_entry(text: str, fill: Fill) -> str:
     """`CHANGELOG.md` with an entry among what the newest version added."""
     entry = "- New Family (`newfam`): configuration, encoder, video processor and conversion.\n"
     start = text.index("### Added\n") if "### Added\n" in text else None
     if start is None:
         raise CannotWrite("no section `Added`.")
     end = re.compile(r"\n+#|\n*\Z").search(text, start).start() + 1
-    return text[:end] + entry + text[end:]
+    return text[:end] + fill(entry) + text[end:]
 
 
-EDITS: dict[str, Callable[[str], str]] = {
+EDITS: dict[str, Callable[[str, Fill], str]] = {
     "src/families.py": with_record,
     "CHANGELOG.md": with_entry,
     "docs/benchmarks.md": with_section,
-    "docs/_toctree.yml": lambda text: after_last(
-        text, r"^ +- local: model_doc/.*\n +title: .*\n", "    - local: model_doc/newfam\n      title: New Family\n"
+    "docs/_toctree.yml": lambda text, fill: after_last(
+        text,
+        r"^ +- local: model_doc/.*\n +title: .*\n",
+        fill("    - local: model_doc/newfam\n      title: New Family\n"),
     ),
-    "docs/index.md": lambda text: after_last(
-        text, r"^\|.*\(model_doc/.*\n", "| [New Family](model_doc/newfam) | features |\n"
+    "docs/index.md": lambda text, fill: after_last(
+        text, r"^\|.*\(model_doc/.*\n", fill("| [New Family](model_doc/newfam) | features |\n")
     ),
-    "README.md": lambda text: after_last(
+    "README.md": lambda text, fill: after_last(
         text,
         r"^\|.*\(docs/model_doc/.*\n",
-        "| New Family | encoder; converter | [docs/model_doc/newfam.md](docs/model_doc/newfam.md) |\n",
+        fill("| New Family | encoder; converter | [docs/model_doc/newfam.md](docs/model_doc/newfam.md) |\n"),
     ),
 }
 
@@ -157,8 +161,7 @@ def planned(root: Path, names: dict[str, str]) -> Iterator[tuple[Path, str]]:
     for name, edit in EDITS.items():
         before = (root / name).read_text("utf-8")
         try:
-            # The additions alone have the templates' names.
-            yield root / name, filled(edit(before), names)
+            yield root / name, edit(before, partial(filled, names=names))
         except CannotWrite as error:
             raise CannotWrite(f"{name}: {error}") from error
 
@@ -194,7 +197,7 @@ def main() -> int:
     except CannotWrite as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print("Next: the steps of CONTRIBUTING.md, golden cases of the original code first.")
+    print("Next: the steps of docs/add_a_family.md, golden cases of the original code first.")
     return 0
 
 

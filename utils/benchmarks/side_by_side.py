@@ -71,8 +71,8 @@ class Table:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = field(default_factory=list)
+    rows: list[Sequence[str]]
+    notes: list[str] = field(default_factory=list)
 
     def printable(self) -> RichTable:
         """For a terminal."""
@@ -164,7 +164,7 @@ def compare(
     """
     table = Table(title, ("case", "median s", "min–max s", "ratio"), [])
     for name in options.dtypes or rounds:
-        _add_dtype(table, name, build(DTYPES[name]), options, options.rounds_or(rounds.get(name, 1)))
+        _add_dtype(table, name, build(DTYPES[name]), options, options.rounds_or(rounds.get(name, 3)))
         gc.collect()
     return table
 
@@ -176,12 +176,12 @@ def _add_dtype(table: Table, name: str, comparison: Comparison, options: Options
     rate = product_operations / median(seconds.pop(""))
     for label, values in seconds.items():
         table.rows.append(timing_row(f"{name}, {label}", values, seconds[base_of(label, seconds)]))
-    for label, operations in comparison.operations.items():
-        share = operations / rate / median(seconds[label])
-        table.notes.append(
-            f"{name}, {label}: {share:.2f} of the rate of a plain matrix product of the widest layer's shape "
-            f"({rate / 1e9:.0f} GFLOP/s)."
-        )
+    shares = {label: count / rate / median(seconds[label]) for label, count in comparison.operations.items()}
+    of_rate = ", ".join(f"{label} at {share:.2f}" for label, share in shares.items())
+    table.notes.append(
+        f"{name}, {rounds} rounds: {of_rate} of the rate of a plain matrix product of the widest layer's shape "
+        f"({rate / 1e9:.0f} GFLOP/s)."
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

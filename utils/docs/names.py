@@ -158,7 +158,7 @@ def output_classes(function: Any, package: str) -> Iterator[type]:
     queue, seen = _classes(returned), []
     while queue:
         found = queue.pop(0)
-        is_output = issubclass(found, ModelOutput) and found.__module__.startswith(f"{package}.")
+        is_output = issubclass(found, ModelOutput) and f"{found.__module__}.".startswith(f"{package}.")
         if is_output and found not in seen:
             seen.append(found)
             queue += [kind for hint in _hints(found).values() for kind in _classes(hint)]
