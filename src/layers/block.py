@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 
 from .linear import Linear
 
@@ -17,7 +17,26 @@ class Mlp(nn.Module):
         self.fc2 = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        return self.fc2(activate(self.activation, self.fc1(hidden_states), self.fc1))
+
+
+def activate(activation: nn.Module, hidden_states: torch.Tensor, source: nn.Module) -> torch.Tensor:
+    """Apply an activation to what a layer has just computed.
+
+    Exact GELU overwrites its input, which spares the largest new tensor of a block, where nobody needs that any more.
+
+    Args:
+        activation: elementwise.
+        hidden_states: (..., D).
+        source: the layer that computed `hidden_states`; a hook on it may have kept them.
+
+    Returns:
+        (..., D), perhaps the same tensor.
+    """
+    is_needed = torch.is_grad_enabled() or torch.compiler.is_compiling() or source._forward_hooks
+    if is_needed or not isinstance(activation, GELUActivation) or activation.act is not nn.functional.gelu:
+        return activation(hidden_states)
+    return torch.ops.aten.gelu_(hidden_states)
 
 
 class DropPath(nn.Module):
