@@ -1,5 +1,7 @@
 """Pieces of a transformer block that do not depend on the family."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.activations import ACT2FN, GELUActivation
@@ -21,20 +23,45 @@ class Mlp(nn.Module):
         self.fc2 = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return feed_forward(hidden_states, self.fc1, self.activation, self.fc2)
+        return in_token_blocks(self._transform, hidden_states)
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc2(activate(self.activation, self.fc1(tokens), self.fc1))
 
 
-def feed_forward(
-    hidden_states: torch.Tensor, expand: nn.Module, activation: nn.Module, contract: nn.Module
-) -> torch.Tensor:
-    """contract(activation(expand(x))) of tokens (..., D), in inference on a CPU a block of tokens after the other."""
+def in_token_blocks(transform: Callable[[torch.Tensor], torch.Tensor], hidden_states: torch.Tensor) -> torch.Tensor:
+    """Apply what treats tokens one by one, in inference on a CPU to a block of them after the other.
+
+    Args:
+        transform: tokens (n, D) or (..., D) to tokens of the same shape.
+        hidden_states: (..., D).
+
+    Returns:
+        (..., D).
+    """
     if hidden_states.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return contract(activation(expand(hidden_states)))
-    # GELU has no public in-place form.
-    activate = torch.ops.aten.gelu_ if type(activation) is GELUActivation else activation
-    blocks = hidden_states.flatten(0, -2).split(TOKENS_AT_ONCE)
-    transformed = torch.cat([contract(activate(expand(block))) for block in blocks])
+        return transform(hidden_states)
+    transformed = torch.cat([transform(block) for block in hidden_states.flatten(0, -2).split(TOKENS_AT_ONCE)])
     return transformed.unflatten(0, hidden_states.shape[:-1])
+
+
+def activate(activation: nn.Module, hidden_states: torch.Tensor, source: nn.Module) -> torch.Tensor:
+    """Apply an activation to what a layer has just computed.
+
+    Exact GELU overwrites its input, which spares the largest new tensor of a block, where nobody needs that any more.
+
+    Args:
+        activation: elementwise.
+        hidden_states: (..., D).
+        source: the layer that computed `hidden_states`; a hook on it may have kept them.
+
+    Returns:
+        (..., D), perhaps the same tensor.
+    """
+    is_needed = torch.is_grad_enabled() or torch.compiler.is_compiling() or source._forward_hooks
+    if is_needed or not isinstance(activation, GELUActivation) or activation.act is not nn.functional.gelu:
+        return activation(hidden_states)
+    return torch.ops.aten.gelu_(hidden_states)
 
 
 class DropPath(nn.Module):

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
-from ...layers.block import DropPath, drop_path_rates
+from ...layers.block import DropPath, activate, drop_path_rates, in_token_blocks
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, tubelets_of
 from ...layers.positions import alternating_sinusoids, resize_position_volume
@@ -238,13 +238,25 @@ class VideoMAESelfAttention(nn.Module):
 class VideoMAEDense(nn.Module):
     """A linear layer with dropout after it, under the name that it has on disk."""
 
-    def __init__(self, in_features: int, out_features: int, dropout: float = 0.0):
+    def __init__(self, in_features: int, out_features: int, dropout: float):
         super().__init__()
         self.dense = Linear(in_features, out_features)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.dense(hidden_states))
+
+
+class VideoMAEIntermediate(nn.Module):
+    """The first half of the MLP."""
+
+    def __init__(self, size: BlockSize, activation: str):
+        super().__init__()
+        self.dense = Linear(size.hidden_size, size.intermediate_size)
+        self.activation = ACT2FN[activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return activate(self.activation, self.dense(hidden_states), self.dense)
 
 
 class VideoMAEAttention(nn.Module):
@@ -270,8 +282,7 @@ class VideoMAELayer(GradientCheckpointingLayer):
         self.layernorm_before = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
         self.attention = VideoMAEAttention(config, size)
         self.layernorm_after = nn.LayerNorm(size.hidden_size, eps=config.layer_norm_eps)
-        self.intermediate = VideoMAEDense(size.hidden_size, size.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.intermediate = VideoMAEIntermediate(size, config.hidden_act)
         self.output = VideoMAEDense(size.intermediate_size, size.hidden_size, config.hidden_dropout_prob)
         self.drop_path = DropPath(drop_path)
         if config.layer_scale_init_value > 0:
@@ -285,9 +296,12 @@ class VideoMAELayer(GradientCheckpointingLayer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         branch, probabilities = self.attention(self.layernorm_before(hidden_states), output_attentions)
         hidden_states = hidden_states + self.drop_path(self._scaled(branch, self.lambda_1))
-        branch = self.output(self.activation(self.intermediate(self.layernorm_after(hidden_states))))
+        branch = in_token_blocks(self._transform, self.layernorm_after(hidden_states))
         hidden_states = hidden_states + self.drop_path(self._scaled(branch, self.lambda_2))
         return hidden_states, probabilities
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.output(self.intermediate(tokens))
 
     @staticmethod
     def _scaled(branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
@@ -623,11 +637,13 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
         Source: `engine_for_pretraining.py`.
         """
-        pixels = self._pixels(video, grid, masked_ids)
+        pixels, (mean, std) = self._tubelets(video, grid, masked_ids), self._statistics(video.device)
         if self.config.norm_pix_loss:
-            mean, deviation = pixel_statistics(pixels)
-            pixels = (pixels - mean) / deviation
-        return pixels.flatten(2)
+            pixels, deviation = centre(pixels)
+            pixels = pixels * (std / (deviation * std + 1e-6))
+        else:
+            pixels = pixels * std + mean
+        return pixels.transpose(2, 3).flatten(2)
 
     @torch.no_grad()
     def reconstruct(
@@ -649,34 +665,39 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         """
         video, grid = self.videomae.embeddings.cut(pixel_values)
         _, masked_ids = self._split(bool_masked_pos, video, grid)
-        pixels = self._pixels(video, grid)
-        predicted = logits.float().unflatten(-1, (-1, self.config.num_channels))  # (B, K, s·p·p, C)
+        tubelets, (mean, std) = self._tubelets(video, grid), self._statistics(video.device)
+        index = masked_ids[:, :, None, None].expand(-1, -1, *tubelets.shape[2:])  # (B, K, C, s·p·p)
+        predicted = logits.float().unflatten(-1, (-1, self.config.num_channels)).transpose(2, 3)
+        pixels = tubelets * std + mean
         if self.config.norm_pix_loss:
-            mean, deviation = pixel_statistics(self._pixels(video, grid, masked_ids))
-            predicted = predicted * deviation + mean
-        index = masked_ids[:, :, None, None].expand_as(predicted)
+            true = pixels.gather(1, index)
+            centred, deviation = centre(true)
+            predicted = predicted * (deviation + 1e-6) + (true - centred)
         return self._frames(pixels.scatter(1, index, predicted), grid)
 
-    def _pixels(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Pixels of tubelets (B, N or K, s·p·p, C), float32, in [0, 1] where ImageNet's statistics apply."""
-        config = self.config
-        tubelets = tubelets_of(video, grid, config.tubelet_size, config.patch_height_width, token_ids).float()
-        pixels = tubelets.permute(0, 1, 3, 4, 5, 2).flatten(2, 4)
-        if config.num_channels != 3:
-            return pixels
-        return pixels * pixels.new_tensor(IMAGENET_STD) + pixels.new_tensor(IMAGENET_MEAN)
+    def _tubelets(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Values of tubelets as they were given, (B, N or K, C, s·p·p), float32."""
+        sides = self.config.tubelet_size, self.config.patch_height_width
+        return tubelets_of(video, grid, *sides, token_ids).flatten(3).float()
+
+    def _statistics(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation that videos were normalised with, (C, 1) each: ImageNet's, or 0 and 1."""
+        count = self.config.num_channels
+        values = (IMAGENET_MEAN, IMAGENET_STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
+        mean, std = torch.tensor(values, device=device)[..., None]
+        return mean, std
 
     def _frames(self, pixels: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """The inverse of `_pixels` without its statistics: (B, N, s·p·p, C) to (B, T, C, H, W)."""
-        config = self.config
-        sides = (config.tubelet_size, *config.patch_height_width)
-        pixels = pixels.unflatten(2, sides).unflatten(1, tuple(grid))  # (B, grid t, grid h, grid w, s, p, p, C)
-        return pixels.permute(0, 1, 4, 7, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(1, 2)
+        """The inverse of `_tubelets`: (B, N, C, s·p·p) to (B, T, C, H, W)."""
+        sides = (self.config.tubelet_size, *self.config.patch_height_width)
+        pixels = pixels.unflatten(3, sides).unflatten(1, tuple(grid))  # (B, grid t, grid h, grid w, C, s, p, p)
+        return pixels.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
 
-def pixel_statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation over the pixels of each tubelet (B, K, s·p·p, C), channel by channel: (B, K, 1, C) each."""
-    return pixels.mean(2, keepdim=True), pixels.var(2, keepdim=True).sqrt() + 1e-6
+def centre(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels (..., S) without their mean, and their deviation (..., 1) by the unbiased variance."""
+    centred = pixels - pixels.mean(-1, keepdim=True)
+    return centred, torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / sqrt(max(pixels.shape[-1] - 1, 1))
 
 
 class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
