@@ -291,4 +291,21 @@ VIDEOPRISM = Family(
     paper="https://arxiv.org/abs/2402.13217",
 )
 
+PE_VIDEO = Family(
+    model_type="pe_video",
+    title="PE Video",
+    config_class="PeVideoConfig",
+    auto_models={"AutoModel": "PeVideoModel"},
+    parts=(
+        Part(
+            model_type="pe_video_encoder",
+            config_class="PeVideoEncoderConfig",
+            auto_models={"AutoModel": "PeVideoEncoder"},
+        ),
+    ),
+    video_processor_class="PeVideoVideoProcessor",
+    processor_class="PeVideoProcessor",
+    paper="https://arxiv.org/abs/2512.19687",
+)
+
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}
