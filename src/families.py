@@ -308,4 +308,4 @@ PE_VIDEO = Family(
     paper="https://arxiv.org/abs/2512.19687",
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM)}
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM, PE_VIDEO)}

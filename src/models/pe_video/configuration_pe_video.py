@@ -6,166 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-
-TOWERS = {
-    "vit_pe_core_tiny_patch16_384": {"img_size": 384, "patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3},
-    "vit_pe_core_small_patch16_384": {"img_size": 384, "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
-    "vit_pe_core_base_patch16_224": {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
-    "vit_pe_core_large_patch14_336": {
-        "img_size": 336,
-        "patch_size": 14,
-        "embed_dim": 1024,
-        "depth": 24,
-        "num_heads": 16,
-    },
-    "vit_pe_core_gigantic_patch14_448": {
-        "img_size": 448,
-        "patch_size": 14,
-        "embed_dim": 1536,
-        "depth": 50,
-        "num_heads": 16,
-        "mlp_ratio": 8960 / 1536,
-        "class_token": False,
-    },
-}
-"""What timm's names of the towers stand for, in the words of its arguments, which `model_args` may override."""
-
-SHARED_ARGUMENTS = {
-    "in_chans": 3,
-    "mlp_ratio": 4.0,
-    "class_token": True,
-    "init_values": None,
-    "attn_pool_num_heads": 8,
-    "attn_pool_mlp_ratio": 4.0,
-}
-WITHOUT_EFFECT = ("ref_feat_shape", "dynamic_img_size", "rope_grid_offset", "rope_grid_indexing", "attn_type")
-"""Arguments of timm that only say how it reproduces the original's positions."""
-
-
-@strict
-class PeVideoVisionConfig(PreTrainedConfig):
-    r"""Configuration of the frame tower, a PE core vision transformer, as published directories write it.
-
-    They name the tower by its architecture in timm; the sizes that follow from the name, and from `model_args` where
-    it overrides them, are the properties of this class, and timm isn't needed to read them.
-
-    Args:
-        architecture (`str`, *optional*, defaults to `"vit_pe_core_large_patch14_336"`):
-            timm's name of the tower: `vit_pe_core_` with `tiny_patch16_384`, `small_patch16_384`, `base_patch16_224`,
-            `large_patch14_336` or `gigantic_patch14_448`.
-        model_args (`dict`, *optional*):
-            timm's arguments that differ from those of the architecture: `img_size`, `patch_size`, `in_chans`,
-            `embed_dim`, `depth`, `num_heads`, `mlp_ratio`, `class_token`, `init_values`, `attn_pool_num_heads`.
-        num_classes (`int`, *optional*, defaults to 1024):
-            Width of a frame's embedding, also written `num_labels`.
-        do_pooling (`bool`, *optional*, defaults to `True`):
-            Not read, here or in transformers: frames are always pooled.
-        global_pool (`str`, *optional*, defaults to `"map"`):
-            How a frame's tokens are pooled: by attention.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial weights.
-
-    Raises:
-        ValueError: an architecture or an argument that this tower doesn't have.
-    """
-
-    model_type = "timm_wrapper"
-    base_config_key = "vision_config"
-
-    architecture: str = "vit_pe_core_large_patch14_336"
-    model_args: dict[str, Any] | None = None
-    do_pooling: bool = True
-    global_pool: str = "map"
-    initializer_range: float = 0.02
-
-    hidden_act = "gelu"
-    layer_norm_eps = 1e-5
-    rope_theta = 10000.0
-
-    def __post_init__(self, **kwargs):
-        num_classes, label_names = kwargs.pop("num_classes", None), kwargs.pop("label_names", None)
-        if kwargs.get("num_labels") is None and self.id2label is None:
-            # transformers writes the names of two labels where it read no number of them.
-            named = len(label_names or ()) not in (0, 2)
-            kwargs["num_labels"] = len(label_names) if named else num_classes or 1024
-        super().__post_init__(**kwargs)
-
-    def validate_architecture(self):
-        if self.architecture not in TOWERS:
-            raise ValueError(f"`architecture` must be one of {', '.join(TOWERS)}, got {self.architecture!r}.")
-        if self.global_pool != "map":
-            raise ValueError(f'`global_pool` must be "map", pooling by attention, got {self.global_pool!r}.')
-        known = {**SHARED_ARGUMENTS, **TOWERS[self.architecture], **dict.fromkeys(WITHOUT_EFFECT)}
-        unknown = sorted(set(self.model_args or ()) - set(known))
-        if unknown:
-            raise ValueError(f"`model_args` has {', '.join(unknown)}; the tower knows {', '.join(known)}.")
-        if self._argument("attn_pool_mlp_ratio") != 4:
-            raise ValueError(f"`attn_pool_mlp_ratio` must be 4, as in every PE core tower, got {self.model_args}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """With the embedding's width under both names that readers look for, and without names of labels."""
-        fields = super().to_dict()
-        for name in ("id2label", "label2id"):
-            fields.pop(name, None)
-        return {**fields, "num_classes": self.num_labels, "num_labels": self.num_labels}
-
-    def _argument(self, name: str) -> Any:
-        return {**SHARED_ARGUMENTS, **TOWERS[self.architecture], **(self.model_args or {})}[name]
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the training frames, in pixels."""
-        return self._argument("img_size")
-
-    @property
-    def patch_size(self) -> int:
-        """Height and width of a patch, in pixels."""
-        return self._argument("patch_size")
-
-    @property
-    def num_channels(self) -> int:
-        """Number of colour channels."""
-        return self._argument("in_chans")
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the tower."""
-        return self._argument("embed_dim")
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Number of blocks."""
-        return self._argument("depth")
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Number of attention heads of a block."""
-        return self._argument("num_heads")
-
-    @property
-    def intermediate_size(self) -> int:
-        """Hidden width of a block's MLP."""
-        return int(self.hidden_size * self._argument("mlp_ratio"))
-
-    @property
-    def use_class_token(self) -> bool:
-        """Whether a learned token precedes the patches."""
-        return self._argument("class_token")
-
-    @property
-    def layer_scale_init_value(self) -> float | None:
-        """Initial factor of every residual branch, `None` where branches have no factors."""
-        return self._argument("init_values")
-
-    @property
-    def num_pooler_heads(self) -> int:
-        """Number of attention heads of the pooler."""
-        return self._argument("attn_pool_num_heads")
-
-    @property
-    def projection_dim(self) -> int:
-        """Width of a frame's embedding."""
-        return self.num_labels
+from .configuration_pe_vision import PeVisionConfig
 
 
 @strict
@@ -176,8 +17,8 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     meaning are those of transformers.
 
     Args:
-        vision_config (`dict` or [`PeVideoVisionConfig`], *optional*):
-            Configuration of the frame tower.
+        vision_config (`dict` or [`PeVisionConfig`], *optional*):
+            Configuration of the frame tower; published directories have it as timm's name of its architecture.
         hidden_size (`int`, *optional*, defaults to 1792):
             Width of the temporal encoder.
         intermediate_size (`int`, *optional*, defaults to 4800):
@@ -217,7 +58,7 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     model_type = "pe_video_encoder"
     base_config_key = "audio_video_config"
     default_theta = 20000
-    sub_configs_defaults = {"vision_config": PeVideoVisionConfig}
+    sub_configs_defaults = {"vision_config": PeVisionConfig}
 
     vision_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 1792
@@ -237,6 +78,8 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if isinstance(self.vision_config, dict):
+            self.vision_config = _with_width(self.vision_config)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -249,6 +92,24 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             raise ValueError(f"`head_dim` must be even, for pairs of channels turn together, got {self.head_dim}.")
         if self.rope_parameters["rope_type"] != "default":
             raise ValueError(f'`rope_type` must be "default", got {self.rope_parameters["rope_type"]!r}.')
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the base class, with the frame tower under the type that transformers has for towers of timm."""
+        fields = super().to_dict()
+        fields["vision_config"]["model_type"] = "timm_wrapper"
+        return fields
+
+
+def _with_width(vision_config: dict[str, Any]) -> dict[str, Any]:
+    """A frame tower's fields with the width of its embeddings where only the names of labels tell it.
+
+    transformers gives a tower as many outputs as there are labels, but writes 1024 for `num_classes` whatever their
+    number. Two labels are what it names where it has read no number.
+    """
+    num_names = len(vision_config.get("label_names") or ())
+    if num_names in (0, 2) or vision_config.get("num_labels") is not None:
+        return vision_config
+    return {**vision_config, "num_labels": num_names}
 
 
 @strict
@@ -302,4 +163,4 @@ class PeVideoConfig(PreTrainedConfig):
             raise ValueError(f"`text_config` must be of ModernBERT, got {self.text_config.model_type!r}.")
 
 
-__all__ = ["PeVideoConfig", "PeVideoEncoderConfig", "PeVideoVisionConfig"]
+__all__ = ["PeVideoConfig", "PeVideoEncoderConfig"]
