@@ -482,8 +482,8 @@ def _check_video(video: torch.Tensor, config: PeVideoEncoderConfig) -> torch.Siz
     num_channels = config.vision_config.num_channels
     if video.ndim != 5 or video.shape[2] != num_channels or 0 in video.shape[:2]:
         raise ValueError(
-            f"Expected `pixel_values_videos` of shape (batch, frames, {num_channels}, height, width) with at least one "
-            f"video and frame, got {tuple(video.shape)}. The video processor returns this layout."
+            f"Expected `pixel_values_videos` of shape (batch, frames, {num_channels}, height, width) with at least "
+            f"one video and frame, got {tuple(video.shape)}. The video processor returns this layout."
         )
     return video.shape[:2]
 
