@@ -468,6 +468,9 @@ class Part:
             that `fields` reads.
         required: configuration fields that no shape tells and no default is right for.
         marker: a tensor that tells the part from others that stand at the same entry, if there are such.
+        under: what the names of its tensors begin with, where several parts share a state dict. A tensor is that of
+            the part whose `under` fits the most of its name; the rules' sources are names without it.
+        any_entry: whether `entries` are places of one and the same thing, so that the one that a file has is it.
     """
 
     rules: tuple[Rule, ...]
@@ -478,6 +481,8 @@ class Part:
     presence: str | None = None
     required: tuple[str, ...] = ()
     marker: str | None = None
+    under: str = ""
+    any_entry: bool = False
 
 
 @dataclass(frozen=True)

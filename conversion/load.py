@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -156,7 +156,7 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
             files["probe"] = stack.enter_context(open_source(probe))
         family, layout, found = _identify(files, request)
         maps = family_map(family.model_type)
-        left_out = _left_out(maps, layout, files, found)
+        left_out = _left_out(family, layout, files, found)
         config = configuration(family, layout, found, request)
         pairs = {
             name: expand(maps.parts[name].rules, layout.config_of(name, config), layout.parts[name]) for name in found
@@ -370,12 +370,23 @@ def find_parts(
             raise ConversionError(f"{layout.architecture} needs the file of its {part.file} as well.")
         source = files[part.file]
         entry = _entry(source, part, chosen.get(name), probe_index)
-        if entry is not None:
-            found[name] = _strip(source, entry, family.key_prefixes)
+        own = None if entry is None else _own(_strip(source, entry, family.key_prefixes), part, maps)
+        if own is not None:
+            found[name] = own
         elif name not in layout.optional:
             entry = part.entries[0].replace("{index}", str(probe_index))
-            raise ConversionError(f"{source.path}: has no entry {entry!r}; it holds {_overview(source)}.")
+            under = f" with tensors under {part.under!r}" if part.under else ""
+            raise ConversionError(f"{source.path}: has no entry {entry!r}{under}; it holds {_overview(source)}.")
     return found
+
+
+def _own(whole: FoundPart, part: Part, maps: FamilyMap) -> FoundPart | None:
+    """Of a state dict that several parts may share, the tensors of one part; `None` if there are none."""
+    unders = {other.under for other in maps.parts.values() if other.file == part.file and other.under != part.under}
+    others = tuple(under for under in unders if under.startswith(part.under))
+    names = {name: full for name, full in whole.names.items() if name.startswith(part.under)}
+    own = {name.removeprefix(part.under): full for name, full in names.items() if not name.startswith(others)}
+    return replace(whole, prefix=whole.prefix + part.under, names=own) if own else None
 
 
 def _chosen_entries(family: Family, request: Request) -> dict[str, str]:
@@ -394,7 +405,7 @@ def _entry(source: Source, part: Part, wanted: str | None, index: int) -> str | 
     if _names_in(source, default):
         return default
     present = [entry for entry in entries if _names_in(source, entry)]
-    if wanted is None and (not present or present == [""]):
+    if wanted is None and (not present or present == [""] or (part.any_entry and len(present) == 1)):
         return present[0] if present else None
     remedy = f" Choose one with checkpoint_key, such as {present[0]!r}." if present else ""
     raise ConversionError(f"{source.path}: has no entry {default!r}; it holds {_overview(source)}.{remedy}")
@@ -442,12 +453,16 @@ def _strip(source: Source, entry: str, prefixes: Sequence[str]) -> FoundPart:
 
 
 def _left_out(
-    maps: FamilyMap, layout: Layout, files: Mapping[str, Source], found: Mapping[str, FoundPart]
+    family: Family, layout: Layout, files: Mapping[str, Source], found: Mapping[str, FoundPart]
 ) -> dict[str, str]:
     """The entries that no part of the model is read from, with the reason; an error if an entry is unknown."""
+    maps = family_map(family.model_type)
     reasons = _reasons(maps, layout, found)
     used = {full for part in found.values() for full in part.names.values()}
     left_out, unknown = {}, []
+    for name, tensors in _parts_beside(family, found, used).items():
+        left_out[maps.parts[name].under or name] = f"{layout.architecture} has no {name}"
+        used |= tensors
     for source in files.values():
         for name in source.tensors:
             if name in used:
@@ -461,6 +476,27 @@ def _left_out(
     if unknown:
         raise ConversionError("tensors that no rule reads or drops:\n" + "\n".join(unknown))
     return left_out
+
+
+def _parts_beside(family: Family, found: Mapping[str, FoundPart], used: set[str]) -> dict[str, set[str]]:
+    """Full names of tensors that stand in one state dict with a part that is read, by the part that they are of."""
+    maps, beside = family_map(family.model_type), {}
+    for other in found.values():
+        whole = _strip(other.source, other.entry, family.key_prefixes)
+        for name, part in maps.parts.items() if not used.issuperset(whole.names.values()) else ():
+            if name in found or other.entry not in part.entries:
+                continue
+            own = _own(whole, part, maps)
+            try:
+                shapes = own.shapes if own else {}
+                counts = SimpleNamespace(**{field: reader.read(shapes) for field, reader in part.fields.items()})
+            except LookupError:
+                continue  # the state dict holds no such part
+            expected = {source for pair in expand_names(part.rules, counts) for source in pair.sources}
+            rest = {full for name, full in own.names.items() if name in expected} - used
+            if rest:
+                beside[name] = rest
+    return beside
 
 
 def _reasons(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, str]:

@@ -225,7 +225,7 @@ def reverse_directory(
         pairs = expand(part.rules, config, layout.parts[name])
         not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
         made |= {target for pair in pairs for target in pair.targets}
-        tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix}))
+        tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix + part.under}))
         entry = noted.get(name, {}).get("entry", part.entries[0])
         _place(trees.setdefault(part.file, {}), entry, tensors)
     not_given |= {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
