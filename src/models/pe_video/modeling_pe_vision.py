@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -56,12 +56,12 @@ class PeVisionPatchEmbed(nn.Module):
         return self.proj(images, grid)
 
 
-class PeVisionAttention(nn.Module):
-    """Self-attention with rotary positions on width and height."""
+class PeAttention(nn.Module):
+    """Self-attention; with rotary positions on width and height in the vision tower."""
 
     is_causal = False
 
-    def __init__(self, config: PeVisionConfig):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
@@ -69,39 +69,51 @@ class PeVisionAttention(nn.Module):
         self.proj = Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool
+        self,
+        hidden_states: torch.Tensor,
+        rotary: RotaryTable | None,
+        mask: torch.Tensor | None,
+        output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = self.qkv(hidden_states).unflatten(-1, (3, -1, self.head_dim)).unbind(2)
+        if rotary is not None:
+            query, key = apply_rotary(query, rotary), apply_rotary(key, rotary)
         attended, probabilities = attention(
             self,
-            apply_rotary(query, rotary).transpose(1, 2),  # (B, heads, N, head_dim)
-            apply_rotary(key, rotary).transpose(1, 2),
+            query.transpose(1, 2),  # (B, heads, N, head_dim)
+            key.transpose(1, 2),
             value.transpose(1, 2),
             implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
+            mask=mask,
             output_attentions=output_attentions,
         )
         return self.proj(attended), probabilities
 
 
-class PeVisionLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer block, whose branches learned factors may scale channel by channel."""
+class PeLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer block of both towers, whose branches learned factors may scale channel by channel."""
 
-    def __init__(self, config: PeVisionConfig):
+    def __init__(self, config: PreTrainedConfig, layer_scale_init_value: float = 0.0):
         super().__init__()
+        self.layer_scale_init_value = layer_scale_init_value
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attn = PeVisionAttention(config)
+        self.attn = PeAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = Mlp(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.gamma_1 = self.gamma_2 = None
-        if config.layer_scale_init_value:
+        if layer_scale_init_value:
             self.gamma_1 = nn.Parameter(torch.ones(config.hidden_size))
             self.gamma_2 = nn.Parameter(torch.ones(config.hidden_size))
 
     def forward(
-        self, hidden_states: torch.Tensor, rotary: RotaryTable, output_attentions: bool = False
+        self,
+        hidden_states: torch.Tensor,
+        rotary: RotaryTable | None,
+        mask: torch.Tensor | None,
+        output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attn(self.norm1(hidden_states), rotary, output_attentions)
+        attended, probabilities = self.attn(self.norm1(hidden_states), rotary, mask, output_attentions)
         hidden_states = hidden_states + (attended if self.gamma_1 is None else self.gamma_1 * attended)
         transformed = self.mlp(self.norm2(hidden_states))
         return hidden_states + (transformed if self.gamma_2 is None else self.gamma_2 * transformed), probabilities
@@ -141,6 +153,20 @@ class PeVisionAttentionPool(nn.Module):
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
+@torch.no_grad()
+def init_tower_tables(module: nn.Module) -> None:
+    """Initialise what belongs to no layer of torch, as the original: tokens and positions with deviation 1/√D."""
+    if isinstance(module, PeLayer) and module.gamma_1 is not None:
+        init.constant_(module.gamma_1, module.layer_scale_init_value)
+        init.constant_(module.gamma_2, module.layer_scale_init_value)
+    elif isinstance(module, PeVisionAttentionPool):
+        init.normal_(module.latent)
+    elif isinstance(module, PeVisionModel):
+        init.normal_(module.pos_embed, std=module.config.hidden_size**-0.5)
+        if module.cls_token is not None:
+            init.normal_(module.cls_token, std=module.config.hidden_size**-0.5)
+
+
 class PeVisionPreTrainedModel(PreTrainedModel):
     """Weight initialisation, loading and saving of the vision tower."""
 
@@ -150,7 +176,7 @@ class PeVisionPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["PeVisionLayer", "PeVisionAttentionPool", "PeVisionPatchEmbed"]
+    _no_split_modules = ["PeLayer", "PeVisionAttentionPool", "PeVisionPatchEmbed"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -176,24 +202,9 @@ class PeVisionPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normals, biases 0; tokens, positions and the pooler's query have the deviation 1/√D of the original."""
-        std = self.config.initializer_range
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, PeVisionLayer) and module.gamma_1 is not None:
-            init.constant_(module.gamma_1, self.config.layer_scale_init_value)
-            init.constant_(module.gamma_2, self.config.layer_scale_init_value)
-        elif isinstance(module, PeVisionAttentionPool):
-            init.normal_(module.latent)
-        elif isinstance(module, PeVisionModel):
-            init.normal_(module.pos_embed, std=self.config.hidden_size**-0.5)
-            if module.cls_token is not None:
-                init.normal_(module.cls_token, std=self.config.hidden_size**-0.5)
+        """Normals, biases zero, norms one; see [`init_tower_tables`] for the rest."""
+        super()._init_weights(module)
+        init_tower_tables(module)
 
     def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What to record: as a call says, or as the configuration says where it does not."""
@@ -211,7 +222,9 @@ class PeVisionModel(PeVisionPreTrainedModel):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.use_cls_token else None
         self.pos_embed = nn.Parameter(torch.zeros(1, config.use_cls_token + rows * columns, width))
         self.norm_pre = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.blocks = nn.ModuleList(PeVisionLayer(config) for _ in range(config.num_hidden_layers))
+        self.blocks = nn.ModuleList(
+            PeLayer(config, config.layer_scale_init_value) for _ in range(config.num_hidden_layers)
+        )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.use_post_norm else nn.Identity()
         self.attn_pool = PeVisionAttentionPool(config) if config.use_attention_pooling else None
         self.head = Linear(width, config.projection_dim) if config.projection_dim else None
@@ -243,7 +256,7 @@ class PeVisionModel(PeVisionPreTrainedModel):
         """
         records = self._records(output_hidden_states, output_attentions)
         hidden_states, grid = self._embed(pixel_values)
-        stack = run_layers(self.blocks, hidden_states, self._rotary(grid, hidden_states.device), **records)
+        stack = run_layers(self.blocks, hidden_states, self._rotary(grid, hidden_states.device), None, **records)
         last_hidden_state = self.norm(stack.last)
         pooled = None if self.attn_pool is None else self.attn_pool(last_hidden_state)
         patches = last_hidden_state[:, int(self.config.use_cls_token) :]
@@ -288,6 +301,45 @@ class PeVisionModel(PeVisionPreTrainedModel):
         axes = tuple(nn.functional.pad(axis, (prefix, 0))[None] for axis in (columns, rows))
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         return rotary_table(axes, head_dim, pairing="interleaved", dtype=torch.float32)
+
+
+def encode_frames(
+    tower: PeVisionModel, video: torch.Tensor, real: torch.Tensor | None, **records: bool
+) -> PeVisionOutput:
+    """Run the tower on the frames of videos, but not on those that only fill the batch.
+
+    A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
+
+    Args:
+        tower: the model.
+        video: (B, T, C, H, W).
+        real: (B, T) booleans, false at frames that fill the batch; `None` where there are none.
+        records: what the tower is to record.
+
+    Returns:
+        The tower's output for (B·T, …) frames, zero at those that fill the batch.
+    """
+    frames = video.flatten(0, 1)  # (B·T, C, H, W)
+    if real is None:
+        return tower(frames, **records, return_dict=True)
+    which = real.flatten()  # (B·T,)
+    if torch.compiler.is_compiling():
+        output = tower(frames, **records, return_dict=True)
+
+        def place(rows: torch.Tensor) -> torch.Tensor:
+            return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
+    else:
+        # The tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
+        output = tower(frames[which] if which.any() else frames[:1], **records, return_dict=True)
+
+        def place(rows: torch.Tensor) -> torch.Tensor:
+            placed = rows.new_zeros(which.shape[0], *rows.shape[1:])
+            return placed.index_put((which.nonzero()[:, 0],), rows[: int(which.sum())])
+
+    placed = {
+        name: tuple(map(place, value)) if isinstance(value, tuple) else place(value) for name, value in output.items()
+    }
+    return PeVisionOutput(**placed)
 
 
 __all__ = ["PeVisionModel", "PeVisionPreTrainedModel"]
