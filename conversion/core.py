@@ -206,6 +206,9 @@ class Rule:
         when: condition for the tensors to exist: a configuration field that must be true, or a pair (field, value)
             that must be so.
         unless: condition, likewise, under which they don't.
+        start: the first index that `repeat` counts; `None` is the count itself, for what a file holds of a stack
+            beyond the part that our model has.
+        stop: the index after the last one; `None` is the count.
     """
 
     targets: tuple[str, ...]
@@ -214,6 +217,8 @@ class Rule:
     repeat: str | None = None
     when: Condition | None = None
     unless: Condition | None = None
+    start: int | None = 0
+    stop: int | None = None
 
 
 class Pair(NamedTuple):
@@ -279,7 +284,8 @@ def expand_names(rules: Iterable[Rule], counts: Any, prefix: str = "") -> list[P
         else:
             count = lookup(counts, entry.repeat)
             count = count if isinstance(count, int) else len(count or ())
-            pairs += _repeat(targets, entry.sources, entry.op, count)
+            indices = range(*(count if end is None else end for end in (entry.start, entry.stop)))
+            pairs += _repeat(targets, entry.sources, entry.op, indices)
     return pairs
 
 
@@ -290,7 +296,7 @@ def _holds(config: Any, condition: Condition) -> bool:
     return lookup(config, field) == value
 
 
-def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: int) -> list[Pair]:
+def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, indices: range) -> list[Pair]:
     """One pair per index, or one pair over all indices where a side has none."""
 
     def at(names: tuple[str, ...], index: int) -> tuple[str, ...]:
@@ -299,10 +305,10 @@ def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: i
     def over_all(names: tuple[str, ...]) -> tuple[str, ...]:
         if not any("{i}" in name for name in names):
             return names
-        return tuple(name for index in range(count) for name in at(names, index))
+        return tuple(name for index in indices for name in at(names, index))
 
-    if all(any("{i}" in name for name in names) for names in (targets, sources)):
-        return [Pair(at(targets, index), at(sources, index), op) for index in range(count)]
+    if all(any("{i}" in name for name in names) for names in (targets or sources, sources)):
+        return [Pair(at(targets, index), at(sources, index), op) for index in indices]
     return [Pair(over_all(targets), over_all(sources), op)]
 
 
@@ -519,9 +525,12 @@ class FamilyMap:
     Attributes:
         parts: its state dicts by name.
         layouts: its model classes, in the order in which they are tried.
-        left_out: entries of the original files that hold tensors of no model, with the reason.
+        left_out: entries of the original files that hold tensors of no model, with the reason. A dotted name stands
+            for all tensors whose names continue it.
         required: configuration fields that no shape tells and no default is right for.
         processor: arguments of the video processor and the fields of the layout's `videos` that they follow.
+        companion: reads the `config.json` that original directories hold beside the weights: configuration fields for
+            each part, and arguments of the video processor under "video_processor"; nothing from files of others.
     """
 
     parts: Mapping[str, Part]
@@ -529,3 +538,4 @@ class FamilyMap:
     left_out: Mapping[str, str]
     required: tuple[str, ...]
     processor: Mapping[str, str]
+    companion: Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]] = lambda config: {}

@@ -1,12 +1,14 @@
 """From original files to a model in memory: which family and class they are, their configuration, their tensors."""
 
 import difflib
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,11 +121,13 @@ def load_original(
 ) -> PreTrainedModel:
     """Build one of our models from the files of an original implementation.
 
-    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the preset
-    and from `config_overrides`, which win over it.
+    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the
+    original's `config.json`, if there is one beside the checkpoint, from the preset, which wins over it, and from
+    `config_overrides`, which win over both.
 
     Args:
-        path: the checkpoint (.pt, .pth, .npz, .safetensors, …).
+        path: the checkpoint (.pt, .pth, .npz, .safetensors, …), or an original directory that holds it as
+            `model.safetensors`.
         family: `model_type` of the family, such as "vjepa2". By default the one whose rules fit the file exactly.
         preset: name of a published checkpoint in `vidformers.families`; it gives what shapes don't tell.
         probe: the file of a classifier head that goes on top.
@@ -151,7 +155,7 @@ def load_original(
 def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: Request) -> Iterator[Plan]:
     """Open the files, find out what they are and check every name and shape."""
     with ExitStack() as stack:
-        files = {"checkpoint": stack.enter_context(open_source(path))}
+        files = {"checkpoint": stack.enter_context(open_source(weights_of(path)))}
         if probe is not None:
             files["probe"] = stack.enter_context(open_source(probe))
         family, layout, found = _identify(files, request)
@@ -166,6 +170,12 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
         plan = Plan(family, request.preset, layout, found, pairs, left_out, empty_model(model_class, config))
         _check_tensors(plan)
         yield plan
+
+
+def weights_of(path: str | os.PathLike) -> Path:
+    """The checkpoint's file: `path` itself, or `model.safetensors` in the directory that it is."""
+    weights = Path(path) / "model.safetensors"
+    return weights if weights.is_file() else Path(path)
 
 
 def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> PreTrainedModel:
@@ -468,11 +478,12 @@ def _left_out(
             if name in used:
                 continue
             entry = next((entry for entry in reasons if f"{name}/".startswith(f"{entry}/")), None)
+            entry = entry or next((entry for entry in maps.left_out if name.startswith(f"{entry}.")), None)
             if entry is None:
                 unknown.append(f"{source.path}: {name}: not expected (found shape {list(source.tensors[name].shape)})")
             else:
                 stem = _stem(name)
-                left_out[stem if stem.startswith(entry) else entry] = reasons[entry]
+                left_out[stem if f"{stem}/".startswith(f"{entry}/") else entry] = reasons[entry]
     if unknown:
         raise ConversionError("tensors that no rule reads or drops:\n" + "\n".join(unknown))
     return left_out
@@ -538,7 +549,11 @@ def configuration(
     config_class = public_class(layout.architecture).config_class
     _check_field_names(config_class(), request.overrides)
     preset = family.presets[request.preset].config if request.preset else {}
-    given = _merge(_merge({}, preset), request.overrides)
+    beside: dict[str, Any] = {}
+    for name, fields in companion(maps, found).items():
+        for path, value in fields.items() if name in found else ():
+            _set(beside, layout.field(name, path), value)
+    given = _merge(_merge(beside, preset), request.overrides)
     if "id2label" in given:
         given["num_labels"] = len(given["id2label"])
     read = read_fields(maps, layout, found)
@@ -561,6 +576,17 @@ def configuration(
         return config_class(**values, architectures=[layout.architecture])
     except (StrictDataclassError, ValueError) as error:
         raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
+
+
+def companion(maps: FamilyMap, found: Mapping[str, FoundPart]) -> Mapping[str, Mapping[str, Any]]:
+    """What the original's `config.json` beside the checkpoint tells, by part; nothing where there is none."""
+    file = next(iter(found.values())).source.path.with_name("config.json")
+    if not file.is_file():
+        return {}
+    try:
+        return maps.companion(json.loads(file.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{file}: not what the original reads ({type(error).__name__}: {error}).") from error
 
 
 def read_fields(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, Any]:

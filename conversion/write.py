@@ -223,7 +223,7 @@ def reverse_directory(
         if part.presence and not lookup(config, part.presence):
             continue
         pairs = expand(part.rules, config, layout.parts[name])
-        not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
+        not_given |= {source: pair.op.reason for pair in pairs if pair.is_optional for source in pair.sources}
         made |= {target for pair in pairs for target in pair.targets}
         tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix + part.under}))
         entry = noted.get(name, {}).get("entry", part.entries[0])

@@ -5,8 +5,13 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import logging
 
 from .configuration_pe_vision import PeVisionConfig
+
+
+logger = logging.get_logger(__name__)
+AUDIO_VIDEO = "pe_audio_video"
 
 
 @strict
@@ -56,7 +61,7 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     """
 
     model_type = "pe_video_encoder"
-    base_config_key = "audio_video_config"
+    base_config_key = "video_config"
     default_theta = 20000
     sub_configs_defaults = {"vision_config": PeVisionConfig}
 
@@ -92,6 +97,16 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             raise ValueError(f"`head_dim` must be even, for pairs of channels turn together, got {self.head_dim}.")
         if self.rope_parameters["rope_type"] != "default":
             raise ValueError(f'`rope_type` must be "default", got {self.rope_parameters["rope_type"]!r}.')
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if fields.get("model_type") == AUDIO_VIDEO:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a PE audio-video model. Load its video and text part with "
+                "`PeVideoModel.from_pretrained`, and take its `video_encoder`."
+            )
+        return fields, kwargs
 
     def to_dict(self) -> dict[str, Any]:
         """As the base class, with the frame tower under the type that transformers has for towers of timm."""
@@ -133,7 +148,6 @@ class PeVideoConfig(PreTrainedConfig):
     """
 
     model_type = "pe_video"
-    base_config_key = "audio_video_config"
     sub_configs_defaults = {
         "text_config": SubConfigSpec(
             config_class=AutoConfig,
@@ -157,6 +171,21 @@ class PeVideoConfig(PreTrainedConfig):
         if isinstance(self.text_config, dict):
             self.text_config = {**self.sub_configs_defaults["text_config"].init_kwargs, **self.text_config}
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As the base class; of the configuration of a PE audio-video model, its video and text part."""
+        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if fields.get("model_type") != AUDIO_VIDEO:
+            return fields, kwargs
+        logger.warning_once(
+            f"{pretrained_model_name_or_path} holds a PE audio-video model. Its `video_model` and `text_model` are "
+            "read; its `audio_model`, its `audio_video_encoder` and the heads of other pairs than video and text are "
+            "left out."
+        )
+        kept = {name: fields[name] for name in ("dtype", "torch_dtype", "text_config") if name in fields}
+        video_config = (fields.get("audio_video_config") or {}).get("video_config")
+        return {**kept, "model_type": cls.model_type, "video_config": video_config}, kwargs
 
     def validate_architecture(self):
         if self.text_config.model_type != "modernbert":

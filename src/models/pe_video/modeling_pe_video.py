@@ -22,10 +22,11 @@ from ...layers.attention import attention
 from ...layers.block import run_layers
 from ...layers.linear import Linear, for_product, linear
 from ...layers.losses import sigmoid_loss
+from ...layers.norms import unit_length
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
 from .configuration_pe_vision import PeVisionConfig
-from .modeling_pe_vision import PeVisionModel, PeVisionOutput
+from .modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
 
 
 @dataclass
@@ -82,18 +83,6 @@ class PeVideoFrameTower(nn.Module):
         super().__init__()
         self.timm_model = PeVisionModel(config)
 
-    def forward(self, frames: torch.Tensor, **records: bool) -> PeVisionOutput:
-        return self.timm_model(frames, **records, return_dict=True)
-
-
-@dataclass
-class FrameFeatures:
-    """Embeddings of frames (B, T, E), zero at padding, and the frame tower's records (B·T, …)."""
-
-    embeds: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
 
 class PeVideoEmbedder(nn.Module):
     """Frames to embeddings of length one, and these to the temporal encoder's tokens."""
@@ -104,51 +93,19 @@ class PeVideoEmbedder(nn.Module):
         self.proj = Linear(config.vision_config.projection_dim, config.hidden_size, bias=False)
         self.data_proj = Linear(config.hidden_size, config.hidden_size)
 
-    def embed_frames(self, video: torch.Tensor, real: torch.Tensor | None, **records: bool) -> FrameFeatures:
-        """Run the frame tower on the frames that are none of padding.
+    def embed_frames(
+        self, video: torch.Tensor, real: torch.Tensor | None, **records: bool
+    ) -> tuple[torch.Tensor, PeVisionOutput]:
+        """Embeddings (B, T, E) of the frames of videos (B, T, C, H, W), and the frame tower's output.
 
-        A traced program runs it on all frames, since it cannot have shapes that depend on the mask.
-
-        Args:
-            video: (B, T, C, H, W).
-            real: (B, T) booleans, false at padding; `None` where there is none.
-            records: what the tower is to record.
+        Both are zero where `real` (B, T), if there is one, is false.
         """
-        frames = video.flatten(0, 1)  # (B·T, C, H, W)
-        if real is None:
-            output = self.vision_model(frames, **records)
-            return FrameFeatures(
-                _unit_length(output.image_embeds).unflatten(0, video.shape[:2]),
-                output.hidden_states,
-                output.attentions,
-            )
-        which = real.flatten()  # (B·T,)
-        if torch.compiler.is_compiling():
-            output = self.vision_model(frames, **records)
-
-            def place(rows: torch.Tensor) -> torch.Tensor:
-                return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
-        else:
-            # A tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
-            output = self.vision_model(frames[which] if which.any() else frames[:1], **records)
-
-            def place(rows: torch.Tensor) -> torch.Tensor:
-                placed = rows.new_zeros(which.shape[0], *rows.shape[1:])
-                return placed.index_put((which.nonzero()[:, 0],), rows[: int(which.sum())])
-
-        return FrameFeatures(
-            place(_unit_length(output.image_embeds)).unflatten(0, video.shape[:2]),
-            output.hidden_states and tuple(place(state) for state in output.hidden_states),
-            output.attentions and tuple(place(each) for each in output.attentions),
-        )
+        output = encode_frames(self.vision_model.timm_model, video, real, **records)
+        return unit_length(output.image_embeds).unflatten(0, video.shape[:2]), output
 
     def forward(self, pe_features: torch.Tensor) -> torch.Tensor:
         """Turn embeddings of frames (B, T, E) into tokens (B, T, D)."""
         return self.data_proj(self.proj(pe_features.to(self.proj.weight.dtype)))
-
-
-def _unit_length(embeds: torch.Tensor) -> torch.Tensor:
-    return nn.functional.normalize(embeds.float(), dim=-1).to(embeds.dtype)
 
 
 class PeVideoMaskedGroupNorm(nn.GroupNorm):
@@ -334,6 +291,8 @@ class PeVideoPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
+    # What PE audio-video models have besides: `PeVideoConfig` names it when it reads one.
+    _keys_to_ignore_on_load_unexpected = [r"^(audio|text_audio_video|video_plus_text)_"]
 
     @classmethod
     def from_original(cls, path, **kwargs) -> "PeVideoPreTrainedModel":
@@ -358,6 +317,7 @@ class PeVideoPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Normals, biases zero, norms one; the class token as in the original, scale and bias of the logits zero."""
         super()._init_weights(module)
+        init_tower_tables(module)
         if isinstance(module, PeVideoRMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, PeVideoPatchEmbedder):
@@ -377,7 +337,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
 
     config_class = PeVideoEncoderConfig
     config: PeVideoEncoderConfig
-    base_model_prefix = "video_model.video_encoder"
+    base_model_prefix = "video_encoder"
     input_modalities = ("video",)
 
     def __init__(self, config: PeVideoEncoderConfig):
@@ -405,7 +365,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
             (B, T, E), of length one, and zero at padding: what `forward` takes as `pe_features`.
         """
         real = self._real_frames(padding_mask_videos, _check_video(pixel_values_videos, self.config))
-        return self.embedder.embed_frames(pixel_values_videos, real).embeds
+        return self.embedder.embed_frames(pixel_values_videos, real)[0]
 
     @can_return_tuple
     def forward(
@@ -436,14 +396,15 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         if (pixel_values_videos is None) == (pe_features is None):
             raise ValueError("Give exactly one of `pixel_values_videos` and `pe_features`.")
         records = self._records(output_hidden_states, output_attentions)
+        frames = PeVisionOutput()
         if pe_features is None:
             real = self._real_frames(padding_mask_videos, _check_video(pixel_values_videos, self.config))
-            frames = self.embedder.embed_frames(pixel_values_videos, real, **records)
+            pe_features, frames = self.embedder.embed_frames(pixel_values_videos, real, **records)
         else:
             real = self._real_frames(padding_mask_videos, _check_features(pe_features, self.config))
-            frames = FrameFeatures(pe_features if real is None else pe_features.masked_fill(~real[..., None], 0.0))
+            pe_features = pe_features if real is None else pe_features.masked_fill(~real[..., None], 0.0)
 
-        tokens, real = self.patch_embedder(self.embedder(frames.embeds), real)  # (B, T + 1, D)
+        tokens, real = self.patch_embedder(self.embedder(pe_features), real)  # (B, T + 1, D)
         mask = None if real is None else real[:, None, None]  # (B, 1, 1, T + 1)
         stack = run_layers(self.layers, tokens, self._rotary(tokens), mask, **records)
         output = self.output(self.norm(stack.last))
@@ -452,7 +413,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
             pooler_output=output[:, 0],
             hidden_states=stack.hidden_states,
             attentions=stack.attentions,
-            pe_features=frames.embeds,
+            pe_features=pe_features,
             frame_hidden_states=frames.hidden_states,
             frame_attentions=frames.attentions,
         )

@@ -1,0 +1,180 @@
+"""PE Video for the shared tests."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from harness.family_spec import (
+    Export,
+    FamilySpec,
+    ModelSpec,
+    OffSize,
+    ProcessorSpec,
+    Tower,
+    VideoSize,
+)
+
+from vidformers.families import PE_VIDEO
+
+
+# Widths, depths and head counts all differ, so that one in the place of another shows.
+VISION = {
+    "image_size": 16,
+    "patch_size": 4,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 56,
+    "projection_dim": 20,
+    "initializer_range": 0.2,
+}
+ENCODER = {
+    "vision_config": VISION,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "initializer_range": 0.2,
+}
+TEXT = {
+    "model_type": "modernbert",
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "local_attention": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    **{f"{name}_token_id": number for number, name in enumerate(("pad", "bos", "cls", "eos", "sep"))},
+}
+SIZE = VideoSize(4, 16, 16)
+LENGTH = 7
+
+
+def _tokens_of_a_frame(config: Any, size: VideoSize) -> int:
+    return 1 + (size.height // config.patch_size) * (size.width // config.patch_size)
+
+
+def _tokens_of_a_video(config: Any, size: VideoSize) -> int:
+    return 1 + size.frames
+
+
+def _frames(config: Any, size: VideoSize) -> int:
+    return size.frames
+
+
+def _video(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"pixel_values_videos": torch.randn(batch, size.frames, 3, *size[1:], generator=generator)}
+
+
+def _both(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(5, TEXT["vocab_size"], (batch, LENGTH), generator=generator)
+    return {**_video(config, batch, size, seed), "input_ids": input_ids}
+
+
+def _padded_video(config: Any, batch: int, size: VideoSize) -> dict[str, Any]:
+    """Padding at the end of the first video, at the beginning and inside of the others."""
+    frames = torch.arange(size.frames)
+    return {"padding_mask_videos": torch.stack([(frames + 2 * video) % size.frames != 1 for video in range(batch)])}
+
+
+def _padded_text(config: Any, batch: int, size: VideoSize) -> dict[str, Any]:
+    return {"attention_mask": (torch.arange(LENGTH) < 3 + torch.arange(batch)[:, None]).long()}
+
+
+def _slope(name: str, output: Any) -> torch.Tensor:
+    """A loss that every channel of an output counts in."""
+    value = getattr(output, name)
+    return (value * torch.linspace(-1, 1, value.shape[-1])).mean()
+
+
+TEMPORAL = Tower("", "num_hidden_layers", "hidden_size", "num_attention_heads", _tokens_of_a_video)
+FRAMES = Tower(
+    "",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    _tokens_of_a_frame,
+    "frame_",
+    config="vision_config",
+    rows=_frames,
+)
+TEXT_TOWER = Tower(
+    "text_outputs",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    lambda config, size: LENGTH,
+    config="text_config",
+)
+
+OFF_SIZES = tuple(OffSize(VideoSize(*size)) for size in ((1, 16, 16), (7, 24, 24), (3, 8, 8), (4, 12, 20))) + (
+    OffSize(VideoSize(2, 18, 23), kept=VideoSize(2, 16, 20)),
+)
+EXAMPLE, OTHER = (2, VideoSize(5, 16, 16)), (3, VideoSize(7, 16, 16))
+NEEDS_TIMM = "transformers' class needs timm; tests/test_pe_video.py puts our frame tower into it"
+
+
+def _dynamic_video(**more: Any) -> dict[str, Any]:
+    batch, frames = torch.export.Dim("batch", max=64), torch.export.Dim("frames", max=64)
+    return {"pixel_values_videos": {0: batch, 1: frames}, **more}
+
+
+ENCODER_MODEL = ModelSpec(
+    name="PeVideoEncoder",
+    config_class="PeVideoEncoderConfig",
+    config=ENCODER,
+    inputs=_video,
+    output="pooler_output",
+    output_shape=lambda config, batch, size: (batch, config.hidden_size),
+    towers=(TEMPORAL, FRAMES),
+    loss=partial(_slope, "pooler_output"),
+    calls={"padding": _padded_video},
+    stock=NEEDS_TIMM,
+    export=Export(_dynamic_video, EXAMPLE, OTHER),
+    off_sizes=OFF_SIZES,
+)
+MODEL = ModelSpec(
+    name="PeVideoModel",
+    inputs=_both,
+    output="logits_video_text",
+    output_shape=lambda config, batch, size: (batch, batch),
+    towers=(
+        replace(TEMPORAL, path="video_outputs", config="video_config"),
+        replace(FRAMES, path="video_outputs", config="video_config.vision_config"),
+        TEXT_TOWER,
+    ),
+    training_inputs=lambda config, batch: {"return_loss": True},
+    calls={"padding": lambda *call: {**_padded_video(*call), **_padded_text(*call)}},
+    stock=NEEDS_TIMM,
+    export=Export(lambda: _dynamic_video(input_ids={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER),
+    off_sizes=OFF_SIZES,
+)
+
+WHOLE_BATCH = "every output compares all videos with all texts; tests/test_pe_video.py has the towers' embeddings"
+
+SPEC = FamilySpec(
+    family=PE_VIDEO,
+    tiny={"video_config": ENCODER, "text_config": TEXT},
+    size=SIZE,
+    models=(ENCODER_MODEL, MODEL),
+    processor=ProcessorSpec(
+        arguments={"size": {"height": 16, "width": 16}},
+        output="pixel_values_videos",
+        frame_shape=(3, 16, 16),
+        normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
+    ),
+    goldens=(),
+    shallow={"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}},
+    sharpened={"*q_norm.weight": 4.0},
+    many_frames=VideoSize(320, 8, 8),
+    skips={
+        "Modeling.test_batch_is_invariant[PeVideoModel]": WHOLE_BATCH,
+    },
+)
