@@ -136,7 +136,7 @@ The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the check
 def _processor_class(plan: Plan, provenance: dict[str, Any]) -> str:
     """The Auto class that loads what prepares the model's input."""
     if plan.layout.videos is None:
-        return "AutoTokenizer"
+        return "AutoTokenizer" if plan.layout.images is None else "AutoImageProcessor"
     return "AutoProcessor" if provenance["tokenizer"] else "AutoVideoProcessor"
 
 

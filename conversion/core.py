@@ -501,6 +501,7 @@ class Layout:
         optional: parts that the files may lack.
         configs: for each part whose fields belong to a sub-configuration, its dotted path.
         videos: path of the (sub-)configuration that the video processor follows, `None` for a model without videos.
+        images: path of the (sub-)configuration that the image processor follows, `None` for a model without one.
     """
 
     architecture: str
@@ -508,6 +509,7 @@ class Layout:
     optional: tuple[str, ...] = ()
     configs: Mapping[str, str] = field(default_factory=dict)
     videos: str | None = ""
+    images: str | None = None
 
     def config_of(self, part: str, config: Any) -> Any:
         """The (sub-)configuration that a part's fields belong to."""
@@ -528,7 +530,8 @@ class FamilyMap:
         left_out: entries of the original files that hold tensors of no model, with the reason. A dotted name stands
             for all tensors whose names continue it.
         required: configuration fields that no shape tells and no default is right for.
-        processor: arguments of the video processor and the fields of the layout's `videos` that they follow.
+        processor: arguments of the video processor and the fields of the layout's `videos` that they follow; those of
+            the image processor, too, and of the layout's `images`.
         companion: reads the `config.json` that original directories hold beside the weights: configuration fields for
             each part, and arguments of the video processor under "video_processor"; nothing from files of others.
     """

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..families import Family, Part
 from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
 from .load import Plan, Progress, Request, build, no_progress, planned, public_class
@@ -81,7 +82,7 @@ def convert_checkpoint(
     _check_free(out)
     request = Request(family, preset, checkpoint_key, probe_index, None, config_overrides)
     with planned(source, probe, request) as plan:
-        processor = _processor(plan, tokenizer)
+        processors = _processors(plan, tokenizer)
         model = build(plan, dtype, progress)
         calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
         expected = run_stages(model, calls)
@@ -93,7 +94,7 @@ def convert_checkpoint(
         with _folder_in_the_making(out) as folder, explain_full_disk(out, weights_bytes):
             progress("writing", 0, 1)
             model.save_pretrained(folder)
-            if processor is not None:
+            for processor in processors:
                 processor.save_pretrained(folder)
             progress("writing", 1, 1)
             # Two models at once would need twice the memory.
@@ -142,25 +143,40 @@ def _folder_in_the_making(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _processor(plan: Plan, tokenizer_file: str | os.PathLike | None) -> Any:
-    """What prepares the model's input: video processor, tokenizer, both in one, or `None` if nothing is known."""
-    family = plan.family
-    video_processor = _video_processor(plan)
+def _processors(plan: Plan, tokenizer_file: str | os.PathLike | None) -> list[Any]:
+    """What prepares the model's input; joined in one if there is a tokenizer and the model has a class for that."""
+    prepared = [each for each in (_image_processor(plan), _video_processor(plan)) if each is not None]
     if tokenizer_file is None:
-        return video_processor
-    tokenizer = _tokenizer(plan, Path(tokenizer_file))
-    if video_processor is None:
-        return tokenizer
-    return public_class(family.processor_class)(video_processor, tokenizer)
+        return prepared
+    prepared.append(_tokenizer(plan, Path(tokenizer_file)))
+    if len(prepared) == 1:
+        return prepared
+    return [public_class(_record(plan).processor_class)(*prepared)]
+
+
+def _record(plan: Plan) -> Family | Part:
+    """The entry of the family's record that the model's configuration belongs to."""
+    return plan.family.record(plan.model.config.model_type)
+
+
+def _followed(plan: Plan, path: str) -> dict[str, Any]:
+    """Arguments of processors that follow from the configuration at a path."""
+    config, follows = lookup(plan.model.config, path), family_map(plan.family.model_type).processor
+    return {name: lookup(config, field) for name, field in follows.items()}
+
+
+def _image_processor(plan: Plan) -> Any:
+    """The image processor that follows from the configuration; `None` for a model without one."""
+    if plan.layout.images is None:
+        return None
+    return public_class(_record(plan).image_processor_class)(**_followed(plan, plan.layout.images))
 
 
 def _video_processor(plan: Plan) -> Any:
     """The video processor of the preset, or the one that follows from the configuration; `None` without videos."""
     if plan.layout.videos is None:
         return None
-    config = lookup(plan.model.config, plan.layout.videos)
-    follows = family_map(plan.family.model_type).processor
-    arguments: Mapping[str, Any] = {name: lookup(config, path) for name, path in follows.items()}
+    arguments = _followed(plan, plan.layout.videos)
     if plan.preset:
         arguments = {**arguments, **plan.family.presets[plan.preset].video_processor}
     return public_class(plan.family.video_processor_class)(**arguments)
@@ -168,14 +184,18 @@ def _video_processor(plan: Plan) -> Any:
 
 def _tokenizer(plan: Plan, file: Path) -> Any:
     """The tokenizer of a vocabulary's file, if the model can take its ids."""
-    vocab_size = getattr(plan.model.config.get_text_config(), "vocab_size", None)
-    if plan.family.tokenizer_class is None or vocab_size is None:
+    config, tokenizer_class = plan.model.config.get_text_config(), _record(plan).tokenizer_class
+    vocab_size = getattr(config, "vocab_size", None)
+    if tokenizer_class is None or vocab_size is None:
         raise ConversionError(f"{file}: {plan.layout.architecture} takes no text; leave the tokenizer out.")
     if not file.is_file():
-        raise ConversionError(f"{file}: no such file; expected a sentencepiece model or a tokenizer.json.")
+        raise ConversionError(
+            f"{file}: no such file; expected a sentencepiece model, a list of merges or a tokenizer.json."
+        )
     kind = "tokenizer_file" if file.suffix == ".json" else "vocab_file"
+    options = {kind: str(file), "model_max_length": config.max_position_embeddings}
     try:
-        tokenizer = public_class(plan.family.tokenizer_class)(**{kind: str(file)})
+        tokenizer = public_class(tokenizer_class)(**options)
     except ValueError as error:
         raise ConversionError(str(error)) from error
     if len(tokenizer) > vocab_size:

@@ -51,7 +51,7 @@ def convert(
     checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Vocabulary of the text tower: a sentencepiece model or a tokenizer.json.")
+        Path | None, typer.Option(help="Vocabulary of the text tower, such as a tokenizer.json.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
     set_: Annotated[

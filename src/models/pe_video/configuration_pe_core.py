@@ -8,7 +8,9 @@ from .configuration_pe_vision import PeVisionConfig
 
 @strict
 class PeCoreTextConfig(PreTrainedConfig):
-    r"""Configuration of [`PeCoreTextModel`], PE core's text tower. The defaults are those of the base and large models.
+    r"""Configuration of [`PeCoreTextModel`], PE core's text tower.
+
+    The defaults are those of the base and large models.
 
     Args:
         vocab_size (`int`, *optional*, defaults to 49408):
@@ -31,12 +33,6 @@ class PeCoreTextConfig(PreTrainedConfig):
             Width of the text embeddings.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the normal that initialises the weights.
-        pad_token_id (`int`, *optional*, defaults to 0):
-            Number of the token that fills short texts up.
-        bos_token_id (`int`, *optional*, defaults to 49406):
-            Number of the token that begins a text.
-        eos_token_id (`int` or a list of them, *optional*, defaults to 49407):
-            Number of the token that ends a text. The tower finds the end by the highest number in a text.
 
     Raises:
         ValueError: a width that its heads don't divide.
@@ -58,10 +54,6 @@ class PeCoreTextConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     projection_dim: int = 1024
     initializer_range: float = 0.02
-
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 49406
-    eos_token_id: int | list[int] | None = 49407
 
     def validate_architecture(self):
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:

@@ -52,8 +52,8 @@ class PeCoreOutput(ModelOutput):
         image_embeds: (images, E), of length one.
         video_embeds: (videos, E), of length one, except under `normalize_frames`.
         text_model_output: a [`PeCoreTextOutput`].
-        vision_model_output: a [`PeVisionOutput`], of the images or of the frames of the videos, video after video, zero
-            at frames that only fill the batch.
+        vision_model_output: a [`PeVisionOutput`], of the images, or of the frames of the videos, video after video,
+            zero at frames that only fill the batch.
     """
 
     loss: torch.Tensor | None = None
