@@ -16,6 +16,7 @@ from harness.family_spec import (
 )
 
 from vidformers.families import PE_VIDEO
+from vidformers.video import uniform_indices
 
 
 # Widths, depths and head counts all differ, so that one in the place of another shows.
@@ -37,7 +38,7 @@ ENCODER = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 12,
-    "initializer_range": 0.2,
+    "initializer_range": 0.1,
 }
 TEXT = {
     "model_type": "modernbert",
@@ -155,6 +156,7 @@ MODEL = ModelSpec(
     stock=NEEDS_TIMM,
     export=Export(lambda: _dynamic_video(input_ids={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER),
     off_sizes=OFF_SIZES,
+    idle={"text_model.final_norm.weight": "the original takes text embeddings from before this norm"},
 )
 
 WHOLE_BATCH = "every output compares all videos with all texts; tests/test_pe_video.py has the towers' embeddings"
@@ -169,6 +171,7 @@ SPEC = FamilySpec(
         output="pixel_values_videos",
         frame_shape=(3, 16, 16),
         normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
+        indices=partial(uniform_indices, endpoint=True),
     ),
     goldens=(),
     shallow={"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}},
@@ -176,5 +179,9 @@ SPEC = FamilySpec(
     many_frames=VideoSize(320, 8, 8),
     skips={
         "Modeling.test_batch_is_invariant[PeVideoModel]": WHOLE_BATCH,
+        "Modeling.test_empty_model_can_be_filled[PeVideoModel]": "transformers' text tower has rotary frequencies in "
+        "buffers, which no state dict holds",
+        "Config.test_advertised_types_construct[PeVideoEncoder]": "`num_key_value_heads` is a number at once, as in "
+        "transformers, where `None` is given; tests/test_pe_video.py has it",
     },
 )

@@ -6,12 +6,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import vidformers
 from vidformers.families import Family
+from vidformers.video import uniform_indices
 
 from .compare import pick, stages
 from .tolerances import GOLDEN, Tolerance
@@ -51,7 +53,7 @@ class Tower:
     Attributes:
         path: of the output that holds `hidden_states` and `attentions`; "" is the model's own.
         prefix: of these two names.
-        config: field that holds the configuration of the tower; "" is the model's own.
+        config: dotted path of the configuration of the tower; "" is the model's own.
         rows: number of sequences that a video of some size is for the blocks.
         layers: configuration field that counts the blocks.
         width: configuration field of the hidden states' width.
@@ -131,6 +133,7 @@ class ModelSpec:
         stock: the counterpart in transformers, or the reason why there is none.
         export: how to export it, or the reason why it can't be.
         off_sizes: sizes besides the configured one that it must take.
+        idle: parameters that files hold and no output depends on, with the reason.
     """
 
     name: str
@@ -146,6 +149,7 @@ class ModelSpec:
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
     calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
     off_sizes: tuple[OffSize, ...] = ()
+    idle: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -198,12 +202,14 @@ class ProcessorSpec:
         output: name of the pixels that it returns.
         frame_shape: (channels, height, width) of what it returns then.
         normalised: what a byte value in each of the three channels becomes.
+        indices: the frames that it takes, for (frames of the video, frames wanted).
     """
 
     arguments: Mapping[str, Any]
     output: str
     frame_shape: tuple[int, int, int]
     normalised: Callable[[tuple[int, int, int]], tuple[float, float, float]]
+    indices: Callable[[int, int], np.ndarray] = uniform_indices
 
 
 @dataclass(frozen=True)

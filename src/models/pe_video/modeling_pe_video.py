@@ -271,7 +271,7 @@ class PeVideoContrastiveHead(nn.Module):
         return self.proj(self.layer_norm(pooled))
 
 
-class UnusedNorm(nn.LayerNorm):
+class UnusedLayerNorm(nn.LayerNorm):
     """Keeps the weights of a norm that checkpoints hold and the model passes by."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -472,7 +472,7 @@ class PeVideoModel(PeVideoPreTrainedModel):
         self.text_model = AutoModel.from_config(config.text_config)
         if not config.normalize_text:
             # transformers applies this norm before it returns anything, which the original does not read.
-            self.text_model.final_norm = UnusedNorm(text_size, bias=config.text_config.norm_bias)
+            self.text_model.final_norm = UnusedLayerNorm(text_size, bias=config.text_config.norm_bias)
         self.video_encoder = PeVideoEncoder(config.video_config)
         self.text_video_head = PeVideoContrastiveHead(text_size, projection_dim)
         self.video_head = PeVideoContrastiveHead(video_size, projection_dim)
