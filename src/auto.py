@@ -57,10 +57,6 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
             getattr(auto, auto_name).register(config_class, load(model_name), exist_ok=True)
         if record is family or record.input == "videos":
             auto_video_processor.register(config_class, load(family.video_processor_class), exist_ok=True)
-        if record.image_processor_class:
-            images = import_module("transformers.models.auto.image_processing_auto").AutoImageProcessor
-            classes = {"pil": load(record.image_processor_class)}
-            images.register(config_class, image_processor_classes=classes, exist_ok=True)
         if record.tokenizer_class:
             tokenizers = import_module("transformers.models.auto.tokenization_auto").AutoTokenizer
             tokenizers.register(config_class, tokenizer_class=load(record.tokenizer_class), exist_ok=True)
@@ -69,6 +65,11 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
             processing.AutoProcessor.register(config_class, load(record.processor_class), exist_ok=True)
             # AutoProcessor looks a directory's class name up here first, and would take transformers' class for ours.
             processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
+    for part in family.parts:
+        if part.image_processor_class:
+            images = import_module("transformers.models.auto.image_processing_auto").AutoImageProcessor
+            classes = {"pil": load(part.image_processor_class)}
+            images.register(load(part.config_class), image_processor_classes=classes, exist_ok=True)
 
 
 def _adopt_video_processors(auto_video_processor: type) -> None:

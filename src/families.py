@@ -75,7 +75,6 @@ class Family:
         presets: published checkpoints by name.
         paper: the paper's address.
         parts: towers that are models by themselves, with configurations of their own.
-        image_processor_class: name of the image processor class; families take videos, and so have none.
         tokenizer_class: name of the tokenizer class, or `None` for a family without one of its own.
         processor_class: name of the class that joins tokenizer and video processor, or `None`.
     """
@@ -91,7 +90,6 @@ class Family:
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
     parts: tuple[Part, ...] = ()
-    image_processor_class: str | None = None
     tokenizer_class: str | None = None
     processor_class: str | None = None
     foreign_video_processors: tuple[str, ...] = ()

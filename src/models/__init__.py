@@ -10,7 +10,7 @@ def exported_modules(family: Family) -> dict[str, str]:
     names = {
         "configuration": family.config_classes,
         "video_processing": (family.video_processor_class,),
-        "image_processing": [record.image_processor_class for record in records],
+        "image_processing": [part.image_processor_class for part in family.parts],
         "tokenization": [record.tokenizer_class for record in records],
         "processing": [record.processor_class for record in records],
         "modeling": (f"{stem}PreTrainedModel", *family.model_classes),

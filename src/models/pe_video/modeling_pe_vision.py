@@ -21,6 +21,7 @@ from ...layers.attention import attention
 from ...layers.block import Mlp, run_layers
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, PatchProjection, cut_to_tubelets
+from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
 from .configuration_pe_vision import PeVisionConfig
@@ -122,12 +123,9 @@ class PeLayer(GradientCheckpointingLayer):
 class PeVisionAttentionPool(nn.Module):
     """Attention of a learned query to the tokens, and an MLP on what it gives: (B, N, D) → (B, D)."""
 
-    is_causal = False
-
     def __init__(self, config: PeVisionConfig):
         super().__init__()
         width = config.hidden_size
-        self.config = config
         self.num_heads = config.pooler_num_attention_heads
         self.latent = nn.Parameter(torch.zeros(1, 1, width))
         self.q = Linear(width, width)
@@ -138,18 +136,9 @@ class PeVisionAttentionPool(nn.Module):
         self.mlp = Mlp(width, 4 * width, config.hidden_act)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        heads = (self.num_heads, -1)
-        query = self.q(self.latent).unflatten(-1, heads).transpose(1, 2)  # (1, heads, 1, head_dim)
-        key, value = self.kv(tokens).unflatten(-1, (2, *heads)).unbind(2)
-        attended, _ = attention(
-            self,
-            query.expand(tokens.shape[0], -1, -1, -1),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            implementation=self.config._attn_implementation,
-            scaling=query.shape[-1] ** -0.5,
-        )
-        pooled = self.proj(attended)
+        query = project_queries(self.latent, (self.q.weight, self.q.bias), self.num_heads)  # (1, heads, head_dim)
+        key, value = zip(self.kv.weight.chunk(2), self.kv.bias.chunk(2), strict=True)
+        pooled = self.proj(pool_by_queries(tokens, query * query.shape[-1] ** -0.5, key, value))  # (B, 1, D)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 

@@ -20,10 +20,11 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
 from ...layers.block import Mlp
-from ...layers.linear import Linear, for_product, linear
+from ...layers.linear import Linear, linear
 from ...layers.losses import contrastive_loss
 from ...layers.norms import OffsetLayerNorm, l2_normalize
 from ...layers.patchify import Grid, TubeletProjection
+from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
@@ -545,43 +546,14 @@ class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Pool tokens (B, N, D) into (B, Q, D).
-
-        A score q·(W x + b) is (Wᵀ q)·x + q·b, and a mean of W x + b is W times the mean of x, plus b: with few
-        queries that is a hundredth of the work of projecting every token.
-        """
-        directions, offsets = self._directions()
-        scores = linear(tokens, directions.to(tokens.dtype), offsets.to(tokens.dtype)).float()  # (B, N, Q·heads)
-        probabilities = self.dropout(scores.softmax(1)).to(tokens.dtype)
-
-        means = for_product(probabilities).transpose(1, 2) @ for_product(tokens)  # (B, Q·heads, D)
-        means = means.unflatten(1, (-1, self.num_heads))
-        value_weight = self.v_proj.weight.unflatten(0, (self.num_heads, self.head_dim))
-        values = torch.einsum("bqhd,hcd->bqhc", means, for_product(value_weight))
-        if self.v_proj.bias is not None:
-            weights = probabilities.sum(1).unflatten(1, (-1, self.num_heads))[..., None]  # (B, Q, heads, 1)
-            values = values + weights * self.v_proj.bias.unflatten(0, (self.num_heads, self.head_dim))
-        return self.o_proj(values.flatten(2).to(tokens.dtype))
-
-    def _directions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries carried through the keys' projection: directions (Q·heads, D) and offsets (Q·heads,).
-
-        At least in float32: they are few, and every score depends on them.
-        """
-        heads = (self.num_heads, self.head_dim)
-        wide = torch.promote_types(self.q_proj.weight.dtype, torch.float32)
-        # Sums of products, because a product with a single row rounds by where its weights lie in memory.
-        query = (self.pooling_attention_query.to(wide).transpose(0, 1) * self.q_proj.weight.to(wide)).sum(-1)
-        if self.q_proj.bias is not None:
-            query = query + self.q_proj.bias.to(wide)
+        """Pool tokens (B, N, D) into (B, Q, D)."""
+        query, key, value = ((layer.weight, layer.bias) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        queries = project_queries(self.pooling_attention_query, query, self.num_heads)  # (Q, heads, head_dim)
         softplus_of_zero_inverse = 1.442695041
-        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale.to(wide))
-        query = query.unflatten(-1, heads) * scale  # (Q, heads, head_dim)
-        directions = torch.einsum("qhc,hcd->qhd", query, self.k_proj.weight.to(wide).unflatten(0, heads))
-        offsets = torch.zeros_like(query)
-        if self.k_proj.bias is not None:
-            offsets = query * self.k_proj.bias.to(wide).unflatten(0, heads)
-        return directions.flatten(0, 1), offsets.sum(-1).flatten()
+        scale = softplus_of_zero_inverse / sqrt(self.head_dim)
+        queries = queries * (scale * nn.functional.softplus(self.per_dim_scale.to(queries.dtype)))
+        dropout = self.dropout.p if self.training else 0.0
+        return self.o_proj(pool_by_queries(tokens, queries, key, value, dropout))
 
 
 class VideoPrismVideoModel(VideoPrismPreTrainedModel):
