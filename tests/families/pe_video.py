@@ -18,6 +18,8 @@ from harness.family_spec import (
 from vidformers.families import PE_VIDEO
 from vidformers.video import uniform_indices
 
+from . import pe_core
+
 
 # Widths, depths and head counts all differ, so that one in the place of another shows.
 VISION = {
@@ -165,7 +167,7 @@ SPEC = FamilySpec(
     family=PE_VIDEO,
     tiny={"video_config": ENCODER, "text_config": TEXT},
     size=SIZE,
-    models=(ENCODER_MODEL, MODEL),
+    models=(ENCODER_MODEL, MODEL, *pe_core.MODELS),
     processor=ProcessorSpec(
         arguments={"size": {"height": 16, "width": 16}},
         output="pixel_values_videos",
@@ -173,11 +175,12 @@ SPEC = FamilySpec(
         normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
         indices=partial(uniform_indices, endpoint=True),
     ),
-    goldens=(),
+    goldens=(*pe_core.GOLDENS,),
     shallow={"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}},
-    sharpened={"*q_norm.weight": 4.0},
+    sharpened={"*q_norm.weight": 3.0, **pe_core.SHARPENED},
     many_frames=VideoSize(320, 8, 8),
     skips={
+        **pe_core.SKIPS,
         "Modeling.test_batch_is_invariant[PeVideoModel]": WHOLE_BATCH,
         "Modeling.test_empty_model_can_be_filled[PeVideoModel]": "transformers' text tower has rotary frequencies in "
         "buffers, which no state dict holds",

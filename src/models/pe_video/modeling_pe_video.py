@@ -565,10 +565,32 @@ class PeVideoModel(PeVideoPreTrainedModel):
         return output
 
     def _encode_text(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **records: bool
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> BaseModelOutputWithPooling:
         """The text tower's output, with the first token of each text as `pooler_output`."""
-        encoded = self.text_model(input_ids, attention_mask=attention_mask, **records, return_dict=True)
+        config, on_cpu = self.text_model.config, input_ids.device.type == "cpu"
+        chosen = wanted = config._attn_implementation
+        if output_attentions:
+            wanted = "eager"
+        elif chosen == "flex_attention" and on_cpu:
+            wanted = "sdpa"  # as `layers.attention` does with masks, which the tower always has
+        if wanted != chosen:
+            config._attn_implementation = wanted
+        try:
+            encoded = self.text_model(
+                input_ids,
+                attention_mask=attention_mask,
+                output_hidden_states=output_hidden_states,
+                output_attentions=output_attentions,
+                return_dict=True,
+            )
+        finally:
+            if wanted != chosen:
+                config._attn_implementation = chosen
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=encoded.last_hidden_state[:, 0],
