@@ -134,6 +134,7 @@ class ModelSpec:
         export: how to export it, or the reason why it can't be.
         off_sizes: sizes besides the configured one that it must take.
         idle: parameters that files hold and no output depends on, with the reason.
+        orderless: axes of videos along which the order of the input doesn't count, with the reason.
     """
 
     name: str
@@ -150,6 +151,7 @@ class ModelSpec:
     calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
     off_sizes: tuple[OffSize, ...] = ()
     idle: Mapping[str, str] = field(default_factory=dict)
+    orderless: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -227,7 +229,7 @@ class FamilySpec:
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
         sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
-            uniform.
+            uniform, or 0 for what is zero in the original.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
