@@ -1,0 +1,6 @@
+"""facebookresearch/perception_models (3e352cca) beside the models of PE Video and of the Perception Encoder under it."""
+
+from .pe_core import example_calls, original_stages
+
+
+__all__ = ["example_calls", "original_stages"]
