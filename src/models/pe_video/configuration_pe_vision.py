@@ -1,5 +1,6 @@
 """Configuration of the Perception Encoder's vision tower: PE core, PE lang and PE spatial."""
 
+from math import inf, nextafter
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -58,8 +59,11 @@ TIMM_ARGUMENTS = {
     "class_token": "use_cls_token",
     "use_post_transformer_norm": "use_post_norm",
     "attn_pool_num_heads": "pooler_num_attention_heads",
+    "num_classes": "projection_dim",
 }
 """Arguments of timm's models that are a field of ours under another name."""
+
+OF_EVERY_TOWER = {"num_channels": 3, "pooler_num_attention_heads": 8}
 
 
 @strict
@@ -78,8 +82,8 @@ class PeVisionConfig(PreTrainedConfig):
             positions. The model takes any size.
         patch_size (`int`, *optional*):
             Height and width of a patch, in pixels.
-        num_channels (`int`, *optional*, defaults to 3):
-            Number of colour channels.
+        num_channels (`int`, *optional*):
+            Number of colour channels, 3 in every architecture.
         hidden_size (`int`, *optional*):
             Width of the tower.
         num_hidden_layers (`int`, *optional*):
@@ -98,8 +102,8 @@ class PeVisionConfig(PreTrainedConfig):
             Whether the output of the last block is normalised.
         use_attention_pooling (`bool`, *optional*):
             Whether the tower pools its tokens into one vector an image, by the attention of a learned query.
-        pooler_num_attention_heads (`int`, *optional*, defaults to 8):
-            Number of attention heads of the pooler.
+        pooler_num_attention_heads (`int`, *optional*):
+            Number of attention heads of the pooler, 8 in every architecture.
         projection_dim (`int`, *optional*):
             Width of the image embeddings, to which a linear layer projects the pooled vector; 0 for none.
         layer_scale_init_value (`float`, *optional*):
@@ -108,8 +112,8 @@ class PeVisionConfig(PreTrainedConfig):
             Standard deviation of the normal that initialises the weights.
 
     Raises:
-        ValueError: an unknown architecture or `model_args`, a width that its heads don't divide into multiples of
-            four channels, no patch in an image, or a projection of what isn't pooled.
+        ValueError: an unknown architecture, `model_args` that this tower cannot have, a width that its heads don't
+            divide into multiples of four channels, no patch in an image, or a projection of what isn't pooled.
 
     Source: facebookresearch/perception_models at 3e352cca, `core/vision_encoder/config.py`.
     """
@@ -121,7 +125,7 @@ class PeVisionConfig(PreTrainedConfig):
     architecture: str = "vit_pe_core_large_patch14_336"
     image_size: int | None = None
     patch_size: int | None = None
-    num_channels: int = 3
+    num_channels: int | None = None
 
     hidden_size: int | None = None
     num_hidden_layers: int | None = None
@@ -133,7 +137,7 @@ class PeVisionConfig(PreTrainedConfig):
     use_cls_token: bool | None = None
     use_post_norm: bool | None = None
     use_attention_pooling: bool | None = None
-    pooler_num_attention_heads: int = 8
+    pooler_num_attention_heads: int | None = None
     projection_dim: int | None = None
     layer_scale_init_value: float | int | None = None
     initializer_range: float = 0.02
@@ -145,36 +149,15 @@ class PeVisionConfig(PreTrainedConfig):
             )
         for name in ("model_type", "label_names", "pretrained_cfg", "num_features", "do_pooling"):
             kwargs.pop(name, None)
-        self._read_timm(kwargs)
-        for name, value in PE_ARCHITECTURES[self.architecture].items():
+        table = {**OF_EVERY_TOWER, **PE_ARCHITECTURES[self.architecture]}
+        arguments = {"global_pool": kwargs.pop("global_pool", None), **(kwargs.pop("model_args", None) or {})}
+        for name in ("num_labels", "num_classes"):
+            number = kwargs.pop(name, None)
+            arguments["num_classes"] = number if number is not None else arguments.get("num_classes")
+        for name, value in {**table, **_from_timm(arguments, table)}.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         super().__post_init__(**kwargs)
-
-    def _read_timm(self, kwargs: dict[str, Any]) -> None:
-        """Take what configurations written for timm say out of `kwargs`, where no field of ours says it."""
-        arguments = dict(kwargs.pop("model_args", None) or {})
-        given = {ours: arguments.pop(theirs) for theirs, ours in TIMM_ARGUMENTS.items() if theirs in arguments}
-        if "mlp_ratio" in arguments:
-            width = given.get("hidden_size") or PE_ARCHITECTURES[self.architecture]["hidden_size"]
-            given["intermediate_size"] = int(width * arguments.pop("mlp_ratio"))
-        if "init_values" in arguments:
-            given["layer_scale_init_value"] = arguments.pop("init_values") or 0.0
-        pooling = arguments.pop("global_pool", kwargs.pop("global_pool", None))
-        if pooling is not None:
-            given["use_attention_pooling"] = pooling == "map"
-        arguments.pop("dynamic_img_size", None)
-        if arguments:
-            raise ValueError(
-                f"`model_args` holds {', '.join(arguments)}, which this model doesn't have; it knows "
-                f"{', '.join([*TIMM_ARGUMENTS, 'mlp_ratio', 'init_values', 'global_pool'])}."
-            )
-        labels = (kwargs.pop("num_labels", None), kwargs.pop("num_classes", None))
-        given["projection_dim"] = next((number for number in labels if number is not None), None)
-        for name, value in given.items():
-            default = type(self).__dataclass_fields__[name].default
-            if value is not None and getattr(self, name) == default:
-                setattr(self, name, value)
 
     def validate_architecture(self):
         if self.num_attention_heads < 1 or self.hidden_size % (4 * self.num_attention_heads):
@@ -203,19 +186,59 @@ class PeVisionConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """As the base class, with what transformers' class for towers of timm reads."""
         output = super().to_dict()
-        table = {**PE_ARCHITECTURES[self.architecture], "num_channels": 3, "pooler_num_attention_heads": 8}
-        names = {ours: theirs for theirs, ours in TIMM_ARGUMENTS.items()}
-        arguments = {names[ours]: getattr(self, ours) for ours in names if getattr(self, ours) != table[ours]}
-        sizes = self.intermediate_size, self.hidden_size
-        if sizes != (table["intermediate_size"], table["hidden_size"]):
-            arguments["mlp_ratio"] = sizes[0] / sizes[1]
-        if self.layer_scale_init_value != table["layer_scale_init_value"]:
-            arguments["init_values"] = self.layer_scale_init_value or None
-        if self.use_attention_pooling != table["use_attention_pooling"]:
-            arguments["global_pool"] = "map" if self.use_attention_pooling else ""
+        fields = {name: getattr(self, name) for name in (*OF_EVERY_TOWER, *PE_ARCHITECTURES[self.architecture])}
+        arguments = _to_timm(fields, {**OF_EVERY_TOWER, **PE_ARCHITECTURES[self.architecture]})
         if arguments:
             output["model_args"] = arguments
         return {**output, "num_labels": self.projection_dim}
+
+
+def _from_timm(arguments: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Fields of ours from arguments of timm's models; `table` has the fields that are not given."""
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    fields = {ours: arguments.pop(theirs) for theirs, ours in TIMM_ARGUMENTS.items() if theirs in arguments}
+    if isinstance(fields.get("image_size"), (list, tuple)):
+        height, width = fields["image_size"]
+        if height != width:
+            raise ValueError(f"`img_size` must be square, got {height} × {width}. The model takes any size of images.")
+        fields["image_size"] = height
+    if "mlp_ratio" in arguments:
+        width = fields.get("hidden_size", table["hidden_size"])
+        fields["intermediate_size"] = int(width * arguments.pop("mlp_ratio"))
+    if "init_values" in arguments:
+        fields["layer_scale_init_value"] = arguments.pop("init_values")
+    if "global_pool" in arguments:
+        fields["use_attention_pooling"] = arguments.pop("global_pool") == "map"
+    grid = (fields.get("image_size", table["image_size"]) // fields.get("patch_size", table["patch_size"]),) * 2
+    reference = arguments.pop("ref_feat_shape", grid)
+    if ((reference, reference) if isinstance(reference, int) else tuple(reference)) != grid:
+        raise ValueError(f"`ref_feat_shape` must be {grid}, the grid of `img_size`: positions are never rescaled.")
+    arguments.pop("dynamic_img_size", None)
+    unknown = [name for name, value in arguments.items() if value]
+    if unknown:
+        known = [*TIMM_ARGUMENTS, "mlp_ratio", "init_values", "global_pool"]
+        raise ValueError(
+            f"`model_args` has {', '.join(unknown)}, which this model lacks; it knows {', '.join(known)}."
+        )
+    return fields
+
+
+def _to_timm(fields: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with which timm builds the tower of `fields` where it has the one of `table` under its name."""
+    names = {ours: theirs for theirs, ours in TIMM_ARGUMENTS.items() if theirs != "num_classes"}
+    arguments = {theirs: fields[ours] for ours, theirs in names.items() if fields[ours] != table[ours]}
+    width, mlp_width = fields["hidden_size"], fields["intermediate_size"]
+    if (width, mlp_width) != (table["hidden_size"], table["intermediate_size"]):
+        ratio = mlp_width / width
+        arguments["mlp_ratio"] = ratio if int(width * ratio) == mlp_width else nextafter(ratio, inf)
+    if fields["layer_scale_init_value"] != table["layer_scale_init_value"]:
+        arguments["init_values"] = fields["layer_scale_init_value"] or None
+    if fields["use_attention_pooling"] != table["use_attention_pooling"]:
+        arguments["global_pool"] = "map" if fields["use_attention_pooling"] else ""
+    grids = [each["image_size"] // each["patch_size"] for each in (fields, table)]
+    if grids[0] != grids[1]:
+        arguments["ref_feat_shape"] = [grids[0]] * 2
+    return arguments
 
 
 __all__ = ["PeVisionConfig"]
