@@ -498,9 +498,10 @@ def _parts_beside(family: Family, found: Mapping[str, FoundPart], used: set[str]
             if name in found or other.entry not in part.entries:
                 continue
             own = _own(whole, part, maps)
+            if own is None:
+                continue
             try:
-                shapes = own.shapes if own else {}
-                counts = SimpleNamespace(**{field: reader.read(shapes) for field, reader in part.fields.items()})
+                counts = SimpleNamespace(**{field: reader.read(own.shapes) for field, reader in part.fields.items()})
             except LookupError:
                 continue  # the state dict holds no such part
             expected = {source for pair in expand_names(part.rules, counts) for source in pair.sources}

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, PreTrainedModel
 
 from ..families import Family, Part
 from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
-from .load import Plan, Progress, Request, build, no_progress, planned, public_class
+from .load import Plan, Progress, Request, build, companion, no_progress, planned, public_class
 from .maps import family_map
 from .sources import explain_full_disk, tensor_leaves
 from .verify import (
@@ -64,8 +65,8 @@ def convert_checkpoint(
         probe: the file of a classifier head.
         checkpoint_key: entry of the file to take.
         probe_index: which head of the probe's file to take.
-        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. Without it the
-            directory has a video processor alone.
+        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. By default that of
+            an original directory; without any, the directory has a video processor alone.
         dtype: type of the weights on disk.
         original_repo: a checkout of the original code, to run beside the converted model.
         progress: called as work is done.
@@ -82,6 +83,7 @@ def convert_checkpoint(
     _check_free(out)
     request = Request(family, preset, checkpoint_key, probe_index, None, config_overrides)
     with planned(source, probe, request) as plan:
+        tokenizer = tokenizer or _tokenizer_beside(plan)
         processors = _processors(plan, tokenizer)
         model = build(plan, dtype, progress)
         calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
@@ -177,16 +179,23 @@ def _video_processor(plan: Plan) -> Any:
     if plan.layout.videos is None:
         return None
     arguments = _followed(plan, plan.layout.videos)
+    arguments |= companion(family_map(plan.family.model_type), plan.found).get("video_processor", {})
     if plan.preset:
         arguments = {**arguments, **plan.family.presets[plan.preset].video_processor}
     return public_class(plan.family.video_processor_class)(**arguments)
 
 
+def _tokenizer_beside(plan: Plan) -> Path | None:
+    """The tokenizer's file beside the weights, where the original, like the model, leaves its class to the file."""
+    record, file = _record(plan), next(iter(plan.found.values())).source.path.with_name("tokenizer.json")
+    return file if record.processor_class and record.tokenizer_class is None and file.is_file() else None
+
+
 def _tokenizer(plan: Plan, file: Path) -> Any:
     """The tokenizer of a vocabulary's file, if the model can take its ids."""
-    config, tokenizer_class = plan.model.config.get_text_config(), _record(plan).tokenizer_class
-    vocab_size = getattr(config, "vocab_size", None)
-    if tokenizer_class is None or vocab_size is None:
+    config, record = plan.model.config.get_text_config(), _record(plan)
+    vocab_size, tokenizer_class = getattr(config, "vocab_size", None), record.tokenizer_class
+    if vocab_size is None or (tokenizer_class is None and record.processor_class is None):
         raise ConversionError(f"{file}: {plan.layout.architecture} takes no text; leave the tokenizer out.")
     if not file.is_file():
         raise ConversionError(
@@ -195,9 +204,12 @@ def _tokenizer(plan: Plan, file: Path) -> Any:
     kind = "tokenizer_file" if file.suffix == ".json" else "vocab_file"
     options = {kind: str(file), "model_max_length": config.max_position_embeddings}
     try:
-        tokenizer = public_class(tokenizer_class)(**options)
-    except ValueError as error:
-        raise ConversionError(str(error)) from error
+        if tokenizer_class is None:
+            tokenizer = AutoTokenizer.from_pretrained(file.parent)
+        else:
+            tokenizer = public_class(tokenizer_class)(**options)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{file}: {error}") from error
     if len(tokenizer) > vocab_size:
         raise ConversionError(
             f"{file}: has {len(tokenizer)} pieces, but the model's table has {vocab_size}: it was trained with "
@@ -219,7 +231,7 @@ def reverse_directory(
 
     Args:
         directory: a directory in the published format.
-        out: the checkpoint to write, a `.pt` or `.npz` file that must not exist.
+        out: the checkpoint to write, a `.pt`, `.npz` or `.safetensors` file that must not exist.
         probe_out: the file for the classifier head, which a model with one needs.
 
     Returns:
@@ -244,7 +256,7 @@ def reverse_directory(
             continue
         pairs = expand(part.rules, config, layout.parts[name])
         not_given |= {source: pair.op.reason for pair in pairs if pair.is_optional for source in pair.sources}
-        made |= {target for pair in pairs for target in pair.targets}
+        made |= {target for pair in pairs if pair.sources for target in pair.targets}
         tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix + part.under}))
         entry = noted.get(name, {}).get("entry", part.entries[0])
         _place(trees.setdefault(part.file, {}), entry, tensors)
@@ -291,6 +303,8 @@ def _save_tree(tree: dict, target: Path) -> None:
     try:
         if target.suffix == ".npz":
             _save_npz(tree, unfinished)
+        elif target.suffix == ".safetensors":
+            save_file(dict(tensor_leaves(tree)), unfinished)
         else:
             torch.save(tree, unfinished)
         os.replace(unfinished, target)

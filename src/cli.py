@@ -232,12 +232,10 @@ def list_presets() -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("files", overflow="fold")
         for name, preset in family.presets.items():
-            config, files = preset.config, [url for url in (preset.source, preset.probe) if url]
-            config = config.get("vision_config", config)
+            files = [url for url in (preset.source, preset.probe) if url]
             table.add_row(
                 name,
-                family.size_text.format_map(config),
-                family.input_text.format_map(config),
+                *family.describe(name),
                 "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
             )
         console.print(table)

@@ -20,6 +20,8 @@ class Preset:
         probe: URL of the classifier head that belongs on top, or `None`.
         architecture: name of the model class that the converted directory holds.
         license: licence identifier of the repository that publishes the weights, `None` where nobody does.
+        size_text: how `vidformers list` writes the size of the model, where not as the family says.
+        input_text: how it writes the input, likewise.
     """
 
     source: str | None
@@ -29,6 +31,8 @@ class Preset:
     architecture: str
     probe: str | None = None
     license: str | None = "mit"
+    size_text: str | None = None
+    input_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class Family:
     def model_types(self) -> tuple[str, ...]:
         """Values of `config.model_type` that the family's configurations have, its own first."""
         return (self.model_type, *(part.model_type for part in self.parts))
+
+    def describe(self, preset: str) -> tuple[str, str]:
+        """Size of a preset's model and of its input, as `vidformers list` writes them."""
+        entry = self.presets[preset]
+        fields = entry.config.get("vision_config", entry.config)
+        texts = entry.size_text or self.size_text, entry.input_text or self.input_text
+        return texts[0].format_map(fields), texts[1].format_map(fields)
 
     def record(self, model_type: str) -> "Family | Part":
         """What is entered under a `config.model_type`: the family itself or a part of it."""
@@ -355,6 +366,36 @@ PE_TOWERS = (
     *("PE-Spatial-T16-512", "PE-Spatial-S16-512", "PE-Spatial-B16-512", "PE-Spatial-L14-448", "PE-Spatial-G14-448"),
 )
 
+PE_AV_SIZES = {
+    "small": {"hidden_size": 768, "intermediate_size": 2048, "num_attention_heads": 6},
+    "base": {"hidden_size": 1024, "intermediate_size": 2752, "num_attention_heads": 8},
+    "large": {"hidden_size": 1792, "intermediate_size": 4800, "num_attention_heads": 14},
+}
+
+
+def _pe_av_preset(size: str, num_frames: int | None = None) -> Preset:
+    """The video and text part of PE-AV, from the revision of a repository that perception_models itself reads."""
+    name = f"pe-av-{size}" if num_frames is None else f"pe-av-{size}-{num_frames}-frame"
+    temporal = PE_AV_SIZES[size]
+    return Preset(
+        source=f"{PE_FILES}/{name}/resolve/perception_models/model.safetensors",
+        config={
+            "video_config": {
+                **temporal,
+                "num_hidden_layers": 4,
+                "vision_config": {"architecture": "vit_pe_core_large_patch14_336", "num_attention_heads": 16},
+            },
+            "text_config": {"num_hidden_layers": 22, "num_attention_heads": 16},
+        },
+        checkpoint_keys={},
+        video_processor={} if num_frames is None else {"num_frames": num_frames, "do_sample_frames": True},
+        architecture="PeVideoModel",
+        license="apache-2.0",
+        size_text=f"L/14 + 4 × {temporal['hidden_size']}",
+        input_text=f"{num_frames or 'all'} × 336²",
+    )
+
+
 PE_VIDEO = Family(
     model_type="pe_video",
     title="PE Video",
@@ -405,6 +446,8 @@ PE_VIDEO = Family(
     size_text="{architecture}",
     input_text="{image_size}²",
     presets={
+        **{f"pe-av-{size}": _pe_av_preset(size) for size in PE_AV_SIZES},
+        **{f"pe-av-{size}-16-frame": _pe_av_preset(size, 16) for size in PE_AV_SIZES},
         **{name: _pe_preset(name, text) for name, text in PE_CORE.items()},
         **{name: _pe_preset(name) for name in PE_TOWERS},
     },

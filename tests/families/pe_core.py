@@ -212,7 +212,7 @@ GOLDENS = (
     GoldenCase("a4_core_vit_layerscale_nopool", (GoldenRun("", _of_tower, _encoded),), committed=True),
     GoldenCase("e1_core_clip_video", (GoldenRun("", _of_both, _compared),), committed=True),
 )
-SHARPENED = {"*head.bias": 0.0}  # the original's projection has no bias
+FIXED = {"*head.bias": 0.0}  # the original's projection has no bias
 
 SKIPS = {
     "Modeling.test_batch_is_invariant[PeCoreModel]": "every output compares all videos with all texts; "

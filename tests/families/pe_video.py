@@ -1,13 +1,17 @@
 """PE Video for the shared tests."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from harness.family_spec import (
     Export,
     FamilySpec,
+    GoldenCase,
+    GoldenRun,
     ModelSpec,
     OffSize,
     ProcessorSpec,
@@ -43,7 +47,6 @@ ENCODER = {
     "initializer_range": 0.1,
 }
 TEXT = {
-    "model_type": "modernbert",
     "vocab_size": 50,
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -161,6 +164,99 @@ MODEL = ModelSpec(
     idle={"text_model.final_norm.weight": "the original takes text embeddings from before this norm"},
 )
 
+
+def _arguments(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load_original` needs beside the directory: the original's tiny frame tower has a name of its own."""
+    heads = values["pe_encoder_vision_cfg"]["heads"]
+    return {"path": folder, "video_config": {"vision_config": {"num_attention_heads": heads}}}
+
+
+def _encoded(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A video without text; with a mask of nothing but real frames too, where the case has none."""
+    output = model(**inputs, output_hidden_states=True)
+    video = output.video_outputs
+    found = {
+        **{f"hidden_states_{index}": state for index, state in enumerate(video.hidden_states)},
+        "last_hidden_state": video.last_hidden_state,
+        "pooler_output": video.pooler_output,
+        "pe_features": video.pe_features,
+        "visual_embeds": output.video_embeds,
+    }
+    if "padding_mask_videos" not in inputs:
+        mask = torch.ones(inputs["pixel_values_videos"].shape[:2], dtype=torch.bool)
+        found["pooler_output_all_true_mask"] = model(**inputs, padding_mask_videos=mask).video_outputs.pooler_output
+    return found
+
+
+def _compared(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    inputs = dict(inputs)
+    plain = model(**{name: value for name, value in inputs.items() if not name.startswith("derived")})
+    model.text_video_logit_scale.copy_(inputs.pop("derived_logit_scale"))
+    model.text_video_logit_bias.copy_(inputs.pop("derived_logit_bias"))
+    output = model(**inputs, return_loss=True)
+    return {
+        "similarity": plain.logits_video_text,
+        "derived_logits_video_text": output.logits_video_text,
+        "derived_sigmoid_loss": output.loss[None],
+        "visual_embeds": output.video_embeds,
+        "visual_text_embeds": output.text_video_embeds,
+        "text_last_hidden_state": output.text_outputs.last_hidden_state,
+        "text_pooler_output": output.text_outputs.pooler_output,
+        "video_last_hidden_state": output.video_outputs.last_hidden_state,
+        "video_pooler_output": output.video_outputs.pooler_output,
+        "pe_features": output.video_outputs.pe_features,
+    }
+
+
+def _frames_that_count(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return inputs["padding_mask_videos"]
+
+
+def _tokens_that_count(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.nn.functional.pad(inputs["padding_mask_videos"], (1, 0), value=True)
+
+
+def _words_that_count(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return inputs["attention_mask"].bool()
+
+
+NO_AUDIO = "heads of the original for audio, or for video and text at once"
+OTHER_NORM = "what transformers 5.23 makes of the same tower; the original means the state before the norm"
+UNREAD = {
+    **dict.fromkeys(("text_only_audio_visual_text_embeds", "visual_plus_text_embeds"), NO_AUDIO),
+}
+OTHER_NORMS = ("text_last_hidden_state", "visual_text_embeds", "similarity")
+
+
+def _case(folder: str, *, padded: bool, text: bool = False, **options: Any) -> GoldenCase:
+    """A case; without text its tensors don't count, and of padding nothing does."""
+    prefix, counted = ("video_" if text else ""), {}
+    if padded:
+        counted |= dict.fromkeys((f"{prefix}last_hidden_state", "pe_features"), _frames_that_count)
+    if padded and not text:
+        counted |= {f"hidden_states_{index}": _tokens_that_count for index in range(4)}
+    if text:
+        counted["text_last_hidden_state"] = _words_that_count
+        options.setdefault("unread", UNREAD)
+    run = GoldenRun("", _arguments, _compared if text else _encoded)
+    return GoldenCase(folder, (run,), counted=counted, **options)
+
+
+GOLDENS = (
+    _case("b1_peav_video_fixed16", padded=False),
+    _case("b2_peav_video_one_frame", padded=False),
+    _case("c1_peav_video_padded", padded=True),
+    _case("c2_peav_video_left_and_holes", padded=True),
+    _case("d1_peav_video_text", padded=True, text=True, committed=True),
+    _case("d2_peav_video_text_last_layer_none", padded=False, text=True),
+    _case(
+        "d3_peav_video_text_nth_equals_depth",
+        padded=True,
+        text=True,
+        unread={**UNREAD, **{f"{name}_if_final_norm_applied": OTHER_NORM for name in OTHER_NORMS}},
+    ),
+)
+
 WHOLE_BATCH = "every output compares all videos with all texts; tests/test_pe_video.py has the towers' embeddings"
 
 SPEC = FamilySpec(
@@ -175,9 +271,10 @@ SPEC = FamilySpec(
         normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
         indices=partial(uniform_indices, endpoint=True),
     ),
-    goldens=(*pe_core.GOLDENS,),
+    goldens=(*GOLDENS, *pe_core.GOLDENS),
     shallow={"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}},
-    sharpened={"*q_norm.weight": 3.0, **pe_core.SHARPENED},
+    sharpened={"*q_norm.weight": 3.0},
+    fixed={"text_video_logit_scale": 1.0, "text_video_logit_bias": 0.0, **pe_core.FIXED},
     many_frames=VideoSize(320, 8, 8),
     skips={
         **pe_core.SKIPS,

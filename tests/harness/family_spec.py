@@ -184,6 +184,7 @@ class GoldenCase:
         committed: whether the repository holds it; the others need `$VIDFORMERS_GOLDENS`.
         unread: recorded outputs that no run gives, with the reason.
         blind: original tensors on which no recorded output depends, with the reason.
+        counted: for outputs of which not every entry means something, a mask of those that do, from the inputs.
         tolerance: how far our outputs may be from the recorded ones.
     """
 
@@ -192,6 +193,7 @@ class GoldenCase:
     committed: bool = False
     unread: Mapping[str, str] = field(default_factory=dict)
     blind: Mapping[str, str] = field(default_factory=dict)
+    counted: Mapping[str, Callable[[Mapping[str, torch.Tensor]], torch.Tensor]] = field(default_factory=dict)
     tolerance: Tolerance = GOLDEN
 
 
@@ -229,7 +231,8 @@ class FamilySpec:
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
         shallow: fields that leave one block of each kind, for what takes time per block.
         sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
-            uniform, or 0 for what is zero in the original.
+            uniform.
+        fixed: values of parameters, by patterns of their names, that the original has no tensor for.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -244,6 +247,7 @@ class FamilySpec:
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
     sharpened: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
 
@@ -268,7 +272,7 @@ class FamilySpec:
         return list(dict.fromkeys(type(self.config(model)) for model in self.models))
 
     def build(self, model: ModelSpec, seed: int = 0, attention: str = "eager", **fields: Any) -> PreTrainedModel:
-        """A tiny model in evaluation mode with seeded weights, none of them zero."""
+        """A tiny model in evaluation mode with seeded weights, none of them zero unless `fixed` says so."""
         torch.manual_seed(seed)
         built = model.model_class(self.config(model, attn_implementation=attention, **fields)).eval()
         randomise(built, seed)
@@ -276,6 +280,9 @@ class FamilySpec:
             for name, parameter in built.named_parameters():
                 for pattern, factor in self.sharpened.items():
                     parameter *= factor if fnmatch(name, pattern) else 1.0
+                for pattern, value in self.fixed.items():
+                    if fnmatch(name, pattern):
+                        parameter.fill_(value)
         return built
 
     def inputs(
