@@ -34,7 +34,7 @@ VISION = {
     "num_attention_heads": 2,
     "intermediate_size": 56,
     "projection_dim": 20,
-    "initializer_range": 0.2,
+    "initializer_range": 0.12,
 }
 ENCODER = {
     "vision_config": VISION,
