@@ -4,7 +4,6 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
 from .configuration_pe_vision import PeVisionConfig
@@ -12,6 +11,7 @@ from .configuration_pe_vision import PeVisionConfig
 
 logger = logging.get_logger(__name__)
 AUDIO_VIDEO = "pe_audio_video"
+PUBLISHED_TEXT = {"hidden_size": 1024, "intermediate_size": 2624, "num_hidden_layers": 22, "num_attention_heads": 16}
 
 
 @strict
@@ -62,8 +62,7 @@ class PeVideoEncoderConfig(PreTrainedConfig):
 
     model_type = "pe_video_encoder"
     base_config_key = "video_config"
-    default_theta = 20000
-    sub_configs_defaults = {"vision_config": PeVisionConfig}
+    sub_configs = {"vision_config": PeVisionConfig}
 
     vision_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 1792
@@ -83,8 +82,10 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        if isinstance(self.vision_config, dict):
-            self.vision_config = _with_width(self.vision_config)
+        if self.rope_parameters is None:
+            self.rope_parameters = {"rope_theta": 20000, "rope_type": "default"}
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = PeVisionConfig(**_with_width(self.vision_config or {}))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -148,19 +149,7 @@ class PeVideoConfig(PreTrainedConfig):
     """
 
     model_type = "pe_video"
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(
-            config_class=AutoConfig,
-            model_type="modernbert",
-            init_kwargs={
-                "hidden_size": 1024,
-                "intermediate_size": 2624,
-                "num_hidden_layers": 22,
-                "num_attention_heads": 16,
-            },
-        ),
-        "video_config": PeVideoEncoderConfig,
-    }
+    sub_configs = {"text_config": AutoConfig, "video_config": PeVideoEncoderConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     video_config: dict | PreTrainedConfig | None = None
@@ -168,8 +157,11 @@ class PeVideoConfig(PreTrainedConfig):
     normalize_text: bool = False
 
     def __post_init__(self, **kwargs):
-        if isinstance(self.text_config, dict):
-            self.text_config = {**self.sub_configs_defaults["text_config"].init_kwargs, **self.text_config}
+        if not isinstance(self.text_config, PreTrainedConfig):
+            text = {"model_type": "modernbert", **PUBLISHED_TEXT, **(self.text_config or {})}
+            self.text_config = AutoConfig.for_model(**text)
+        if not isinstance(self.video_config, PreTrainedConfig):
+            self.video_config = PeVideoEncoderConfig(**(self.video_config or {}))
         super().__post_init__(**kwargs)
 
     @classmethod
