@@ -385,8 +385,8 @@ def find_parts(
             found[name] = own
         elif name not in layout.optional:
             entry = part.entries[0].replace("{index}", str(probe_index))
-            under = f" with tensors under {part.under!r}" if part.under else ""
-            raise ConversionError(f"{source.path}: has no entry {entry!r}{under}; it holds {_overview(source)}.")
+            lack = f"tensors under {part.under!r}" if part.under else f"entry {entry!r}"
+            raise ConversionError(f"{source.path}: has no {lack}; it holds {_overview(source)}.")
     return found
 
 

@@ -441,6 +441,7 @@ PE_VIDEO = Family(
         "PeCoreTokenizer": "tokenization_pe_core",
         "PeCoreProcessor": "processing_pe_core",
     },
+    key_prefixes=("module.",),
     video_processor_class="PeVideoVideoProcessor",
     processor_class="PeVideoProcessor",
     size_text="{architecture}",

@@ -1,4 +1,4 @@
-"""facebookresearch/perception_models (3e352cca) beside the models of PE Video and of the Perception Encoder under it."""
+"""facebookresearch/perception_models (3e352cca) beside PE Video and the Perception Encoder under it."""
 
 from .pe_core import example_calls, original_stages
 
