@@ -80,11 +80,18 @@ class PeCoreConfig(PreTrainedConfig):
     """
 
     model_type = "pe_core"
-    sub_configs_defaults = {"vision_config": PeVisionConfig, "text_config": PeCoreTextConfig}
+    sub_configs = {"vision_config": PeVisionConfig, "text_config": PeCoreTextConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     logit_scale_init_value: float | int = 2.6592600369327779
+
+    def __post_init__(self, **kwargs):
+        for name, config_class in self.sub_configs.items():
+            config = getattr(self, name)
+            if not isinstance(config, PreTrainedConfig):
+                setattr(self, name, config_class(**(config or {})))
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self):
         widths = self.vision_config.projection_dim, self.text_config.projection_dim
