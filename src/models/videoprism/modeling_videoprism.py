@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
-from ...layers.block import Mlp
+from ...layers.block import Mlp, run_layers
 from ...layers.linear import Linear, linear
 from ...layers.losses import contrastive_loss
 from ...layers.norms import OffsetLayerNorm, l2_normalize
@@ -317,38 +317,6 @@ class VideoPrismLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(transformed), probabilities
 
 
-@dataclass
-class StackOutput:
-    """What a stack of blocks leaves: its output, and the records that were asked for."""
-
-    last: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None
-    attentions: tuple[torch.Tensor, ...] | None
-
-
-def run_layers(
-    layers: nn.ModuleList,
-    hidden_states: torch.Tensor,
-    output_hidden_states: bool,
-    output_attentions: bool,
-    mask: torch.Tensor | None = None,
-    real: torch.Tensor | None = None,
-) -> StackOutput:
-    """Run blocks in order, recording what was asked for: the input of every block and the output of the last one."""
-    hidden_record, attention_record = [hidden_states], []
-    for layer in layers:
-        hidden_states, probabilities = layer(hidden_states, mask, real, output_attentions)
-        if output_hidden_states:
-            hidden_record.append(hidden_states)
-        if output_attentions:
-            attention_record.append(probabilities)
-    return StackOutput(
-        last=hidden_states,
-        hidden_states=tuple(hidden_record) if output_hidden_states else None,
-        attentions=tuple(attention_record) if output_attentions else None,
-    )
-
-
 class VideoPrismPreTrainedModel(PreTrainedModel):
     """Weight initialisation, loading and saving for all VideoPrism models."""
 
@@ -466,10 +434,10 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         hidden_states, grid = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)  # (B·T, N, D)
         frames, sequences = self._padding(padding_mask_videos, grid)
 
-        spatial = run_layers(self.spatial_layers, hidden_states, **records, **frames)
+        spatial = run_layers(self.spatial_layers, hidden_states, *frames, **records)
         features = self.layernorm1(spatial.last)
         hidden_states = self.temporal_embeddings(features, grid.t)  # (B·N, T, D)
-        temporal = run_layers(self.temporal_layers, hidden_states, **records, **sequences)
+        temporal = run_layers(self.temporal_layers, hidden_states, *sequences, **records)
         normalised = self.layernorm2(temporal.last)
 
         last_hidden_state = normalised.unflatten(0, (num_videos, -1)).transpose(1, 2).flatten(1, 2)  # (B, T·N, D)
@@ -492,13 +460,13 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         )
 
     @staticmethod
-    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[dict, dict]:
-        """Masks of the spatial blocks and of the temporal blocks, from (B, T) with 1 at real frames.
+    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[tuple, tuple]:
+        """Mask and real tokens for the spatial blocks, and for the temporal blocks, from (B, T) with 1 at real frames.
 
         A padding frame is padding throughout, so that its patches attend to each other alike.
         """
         if padding_mask is None:
-            return {}, {}
+            return (None, None), (None, None)
         if padding_mask.ndim != 2 or padding_mask.shape[1] != grid.t:
             raise ValueError(
                 f"Expected `padding_mask_videos` of shape (batch, frames = {grid.t}), got {tuple(padding_mask.shape)}."
@@ -506,10 +474,7 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         real = padding_mask.bool()
         frames = real.flatten()[:, None]  # (B·T, 1)
         sequences = real.repeat_interleave(grid.h * grid.w, dim=0)  # (B·N, T)
-        return (
-            {"mask": frames[:, None, None], "real": frames},
-            {"mask": sequences[:, None, None], "real": sequences},
-        )
+        return (frames[:, None, None], frames), (sequences[:, None, None], sequences)
 
 
 def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...] | None]:
@@ -603,7 +568,7 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         encoded = self.vision_model(
             pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
         )
-        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, **records)
+        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, None, None, **records)
         frame_embeddings = None
         if output_frame_embeddings:
             num_videos, num_frames = pixel_values_videos.shape[:2]
@@ -681,7 +646,7 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
         records = self._records(output_hidden_states, output_attentions)
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)  # (B, L + 1, D)
         real = None if attention_mask is None else nn.functional.pad(attention_mask.bool(), (0, 1), value=True)
-        stack = run_layers(self.layers, hidden_states, **records, mask=self._mask(hidden_states, real), real=real)
+        stack = run_layers(self.layers, hidden_states, self._mask(hidden_states, real), real, **records)
         last_hidden_state = self.layernorm(stack.last)
         embeddings = last_hidden_state[:, -1]
         hidden_record = stack.hidden_states and (*stack.hidden_states[:-1], last_hidden_state)
