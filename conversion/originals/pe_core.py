@@ -22,11 +22,11 @@ ROWS, COLUMNS, FRAMES = 3, 2, 3
 def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     """Small calls that go through every part of a model, with the table of positions fitted to another grid."""
     if architecture == "PeVisionModel":
-        return {"images": {"pixel_values": _frames(config)}}
+        return {"images": {"pixel_values": frames_of(config)}}
     text = {"input_ids": _text(getattr(config, "text_config", config))}
     if architecture == "PeCoreTextModel":
         return {"texts": text}
-    frames = _frames(config.vision_config)
+    frames = frames_of(config.vision_config)
     video = {**text, "pixel_values_videos": frames.unflatten(0, (2, FRAMES))}
     return {
         "images": {**text, "pixel_values": frames},
@@ -35,7 +35,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _frames(config: Any) -> torch.Tensor:
+def frames_of(config: Any) -> torch.Tensor:
     """Six random images with a grid of 3 × 2 patches."""
     size = (2 * FRAMES, config.num_channels, ROWS * config.patch_size, COLUMNS * config.patch_size)
     return torch.randn(size, generator=torch.Generator().manual_seed(0))
@@ -57,16 +57,16 @@ def original_stages(
     """What the original models give for the calls of `example_calls`."""
     with importable(repository, ("core",)):
         original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
-        vision = settings.PEConfig(**_vision_settings(config)) if tower_of(found) else None
-        text = settings.PETextConfig(**_text_settings(config)) if "text tower" in found else None
-        if text is None:
-            model = load_tower(original.VisionTransformer(**vars(vision)), tower_of(found))
+        if "text tower" not in found:
+            model = build_tower(config, tower_of(found))
             return _see(model, "images.", calls["images"]["pixel_values"])
-        if vision is None:
-            model = _load(original.TextTransformer(**vars(text)), {"": found["text tower"]})
+        text = settings.PETextConfig(**_text_settings(config))
+        if tower_of(found) is None:
+            model = load(original.TextTransformer(**vars(text)), {"": found["text tower"]})
             return _read(model, "texts.", calls["texts"]["input_ids"])
         prefixes = {"": "text tower", "visual.": "vision tower", "logit_": "temperature"}
-        model = _load(original.CLIP(vision, text), {prefix: found[name] for prefix, name in prefixes.items()})
+        vision = settings.PEConfig(**_vision_settings(config))
+        model = load(original.CLIP(vision, text), {prefix: found[name] for prefix, name in prefixes.items()})
         stages: dict[str, torch.Tensor] = {}
         for name, call in calls.items():
             stages |= _compare(model, name, call)
@@ -114,21 +114,20 @@ def _ratio(config: Any) -> float:
     return (config.intermediate_size + 0.5) / config.hidden_size
 
 
-def load_tower(tower: nn.Module, part: FoundPart) -> nn.Module:
+def build_tower(config: Any, part: FoundPart) -> nn.Module:
     """The original's vision tower with the tensors of a file."""
-    return _load(tower, {"": part})
+    original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
+    return load(original.VisionTransformer(**vars(settings.PEConfig(**_vision_settings(config)))), {"": part})
 
 
-def _load(module: nn.Module, parts: Mapping[str, FoundPart]) -> nn.Module:
+def load(module: nn.Module, parts: Mapping[str, FoundPart]) -> nn.Module:
     """A module with the tensors of parts, each under a beginning of their names."""
     tensors = {f"{prefix}{name}": part.read(name).float() for prefix, part in parts.items() for name in part.names}
     module.load_state_dict(tensors)
     return module.eval()
 
 
-def _record(
-    module: nn.Module, prefix: str, blocks: nn.ModuleList, *inputs: Any
-) -> tuple[Any, dict[str, torch.Tensor]]:
+def record(module: nn.Module, prefix: str, blocks: nn.ModuleList, *inputs: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     """What a tower gives, and the input of its first block and the output of every one."""
     stages: dict[str, torch.Tensor] = {}
 
@@ -146,7 +145,7 @@ def _record(
 
 def _see(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch.Tensor]:
     """The stages of a vision tower."""
-    output, stages = _record(tower, prefix, tower.transformer.resblocks, frames)
+    output, stages = record(tower, prefix, tower.transformer.resblocks, frames)
     stages[f"{prefix}last_hidden_state"] = tokens = tower.forward_features(frames, norm=True)
     if tower.pool_type == "attn":
         stages[f"{prefix}pooler_output"] = tower._pool(tokens)
@@ -158,7 +157,7 @@ def _see(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch
 def _read(tower: nn.Module, prefix: str, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The stages of a text tower; a video-text model is one, too, beside its other parts."""
     run = import_module("core.vision_encoder.pe").TextTransformer.forward
-    output, stages = _record(partial(run, tower), prefix, tower.transformer.resblocks, input_ids)
+    output, stages = record(partial(run, tower), prefix, tower.transformer.resblocks, input_ids)
     return {**stages, f"{prefix}text_embeds": output}
 
 
