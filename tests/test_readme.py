@@ -5,6 +5,7 @@ repositories are those of folders there, `facebook/…`, with tiny models of the
 a folder to the Hub. Presets keep their names and get the tiny models' sizes.
 """
 
+import gzip
 import re
 import shlex
 import shutil
@@ -44,6 +45,7 @@ PUBLISHED_WIDTHS = 1024, 768  # of V-JEPA 2's ViT-L and of VideoPrism's base siz
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
 VIDEOPRISM_TEXT = {**HUB, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 150}
+PE_VISION = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1}
 HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
 CLASSES = {index: f"something {index}" for index in range(174)}
 
@@ -78,6 +80,7 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_pe_core(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
@@ -118,6 +121,30 @@ def save_videoprism(folder: Path) -> None:
         reverse_directory(directory, folder / f"flax_{name.replace('-', '_')}_f16r288_repeated.npz")
 
 
+def save_pe_core(folder: Path) -> None:
+    """Directories, files and a vocabulary as the page of PE Video names them for PE core and PE spatial."""
+    (folder / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress(b"#version\na b</w>"))
+    text = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 520, "projection_dim": HUB_WIDTH}
+    config = vidformers.PeCoreConfig(vision_config={**PE_VISION, "projection_dim": HUB_WIDTH}, text_config=text)
+    spatial = {**PE_VISION, "architecture": "vit_pe_spatial_large_patch14_448"}
+    models = {
+        "PE-Core-L14-336": vidformers.PeCoreModel(config),
+        "PE-Spatial-L14-448": vidformers.PeVisionModel(vidformers.PeVisionConfig(**spatial)),
+    }
+    processors = {
+        "PE-Core-L14-336": vidformers.PeCoreProcessor(
+            vidformers.PeCoreImageProcessor(),
+            vidformers.PeVideoVideoProcessor(),
+            vidformers.PeCoreTokenizer(folder / "bpe_simple_vocab_16e6.txt.gz"),
+        ),
+        "PE-Spatial-L14-448": vidformers.PeCoreImageProcessor(size={"height": 448, "width": 448}),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        processors[name].save_pretrained(folder / name)
+        reverse_directory(folder / name, folder / f"{name}.pt")
+
+
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
     """The current directory of a page, with tiny presets and nothing to upload to."""
@@ -132,6 +159,10 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
             monkeypatch.setitem(preset.config.get("vision_config", preset.config), name, value)
         for name, value in VIDEOPRISM_TEXT.items() if "text_config" in preset.config else ():
             monkeypatch.setitem(preset.config["text_config"], name, value)
+    for name in ("PE-Core-L14-336", "PE-Spatial-L14-448"):
+        config = FAMILIES["pe_video"].presets[name].config
+        for part in (config.get("vision_config", config), config.get("text_config", {})):
+            monkeypatch.setitem(part, "num_attention_heads", HUB["num_attention_heads"])
     monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
@@ -219,8 +250,10 @@ def numbers(text: str) -> list[str]:
 def test_page_has_every_class_and_checkpoint(family):
     text = (ROOT / f"docs/model_doc/{family.model_type}.md").read_text("utf-8")
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
-    processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
-    assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
+    records = (family, *family.parts)
+    processors = {name for record in records for name in (record.tokenizer_class, record.processor_class)}
+    processors |= {family.video_processor_class, *(part.image_processor_class for part in family.parts)}
+    assert set(documented) == {*family.config_classes, *processors, *family.model_classes} - {None}
     rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google)/.*) \|$", text, re.MULTILINE)]
     assert len(rows) > 0
     for repo, size, clip, model_class in rows:
