@@ -46,10 +46,10 @@ class PeCoreTextConfig(PreTrainedConfig):
     vocab_size: int = 49408
     max_position_embeddings: int = 32
 
-    hidden_size: int = 1024
     num_hidden_layers: int = 24
-    num_attention_heads: int = 16
+    hidden_size: int = 1024
     intermediate_size: int = 4096
+    num_attention_heads: int = 16
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-5
     projection_dim: int = 1024

@@ -15,14 +15,14 @@ class PeCoreImageProcessor(PilBackend):
     All other arguments are those of transformers' image processors.
     """
 
-    resample = PILImageResampling.BILINEAR
-    image_mean = IMAGENET_STANDARD_MEAN
-    image_std = IMAGENET_STANDARD_STD
-    size = {"height": 336, "width": 336}
+    do_convert_rgb = True
     do_resize = True
+    size = {"height": 336, "width": 336}
+    resample = PILImageResampling.BILINEAR
     do_rescale = True
     do_normalize = True
-    do_convert_rgb = True
+    image_mean = IMAGENET_STANDARD_MEAN
+    image_std = IMAGENET_STANDARD_STD
 
 
 __all__ = ["PeCoreImageProcessor"]
