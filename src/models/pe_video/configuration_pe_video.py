@@ -54,8 +54,8 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             Dropout of the attention probabilities.
 
     Raises:
-        ValueError: heads of keys that don't divide those of queries, an odd `head_dim`, or another kind of rotary
-            positions.
+        ValueError: heads of keys that don't divide those of queries, an odd `head_dim`, a frame tower without
+            embeddings, or another kind of rotary positions.
 
     Source: facebookresearch/perception_models at 3e352cca, `core/audio_visual_encoder/config.py`.
     """
@@ -96,6 +96,11 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"`head_dim` must be even, for pairs of channels turn together, got {self.head_dim}.")
+        if not self.vision_config.projection_dim:
+            raise ValueError(
+                f"The encoder reads embeddings of frames, but `vision_config` ({self.vision_config.architecture}) has "
+                "`projection_dim` 0. Take a tower of PE core."
+            )
         if self.rope_parameters["rope_type"] != "default":
             raise ValueError(f'`rope_type` must be "default", got {self.rope_parameters["rope_type"]!r}.')
 
@@ -117,15 +122,18 @@ class PeVideoEncoderConfig(PreTrainedConfig):
 
 
 def _with_width(vision_config: dict[str, Any]) -> dict[str, Any]:
-    """A frame tower's fields with the width of its embeddings where only the names of labels tell it.
+    """A frame tower's fields with the width of its embeddings, where its labels or their names tell it.
 
     transformers gives a tower as many outputs as there are labels, but writes 1024 for `num_classes` whatever their
     number. Two labels are what it names where it has read no number.
     """
-    num_names = len(vision_config.get("label_names") or ())
-    if num_names in (0, 2) or vision_config.get("num_labels") is not None:
-        return vision_config
-    return {**vision_config, "num_labels": num_names}
+    fields, width = dict(vision_config), vision_config.get("num_labels")
+    if width is None and len(fields.get("label_names") or ()) not in (0, 2):
+        width = len(fields["label_names"])
+    if width is not None:
+        fields.pop("num_classes", None)
+        fields["num_labels"] = width
+    return fields
 
 
 @strict
