@@ -58,7 +58,7 @@ def convert_checkpoint(
     it gave the numbers of the one in memory, and, with `original_repo`, the original code gave them too.
 
     Args:
-        source: the original checkpoint.
+        source: the original checkpoint, or an original directory that holds it as `model.safetensors`.
         out: the directory to write; it must not exist, or be empty.
         family: as for `load_original`, like `preset`, `probe`, `checkpoint_key` and `probe_index`.
         preset: name of the published checkpoint.
