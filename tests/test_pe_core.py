@@ -167,11 +167,11 @@ def test_pooling_is_an_argument_too():
     assert not PeVisionConfig(architecture="vit_pe_lang_large_patch14_448", global_pool="avg").use_attention_pooling
 
 
-@pytest.mark.parametrize("width", [373, 8960, 101])
+@pytest.mark.parametrize("width", [120, 373, 491])
 def test_widths_of_mlps_survive_being_ratios(width):
-    """timm rounds a ratio times the tower's width down."""
-    config = PeVisionConfig(hidden_size=96, num_attention_heads=2, intermediate_size=width)
-    assert int(96 * config.to_dict()["model_args"]["mlp_ratio"]) == width
+    """timm rounds a ratio times the tower's width down: 88 · (120 / 88) is below 120."""
+    config = PeVisionConfig(hidden_size=88, num_attention_heads=2, intermediate_size=width)
+    assert int(88 * config.to_dict()["model_args"]["mlp_ratio"]) == width
 
 
 BAD_CONFIGS = {

@@ -103,6 +103,8 @@ def test_saved_and_loaded(tokenizer, tmp_path):
     tokenizer.model_max_length = 72
     tokenizer("a video", padding="max_length", truncation=True)  # leaves padding and cutting on in the backend
     tokenizer.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    assert written["padding"] is None and written["truncation"] is None
     texts = [text for text, _ in RECORDED["cases"]]
     for loaded in (PeCoreTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         assert type(loaded) is PeCoreTokenizer
