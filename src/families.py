@@ -351,6 +351,7 @@ def _pe_preset(name: str, text: dict[str, int] | None = None) -> Preset:
         video_processor={},
         architecture=architecture,
         license="apache-2.0",
+        size_text=f"{size[0]}/{size[1:]}",
     )
 
 
@@ -444,7 +445,6 @@ PE_VIDEO = Family(
     key_prefixes=("module.",),
     video_processor_class="PeVideoVideoProcessor",
     processor_class="PeVideoProcessor",
-    size_text="{architecture}",
     input_text="{image_size}²",
     presets={
         **{f"pe-av-{size}": _pe_av_preset(size) for size in PE_AV_SIZES},
