@@ -147,7 +147,7 @@ def _changes(plan: Plan) -> str:
 def _processor_class(plan: Plan, provenance: dict[str, Any]) -> str:
     """The Auto class that loads what prepares the model's input."""
     if plan.layout.videos is None:
-        return "AutoTokenizer"
+        return "AutoTokenizer" if plan.layout.images is None else "AutoImageProcessor"
     return "AutoProcessor" if provenance["tokenizer"] else "AutoVideoProcessor"
 
 

@@ -206,6 +206,9 @@ class Rule:
         when: condition for the tensors to exist: a configuration field that must be true, or a pair (field, value)
             that must be so.
         unless: condition, likewise, under which they don't.
+        start: the first index that `repeat` counts; `None` is the count itself, for what a file holds of a stack
+            beyond the part that our model has.
+        stop: the index after the last one; `None` is the count.
     """
 
     targets: tuple[str, ...]
@@ -214,6 +217,8 @@ class Rule:
     repeat: str | None = None
     when: Condition | None = None
     unless: Condition | None = None
+    start: int | None = 0
+    stop: int | None = None
 
 
 class Pair(NamedTuple):
@@ -279,7 +284,8 @@ def expand_names(rules: Iterable[Rule], counts: Any, prefix: str = "") -> list[P
         else:
             count = lookup(counts, entry.repeat)
             count = count if isinstance(count, int) else len(count or ())
-            pairs += _repeat(targets, entry.sources, entry.op, count)
+            indices = range(*(count if end is None else end for end in (entry.start, entry.stop)))
+            pairs += _repeat(targets, entry.sources, entry.op, indices)
     return pairs
 
 
@@ -290,7 +296,7 @@ def _holds(config: Any, condition: Condition) -> bool:
     return lookup(config, field) == value
 
 
-def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: int) -> list[Pair]:
+def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, indices: range) -> list[Pair]:
     """One pair per index, or one pair over all indices where a side has none."""
 
     def at(names: tuple[str, ...], index: int) -> tuple[str, ...]:
@@ -299,10 +305,10 @@ def _repeat(targets: tuple[str, ...], sources: tuple[str, ...], op: Op, count: i
     def over_all(names: tuple[str, ...]) -> tuple[str, ...]:
         if not any("{i}" in name for name in names):
             return names
-        return tuple(name for index in range(count) for name in at(names, index))
+        return tuple(name for index in indices for name in at(names, index))
 
-    if all(any("{i}" in name for name in names) for names in (targets, sources)):
-        return [Pair(at(targets, index), at(sources, index), op) for index in range(count)]
+    if all(any("{i}" in name for name in names) for names in (targets or sources, sources)):
+        return [Pair(at(targets, index), at(sources, index), op) for index in indices]
     return [Pair(over_all(targets), over_all(sources), op)]
 
 
@@ -469,6 +475,9 @@ class Part:
             that `fields` reads.
         required: configuration fields that no shape tells and no default is right for.
         marker: a tensor that tells the part from others that stand at the same entry, if there are such.
+        under: what the names of its tensors begin with, where several parts share a state dict. A tensor is that of
+            the part whose `under` fits the most of its name; the rules' sources are names without it.
+        any_entry: whether `entries` are places of one and the same thing, so that the one that a file has is it.
     """
 
     rules: tuple[Rule, ...]
@@ -480,6 +489,8 @@ class Part:
     presence: str | None = None
     required: tuple[str, ...] = ()
     marker: str | None = None
+    under: str = ""
+    any_entry: bool = False
 
 
 @dataclass(frozen=True)
@@ -495,6 +506,7 @@ class Layout:
         on_request: whether it is left aside unless its model class is asked for, because it leaves tensors out that
             another class has.
         initialised: modules of our model, where it has them, that no file holds and that start as in a new model.
+        images: path of the (sub-)configuration that the image processor follows, `None` for a model without one.
     """
 
     architecture: str
@@ -504,6 +516,7 @@ class Layout:
     videos: str | None = ""
     on_request: bool = False
     initialised: tuple[str, ...] = ()
+    images: str | None = None
 
     def config_of(self, part: str, config: Any) -> Any:
         """The (sub-)configuration that a part's fields belong to."""
@@ -521,9 +534,13 @@ class FamilyMap:
     Attributes:
         parts: its state dicts by name.
         layouts: its model classes, in the order in which they are tried.
-        left_out: entries of the original files that hold tensors of no model, with the reason.
+        left_out: entries of the original files that hold tensors of no model, with the reason. A dotted name stands
+            for all tensors whose names continue it.
         required: configuration fields that no shape tells and no default is right for.
-        processor: arguments of the video processor and the fields of the layout's `videos` that they follow.
+        processor: arguments of the video processor and the fields of the layout's `videos` that they follow; those of
+            the image processor, too, and of the layout's `images`.
+        companion: reads the `config.json` that original directories hold beside the weights: configuration fields for
+            each part, and arguments of the video processor under "video_processor"; nothing from files of others.
     """
 
     parts: Mapping[str, Part]
@@ -531,3 +548,4 @@ class FamilyMap:
     left_out: Mapping[str, str]
     required: tuple[str, ...]
     processor: Mapping[str, str]
+    companion: Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]] = lambda config: {}

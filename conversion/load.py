@@ -1,12 +1,14 @@
 """From original files to a model in memory: which family and class they are, their configuration, their tensors."""
 
 import difflib
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,11 +126,13 @@ def load_original(
 ) -> PreTrainedModel:
     """Build one of our models from the files of an original implementation.
 
-    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the preset
-    and from `config_overrides`, which win over it.
+    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the
+    original's `config.json`, if there is one beside the checkpoint, from the preset, which wins over it, and from
+    `config_overrides`, which win over both.
 
     Args:
-        path: the checkpoint (.pt, .pth, .npz, .safetensors, …).
+        path: the checkpoint (.pt, .pth, .npz, .safetensors, …), or an original directory that holds it as
+            `model.safetensors`.
         family: `model_type` of the family, such as "vjepa2". By default the one whose rules fit the file exactly.
         preset: name of a published checkpoint in `vidformers.families`; it gives what shapes don't tell.
         probe: the file of a classifier head that goes on top.
@@ -156,12 +160,12 @@ def load_original(
 def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: Request) -> Iterator[Plan]:
     """Open the files, find out what they are and check every name and shape."""
     with ExitStack() as stack:
-        files = {"checkpoint": stack.enter_context(open_source(path))}
+        files = {"checkpoint": stack.enter_context(open_source(weights_of(path)))}
         if probe is not None:
             files["probe"] = stack.enter_context(open_source(probe))
         family, layout, found = _identify(files, request)
         maps = family_map(family.model_type)
-        left_out = _left_out(maps, layout, files, found)
+        left_out = _left_out(family, layout, files, found)
         config = configuration(family, layout, found, request)
         pairs = {
             name: expand(maps.parts[name].rules, layout.config_of(name, config), layout.parts[name]) for name in found
@@ -174,6 +178,12 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
         del model
         _check_tensors(plan)
         yield plan
+
+
+def weights_of(path: str | os.PathLike) -> Path:
+    """The checkpoint's file: `path` itself, or `model.safetensors` in the directory that it is."""
+    weights = Path(path) / "model.safetensors"
+    return weights if weights.is_file() else Path(path)
 
 
 def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> PreTrainedModel:
@@ -419,12 +429,23 @@ def find_parts(
             raise ConversionError(f"{layout.architecture} needs the file of its {part.file} as well.")
         source = files[part.file]
         entry = _entry(source, part, chosen.get(name), probe_index)
-        if entry is not None:
-            found[name] = _strip(source, entry, family.key_prefixes)
+        own = None if entry is None else _own(_strip(source, entry, family.key_prefixes), part, maps)
+        if own is not None:
+            found[name] = own
         elif name not in layout.optional:
             entry = part.entries[0].replace("{index}", str(probe_index))
-            raise ConversionError(f"{source.path}: has no entry {entry!r}; it holds {_overview(source)}.")
+            lack = f"tensors under {part.under!r}" if part.under else f"entry {entry!r}"
+            raise ConversionError(f"{source.path}: has no {lack}; it holds {_overview(source)}.")
     return found
+
+
+def _own(whole: FoundPart, part: Part, maps: FamilyMap) -> FoundPart | None:
+    """Of a state dict that several parts may share, the tensors of one part; `None` if there are none."""
+    unders = {other.under for other in maps.parts.values() if other.file == part.file and other.under != part.under}
+    others = tuple(under for under in unders if under.startswith(part.under))
+    names = {name: full for name, full in whole.names.items() if name.startswith(part.under)}
+    own = {name.removeprefix(part.under): full for name, full in names.items() if not name.startswith(others)}
+    return replace(whole, prefix=whole.prefix + part.under, names=own) if own else None
 
 
 def _chosen_entries(family: Family, request: Request) -> dict[str, str]:
@@ -444,7 +465,7 @@ def _entry(source: Source, part: Part, wanted: str | None, index: int) -> str | 
         if _names_in(source, entry):
             return entry
     present = [entry for entry in entries if _names_in(source, entry)]
-    if wanted is None and (not present or present == [""]):
+    if wanted is None and (not present or present == [""] or (part.any_entry and len(present) == 1)):
         return present[0] if present else None
     remedy = f" Choose one with checkpoint_key, such as {present[0]!r}." if present else ""
     raise ConversionError(f"{source.path}: has no entry {default!r}; it holds {_overview(source)}.{remedy}")
@@ -492,25 +513,52 @@ def _strip(source: Source, entry: str, prefixes: Sequence[str]) -> FoundPart:
 
 
 def _left_out(
-    maps: FamilyMap, layout: Layout, files: Mapping[str, Source], found: Mapping[str, FoundPart]
+    family: Family, layout: Layout, files: Mapping[str, Source], found: Mapping[str, FoundPart]
 ) -> dict[str, str]:
     """The entries that no part of the model is read from, with the reason; an error if an entry is unknown."""
+    maps = family_map(family.model_type)
     reasons = _reasons(maps, layout, found)
     used = {full for part in found.values() for full in part.names.values()}
     left_out, unknown = {}, []
+    for name, tensors in _parts_beside(family, found, used).items():
+        left_out[maps.parts[name].under or name] = f"{layout.architecture} has no {name}"
+        used |= tensors
     for source in files.values():
         for name in source.tensors:
             if name in used:
                 continue
             entry = next((entry for entry in reasons if f"{name}/".startswith(f"{entry}/")), None)
+            entry = entry or next((entry for entry in maps.left_out if name.startswith(f"{entry}.")), None)
             if entry is None:
                 unknown.append(f"{source.path}: {name}: not expected (found shape {list(source.tensors[name].shape)})")
             else:
                 stem = _stem(name)
-                left_out[stem if stem.startswith(entry) else entry] = reasons[entry]
+                left_out[stem if f"{stem}/".startswith(f"{entry}/") else entry] = reasons[entry]
     if unknown:
         raise ConversionError("tensors that no rule reads or drops:\n" + "\n".join(unknown))
     return left_out
+
+
+def _parts_beside(family: Family, found: Mapping[str, FoundPart], used: set[str]) -> dict[str, set[str]]:
+    """Full names of tensors that stand in one state dict with a part that is read, by the part that they are of."""
+    maps, beside = family_map(family.model_type), {}
+    for other in found.values():
+        whole = _strip(other.source, other.entry, family.key_prefixes)
+        for name, part in maps.parts.items() if not used.issuperset(whole.names.values()) else ():
+            if name in found or other.entry not in part.entries:
+                continue
+            own = _own(whole, part, maps)
+            if own is None:
+                continue
+            try:
+                counts = SimpleNamespace(**{field: reader.read(own.shapes) for field, reader in part.fields.items()})
+            except LookupError:
+                continue  # the state dict holds no such part
+            expected = {source for pair in expand_names(part.rules, counts) for source in pair.sources}
+            rest = {full for name, full in own.names.items() if name in expected} - used
+            if rest:
+                beside[name] = rest
+    return beside
 
 
 def _reasons(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, str]:
@@ -555,7 +603,11 @@ def configuration(
     config_class = public_class(layout.architecture).config_class
     _check_field_names(config_class(), request.overrides)
     preset = family.presets[request.preset].config if request.preset else {}
-    given = _merge(_merge({}, preset), request.overrides)
+    beside: dict[str, Any] = {}
+    for name, fields in companion(maps, found).items():
+        for path, value in fields.items() if name in found else ():
+            _set(beside, layout.field(name, path), value)
+    given = _merge(_merge(beside, preset), request.overrides)
     if "id2label" in given:
         given["num_labels"] = len(given["id2label"])
     read = read_fields(maps, layout, found)
@@ -578,6 +630,17 @@ def configuration(
         return config_class(**values, architectures=[layout.architecture])
     except (StrictDataclassError, ValueError) as error:
         raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
+
+
+def companion(maps: FamilyMap, found: Mapping[str, FoundPart]) -> Mapping[str, Mapping[str, Any]]:
+    """What the original's `config.json` beside the checkpoint tells, by part; nothing where there is none."""
+    file = next(iter(found.values())).source.path.with_name("config.json")
+    if not file.is_file():
+        return {}
+    try:
+        return maps.companion(json.loads(file.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{file}: not what the original reads ({type(error).__name__}: {error}).") from error
 
 
 def read_fields(maps: FamilyMap, layout: Layout, found: Mapping[str, FoundPart]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from ..families import FAMILIES, Family
 from .core import ConversionError, Layout, convert, expand
-from .load import FoundPart, Progress, find_parts, no_progress, public_class
+from .load import FoundPart, Progress, find_parts, no_progress, public_class, weights_of
 from .maps import family_map
 from .sources import SafetensorsSource, open_source, sha256
 
@@ -202,7 +202,7 @@ def verify_directory(
 
     Args:
         directory: what `convert_checkpoint` wrote, or any directory in its format.
-        source: the original checkpoint, whose tensors the directory must hold bit for bit.
+        source: the original checkpoint or directory, whose tensors the directory must hold bit for bit.
         probe: the original classifier head, likewise.
         recording: a folder with `inputs.safetensors` (arguments of the model) and `outputs.safetensors` (fields of
             its output), which the model must reproduce.
@@ -225,7 +225,7 @@ def verify_directory(
         reports.append(_compare_recording(model, Path(recording)))
     if source is not None:
         with ExitStack() as stack:
-            files = {"checkpoint": stack.enter_context(open_source(source))}
+            files = {"checkpoint": stack.enter_context(open_source(weights_of(source)))}
             if probe is not None:
                 files["probe"] = stack.enter_context(open_source(probe))
             parts = provenance.get("parts", {})

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, PreTrainedModel
 
+from ..families import Family, Part
 from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
-from .load import Plan, Progress, Request, build, no_progress, planned, public_class
+from .load import Plan, Progress, Request, build, companion, no_progress, planned, public_class
 from .maps import family_map
 from .sources import explain_full_disk, tensor_leaves
 from .verify import (
@@ -57,15 +59,15 @@ def convert_checkpoint(
     it gave the numbers of the one in memory, and, with `original_repo`, the original code gave them too.
 
     Args:
-        source: the original checkpoint.
+        source: the original checkpoint, or an original directory that holds it as `model.safetensors`.
         out: the directory to write; it must not exist, or be empty.
         family: as for `load_original`, like `preset`, `probe`, `checkpoint_key` and `probe_index`.
         preset: name of the published checkpoint.
         probe: the file of a classifier head.
         checkpoint_key: entry of the file to take.
         probe_index: which head of the probe's file to take.
-        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. Without it the
-            directory has a video processor alone.
+        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. By default that of
+            an original directory; without any, the directory has a video processor alone.
         dtype: type of the weights on disk.
         model_class: the class to build, as for `load_original`.
         original_repo: a checkout of the original code, to run beside the converted model.
@@ -83,6 +85,7 @@ def convert_checkpoint(
     _check_free(out)
     request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
     with planned(source, probe, request) as plan:
+        tokenizer = tokenizer or _tokenizer_beside(plan)
         processors = _processors(plan, tokenizer)
         model = build(plan, dtype, progress)
         calls = adapter(plan.family).example_calls(model.config, plan.layout.architecture)
@@ -145,43 +148,70 @@ def _folder_in_the_making(out: Path) -> Iterator[Path]:
 
 
 def _processors(plan: Plan, tokenizer_file: str | os.PathLike | None) -> list[Any]:
-    """What prepares the model's input: video and image processor, tokenizer, or the first and the last in one."""
-    video_processors = _video_processors(plan)
+    """What prepares the model's input; joined in one if there is a tokenizer and the model has a class for that."""
+    prepared = [each for each in (_image_processor(plan), _video_processor(plan)) if each is not None]
     if tokenizer_file is None:
-        return video_processors
-    tokenizer = _tokenizer(plan, Path(tokenizer_file))
-    if not video_processors:
-        return [tokenizer]
-    video_processor, *others = video_processors
-    return [public_class(plan.family.processor_class)(video_processor, tokenizer), *others]
+        return prepared
+    prepared.append(_tokenizer(plan, Path(tokenizer_file)))
+    if len(prepared) == 1:
+        return prepared
+    return [public_class(_record(plan).processor_class)(*prepared)]
 
 
-def _video_processors(plan: Plan) -> list[Any]:
-    """The family's processors with the preset's settings, or those that follow from the configuration."""
+def _record(plan: Plan) -> Family | Part:
+    """The entry of the family's record that the model's configuration belongs to."""
+    return plan.family.record(plan.model.config.model_type)
+
+
+def _followed(plan: Plan, path: str) -> dict[str, Any]:
+    """Arguments of processors that follow from the configuration at a path."""
+    config, follows = lookup(plan.model.config, path), family_map(plan.family.model_type).processor
+    return {name: lookup(config, field) for name, field in follows.items()}
+
+
+def _image_processor(plan: Plan) -> Any:
+    """The image processor that follows from the configuration; `None` for a model without one."""
+    if plan.layout.images is None:
+        return None
+    return public_class(_record(plan).image_processor_class)(**_followed(plan, plan.layout.images))
+
+
+def _video_processor(plan: Plan) -> Any:
+    """The video processor of the preset, or the one that follows from the configuration; `None` without videos."""
     if plan.layout.videos is None:
-        return []
-    family = plan.family
-    config = lookup(plan.model.config, plan.layout.videos)
-    follows = family_map(family.model_type).processor
-    arguments: Mapping[str, Any] = {name: lookup(config, path) for name, path in follows.items()}
+        return None
+    arguments = _followed(plan, plan.layout.videos)
+    arguments |= companion(family_map(plan.family.model_type), plan.found).get("video_processor", {})
     if plan.preset:
-        arguments = {**arguments, **family.presets[plan.preset].video_processor}
-    names = (family.video_processor_class, family.image_processor_class)
-    return [public_class(name)(**arguments) for name in names if name]
+        arguments |= plan.family.presets[plan.preset].video_processor
+    return public_class(plan.family.video_processor_class)(**arguments)
+
+
+def _tokenizer_beside(plan: Plan) -> Path | None:
+    """The tokenizer's file beside the weights, where the original, like the model, leaves its class to the file."""
+    record, file = _record(plan), next(iter(plan.found.values())).source.path.with_name("tokenizer.json")
+    return file if record.processor_class and record.tokenizer_class is None and file.is_file() else None
 
 
 def _tokenizer(plan: Plan, file: Path) -> Any:
     """The tokenizer of a vocabulary's file, if the model can take its ids."""
-    vocab_size = getattr(plan.model.config.get_text_config(), "vocab_size", None)
-    if plan.family.tokenizer_class is None or vocab_size is None:
+    config, record = plan.model.config.get_text_config(), _record(plan)
+    vocab_size, tokenizer_class = getattr(config, "vocab_size", None), record.tokenizer_class
+    if vocab_size is None or (tokenizer_class is None and record.processor_class is None):
         raise ConversionError(f"{file}: {plan.layout.architecture} takes no text; leave the tokenizer out.")
     if not file.is_file():
-        raise ConversionError(f"{file}: no such file; expected a sentencepiece model or a tokenizer.json.")
+        raise ConversionError(
+            f"{file}: no such file; expected a sentencepiece model, a list of merges or a tokenizer.json."
+        )
     kind = "tokenizer_file" if file.suffix == ".json" else "vocab_file"
+    options = {kind: str(file), "model_max_length": config.max_position_embeddings}
     try:
-        tokenizer = public_class(plan.family.tokenizer_class)(**{kind: str(file)})
-    except ValueError as error:
-        raise ConversionError(str(error)) from error
+        if tokenizer_class is None:
+            tokenizer = AutoTokenizer.from_pretrained(file.parent)
+        else:
+            tokenizer = public_class(tokenizer_class)(**options)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{file}: {error}") from error
     if len(tokenizer) > vocab_size:
         raise ConversionError(
             f"{file}: has {len(tokenizer)} pieces, but the model's table has {vocab_size}: it was trained with "
@@ -203,7 +233,7 @@ def reverse_directory(
 
     Args:
         directory: a directory in the published format.
-        out: the checkpoint to write, a `.pt` or `.npz` file that must not exist.
+        out: the checkpoint to write, a `.pt`, `.npz` or `.safetensors` file that must not exist.
         probe_out: the file for the classifier head, which a model with one needs.
 
     Returns:
@@ -229,9 +259,9 @@ def reverse_directory(
         if part.presence and not lookup(config, part.presence):
             continue
         pairs = expand(part.rules, config, layout.parts[name])
-        not_given |= {pair.sources[0]: pair.op.reason for pair in pairs if pair.is_optional}
-        made |= {target for pair in pairs for target in pair.targets}
-        tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix}))
+        not_given |= {source: pair.op.reason for pair in pairs if pair.is_optional for source in pair.sources}
+        made |= {target for pair in pairs if pair.sources for target in pair.targets}
+        tensors = _original_tensors(model, pairs, noted.get(name, {"prefix": part.prefix + part.under}))
         entry = noted.get(name, {}).get("entry", part.entries[0])
         _place(trees.setdefault(part.file, {}), entry, tensors)
     not_given |= {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
@@ -277,6 +307,8 @@ def _save_tree(tree: dict, target: Path) -> None:
     try:
         if target.suffix == ".npz":
             _save_npz(tree, unfinished)
+        elif target.suffix == ".safetensors":
+            save_file(dict(tensor_leaves(tree)), unfinished)
         else:
             torch.save(tree, unfinished)
         os.replace(unfinished, target)

@@ -51,24 +51,27 @@ def _register_family(family: Family, auto: ModuleType, auto_video_processor: typ
         return getattr(import_module(f".models.{family.model_type}{modules[name]}", __package__), name)
 
     auto_config = import_module("transformers.models.auto.configuration_auto").AutoConfig
-    for part in (family, *family.parts):
-        config_class = load(part.config_class)
-        auto_config.register(part.model_type, config_class, exist_ok=True)
-        for auto_name, model_name in part.auto_models.items():
+    for record in (family, *family.parts):
+        config_class = load(record.config_class)
+        auto_config.register(record.model_type, config_class, exist_ok=True)
+        for auto_name, model_name in record.auto_models.items():
             getattr(auto, auto_name).register(config_class, load(model_name), exist_ok=True)
         is_shared = family.video_processor_class in family.shared_processors
-        if not is_shared and (part is family or part.input == "videos"):
+        if not is_shared and (record is family or record.input == "videos"):
             auto_video_processor.register(config_class, load(family.video_processor_class), exist_ok=True)
-        if family.tokenizer_class and (part is family or part.input == "text"):
-            tokenization = import_module("transformers.models.auto.tokenization_auto")
-            tokenization.AutoTokenizer.register(
-                config_class, tokenizer_class=load(family.tokenizer_class), exist_ok=True
-            )
-    if family.processor_class:
-        processing = import_module("transformers.models.auto.processing_auto")
-        processing.AutoProcessor.register(load(family.config_class), load(family.processor_class), exist_ok=True)
-        # AutoProcessor looks a directory's class name up here first, and would take transformers' class for ours.
-        processing.PROCESSOR_MAPPING_NAMES.pop(family.model_type, None)
+        if record.tokenizer_class:
+            tokenizers = import_module("transformers.models.auto.tokenization_auto").AutoTokenizer
+            tokenizers.register(config_class, tokenizer_class=load(record.tokenizer_class), exist_ok=True)
+        if record.processor_class:
+            processing = import_module("transformers.models.auto.processing_auto")
+            processing.AutoProcessor.register(config_class, load(record.processor_class), exist_ok=True)
+            # AutoProcessor looks a directory's class name up here first, and would take transformers' class for ours.
+            processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
+    for part in family.parts:
+        if part.image_processor_class:
+            images = import_module("transformers.models.auto.image_processing_auto").AutoImageProcessor
+            classes = {"pil": load(part.image_processor_class)}
+            images.register(load(part.config_class), image_processor_classes=classes, exist_ok=True)
 
 
 class _Kind(NamedTuple):

@@ -51,7 +51,7 @@ def convert(
     checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Vocabulary of the text tower: a sentencepiece model or a tokenizer.json.")
+        Path | None, typer.Option(help="Vocabulary of the text tower, such as a tokenizer.json.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
     model_class: Annotated[
@@ -238,12 +238,10 @@ def list_presets() -> None:
             table.add_column(column, no_wrap=True)
         table.add_column("files", overflow="fold")
         for name, preset in family.presets.items():
-            config, files = preset.config, [url for url in (preset.source, preset.probe) if url]
-            config = config.get("vision_config", config)
+            files = [url for url in (preset.source, preset.probe) if url]
             table.add_row(
                 name,
-                family.size_text.format_map(config),
-                family.input_text.format_map(config),
+                *family.describe(name),
                 "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
             )
         console.print(table)

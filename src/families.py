@@ -21,6 +21,8 @@ class Preset:
         architecture: name of the model class that the converted directory holds.
         license: licence identifier of the repository that publishes the weights, `None` where nobody does.
         hub: repository of the Hub with what transformers made of the same file, where there is one.
+        size_text: how `vidformers list` writes the size of the model, where not as the family says.
+        input_text: how it writes the input, likewise.
     """
 
     source: str | None
@@ -31,6 +33,8 @@ class Preset:
     probe: str | None = None
     license: str | None = "mit"
     hub: str | None = None
+    size_text: str | None = None
+    input_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,19 @@ class Part:
         model_type: `config.model_type`.
         config_class: name of the configuration class.
         auto_models: model class for each Auto class that serves the part.
-        input: "videos" or "text", what the part takes.
+        input: "videos", "images" or "text", what the part takes first.
+        image_processor_class: name of the image processor class, or `None` for a part that takes no images.
+        tokenizer_class: name of the tokenizer class, or `None` for a part without text.
+        processor_class: name of the class that joins its processors, or `None` for a part with one of them.
     """
 
     model_type: str
     config_class: str
     auto_models: Mapping[str, str]
     input: str = "videos"
+    image_processor_class: str | None = None
+    tokenizer_class: str | None = None
+    processor_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,14 @@ class Family:
             where there is one, of its `vision_config`.
         input_text: how it writes the input, likewise.
         other_models: model classes that no Auto class covers.
-        model_modules: for model classes outside `modeling_<model_type>.py`, the module that defines them.
+        model_modules: for classes outside the modules that are named after the family, such as
+            `modeling_<model_type>.py`, the module that defines them.
         functions: public functions of the family, with the module that defines each.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
         parts: towers that are models by themselves, with configurations of their own.
-        tokenizer_class: name of the tokenizer class, or `None` for a family without text.
+        tokenizer_class: name of the tokenizer class, or `None` for a family without one of its own.
         processor_class: name of the class that joins tokenizer and video processor, or `None`.
     """
 
@@ -112,6 +123,17 @@ class Family:
     def model_types(self) -> tuple[str, ...]:
         """Values of `config.model_type` that the family's configurations have, its own first."""
         return (self.model_type, *(part.model_type for part in self.parts))
+
+    def describe(self, preset: str) -> tuple[str, str]:
+        """Size of a preset's model and of its input, as `vidformers list` writes them."""
+        entry = self.presets[preset]
+        fields = entry.config.get("vision_config", entry.config)
+        texts = entry.size_text or self.size_text, entry.input_text or self.input_text
+        return texts[0].format_map(fields), texts[1].format_map(fields)
+
+    def record(self, model_type: str) -> "Family | Part":
+        """What is entered under a `config.model_type`: the family itself or a part of it."""
+        return next(entry for entry in (self, *self.parts) if entry.model_type == model_type)
 
     @property
     def config_classes(self) -> tuple[str, ...]:
@@ -282,6 +304,7 @@ VIDEOPRISM = Family(
             config_class="VideoPrismTextConfig",
             auto_models={"AutoModel": "VideoPrismTextModel"},
             input="text",
+            tokenizer_class="VideoPrismTokenizer",
         ),
     ),
     other_models=("VideoPrismVideoModel",),
@@ -385,4 +408,145 @@ VIDEOMAE = Family(
     paper="https://arxiv.org/abs/2203.12602",
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM, VIDEOMAE)}
+PE_FILES = "https://huggingface.co/facebook"
+PE_SIZES = {"T": "tiny", "S": "small", "B": "base", "L": "large", "G": "gigantic"}
+PE_TEXT_SMALL = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "projection_dim": 512,
+}
+PE_TEXT_GIGANTIC = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "max_position_embeddings": 72,
+}
+
+
+def _pe_preset(name: str, text: dict[str, int] | None = None) -> Preset:
+    """A tower of perception_models' `core/vision_encoder/config.py`; for PE core, what its text tower changes."""
+    kind, size, image_size = name.removeprefix("PE-").split("-")[:3]
+    vision = {
+        "architecture": f"vit_pe_{kind.lower()}_{PE_SIZES[size[0]]}_patch{size[1:]}_{image_size}",
+        "num_attention_heads": {"T": 3, "S": 6, "B": 12}.get(size[0], 16),
+        "image_size": int(image_size),
+    }
+    if text is None:
+        config, architecture = vision, "PeVisionModel"
+    else:
+        config, architecture = {"vision_config": vision, "text_config": text}, "PeCoreModel"
+    return Preset(
+        source=f"{PE_FILES}/{name}/resolve/main/{name}.pt",
+        config=config,
+        checkpoint_keys={},
+        video_processor={},
+        architecture=architecture,
+        license="apache-2.0",
+        size_text=f"{size[0]}/{size[1:]}",
+    )
+
+
+PE_CORE = {
+    "PE-Core-T16-384": PE_TEXT_SMALL,
+    "PE-Core-S16-384": PE_TEXT_SMALL,
+    "PE-Core-B16-224": {"num_attention_heads": 16},
+    "PE-Core-L14-336": {"num_attention_heads": 16},
+    "PE-Core-G14-448": PE_TEXT_GIGANTIC,
+}
+PE_TOWERS = (
+    *("PE-Lang-L14-448", "PE-Lang-L14-448-Tiling", "PE-Lang-G14-448", "PE-Lang-G14-448-Tiling"),
+    *("PE-Spatial-T16-512", "PE-Spatial-S16-512", "PE-Spatial-B16-512", "PE-Spatial-L14-448", "PE-Spatial-G14-448"),
+)
+
+PE_AV_SIZES = {
+    "small": {"hidden_size": 768, "intermediate_size": 2048, "num_attention_heads": 6},
+    "base": {"hidden_size": 1024, "intermediate_size": 2752, "num_attention_heads": 8},
+    "large": {"hidden_size": 1792, "intermediate_size": 4800, "num_attention_heads": 14},
+}
+
+
+def _pe_av_preset(size: str, num_frames: int | None = None) -> Preset:
+    """The video and text part of PE-AV, from the revision of a repository that perception_models itself reads."""
+    name = f"pe-av-{size}" if num_frames is None else f"pe-av-{size}-{num_frames}-frame"
+    temporal = PE_AV_SIZES[size]
+    return Preset(
+        source=f"{PE_FILES}/{name}/resolve/perception_models/model.safetensors",
+        config={
+            "video_config": {
+                **temporal,
+                "num_hidden_layers": 4,
+                "vision_config": {"architecture": "vit_pe_core_large_patch14_336", "num_attention_heads": 16},
+            },
+            "text_config": {"num_hidden_layers": 22, "num_attention_heads": 16},
+        },
+        checkpoint_keys={},
+        video_processor={} if num_frames is None else {"num_frames": num_frames, "do_sample_frames": True},
+        architecture="PeVideoModel",
+        license="apache-2.0",
+        size_text=f"L/14 + 4 × {temporal['hidden_size']}",
+        input_text=f"{num_frames or 'all'} × 336²",
+    )
+
+
+PE_VIDEO = Family(
+    model_type="pe_video",
+    title="PE Video",
+    config_class="PeVideoConfig",
+    auto_models={"AutoModel": "PeVideoModel"},
+    parts=(
+        Part(
+            model_type="pe_video_encoder",
+            config_class="PeVideoEncoderConfig",
+            auto_models={"AutoModel": "PeVideoEncoder"},
+        ),
+        Part(
+            model_type="pe_core",
+            config_class="PeCoreConfig",
+            auto_models={"AutoModel": "PeCoreModel"},
+            image_processor_class="PeCoreImageProcessor",
+            tokenizer_class="PeCoreTokenizer",
+            processor_class="PeCoreProcessor",
+        ),
+        Part(
+            model_type="pe_core_text_model",
+            config_class="PeCoreTextConfig",
+            auto_models={"AutoModel": "PeCoreTextModel"},
+            input="text",
+            tokenizer_class="PeCoreTokenizer",
+        ),
+        Part(
+            model_type="pe_vision_model",
+            config_class="PeVisionConfig",
+            auto_models={"AutoModel": "PeVisionModel"},
+            input="images",
+            image_processor_class="PeCoreImageProcessor",
+        ),
+    ),
+    model_modules={
+        "PeCoreConfig": "configuration_pe_core",
+        "PeCoreTextConfig": "configuration_pe_core",
+        "PeVisionConfig": "configuration_pe_vision",
+        "PeCoreModel": "modeling_pe_core",
+        "PeCoreTextModel": "modeling_pe_core",
+        "PeVisionModel": "modeling_pe_vision",
+        "PeCoreImageProcessor": "image_processing_pe_core",
+        "PeCoreTokenizer": "tokenization_pe_core",
+        "PeCoreProcessor": "processing_pe_core",
+    },
+    key_prefixes=("module.",),
+    video_processor_class="PeVideoVideoProcessor",
+    processor_class="PeVideoProcessor",
+    input_text="{image_size}²",
+    presets={
+        **{f"pe-av-{size}": _pe_av_preset(size) for size in PE_AV_SIZES},
+        **{f"pe-av-{size}-16-frame": _pe_av_preset(size, 16) for size in PE_AV_SIZES},
+        **{name: _pe_preset(name, text) for name, text in PE_CORE.items()},
+        **{name: _pe_preset(name) for name in PE_TOWERS},
+    },
+    paper="https://arxiv.org/abs/2512.19687",
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (VJEPA2, VIDEOPRISM, VIDEOMAE, PE_VIDEO)}

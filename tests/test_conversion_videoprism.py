@@ -482,7 +482,7 @@ def test_a_saved_tokenizer_serves_as_well(tmp_path, spm):
 BAD_TOKENIZERS = {
     "no text": (encoder("params"), None, "VideoPrismVisionModel takes no text; leave the tokenizer out"),
     "too many": (clip(vocab=20), None, "pieces, but the model's table has 20: it was trained with another vocabulary"),
-    "no file": (clip(), "none.model", "none.model: no such file; expected a sentencepiece model or a tokenizer.json"),
+    "no file": (clip(), "none.model", "none.model: no such file; expected a sentencepiece model, a list of merges"),
     "no model": (clip(), b"text", "bad.model: is no sentencepiece model"),
     "another kind": (clip(), sentencepiece_model(model_type="bpe"), "bad.model: is no unigram model"),
 }

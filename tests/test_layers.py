@@ -11,7 +11,17 @@ from torch import nn
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, drop_path_rates
-from vidformers.layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
+from vidformers.layers.norms import unit_length
+from vidformers.layers.patchify import (
+    Grid,
+    PatchProjection,
+    TubeletProjection,
+    cut_to_tubelets,
+    select_tokens,
+    split_token_ids,
+)
+from vidformers.layers.pooling import pool_by_queries, project_queries
+from vidformers.layers.positions import resize_position_grid
 from vidformers.layers.rope import apply_rotary, rotary_table
 
 
@@ -61,6 +71,16 @@ def test_tubelet_projection_takes_another_dtype():
     assert_close("float32 video", {"t": half(video.bfloat16(), grid)}, {"t": half(video, grid)}, EXACT)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_patch_projection_is_a_convolution(dtype):
+    torch.manual_seed(0)
+    layer, images = PatchProjection(num_channels=3, hidden_size=7, patch_size=4), seeded(2, 3, 8, 12)
+    expected = nn.functional.conv2d(images, layer.weight, stride=4).flatten(2).transpose(1, 2)
+    actual = layer.to(dtype)(images, Grid(1, 2, 3))
+    assert actual.dtype == dtype and layer.bias is None
+    assert_close("patches", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
+
+
 def test_cut_keeps_what_divides():
     video = seeded(1, 4, 3, 16, 24)
     with warnings.catch_warnings():
@@ -105,6 +125,25 @@ def test_select_tokens():
             assert torch.equal(actual[index, place], tokens[index % 2, token])
 
 
+# --------------------------------------------------------------------------------------------------- positions
+
+
+def test_resized_tables_with_and_without_smoothing():
+    """Halved in both directions: the mean of the four middle ones of four, or of every place's own neighbours."""
+    table = seeded(1, 16, 2)
+    image = table.unflatten(1, (4, 4))
+    plain = resize_position_grid(table, (4, 4), (2, 2), antialias=False)
+    expected = torch.stack(
+        [image[:, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean((1, 2)) for r in (0, 1) for c in (0, 1)]
+    )
+    assert_close("not smoothed", {"t": expected.transpose(0, 1)}, {"t": plain}, REORDERED)
+    smooth = resize_position_grid(table, (4, 4), (2, 2))
+    weights = torch.tensor([[3.0, 3, 1, 0], [0, 1, 3, 3]]) / 7
+    expected = torch.einsum("ir,jc,brcd->bijd", weights, weights, image).flatten(1, 2)
+    assert_close("smoothed", {"t": expected}, {"t": smooth}, REORDERED)
+    assert resize_position_grid(table, (4, 4), (4, 4), antialias=False) is table
+
+
 # -------------------------------------------------------------------------------------------------------- rope
 
 
@@ -130,11 +169,21 @@ PLACES = [[0, 1, 2, 7], [3, 0, 5, 1], [2, 2, 9, 4]]
 
 @pytest.mark.parametrize("pairing", ["tiled", "interleaved"])
 @pytest.mark.parametrize("head_dim", [18, 20, 26, 64])
-def test_rotation(head_dim, pairing):
-    x = seeded(1, 4, 2, head_dim)
-    table = rotary_table(tuple(torch.tensor([p]) for p in PLACES), head_dim, pairing=pairing, dtype=torch.float32)
-    expected = rotate_by_hand(x, PLACES, pairing)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_rotation(axes, head_dim, pairing):
+    x, places = seeded(1, 4, 2, head_dim), PLACES[:axes]
+    table = rotary_table(tuple(torch.tensor([p]) for p in places), head_dim, pairing=pairing, dtype=torch.float32)
+    expected = rotate_by_hand(x, places, pairing)
     assert_close("turned", {"x": expected}, {"x": apply_rotary(x, table)}, REORDERED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_wide_tables_turn_in_their_own_dtype(dtype):
+    x, positions = seeded(1, 4, 2, 8).to(dtype), (torch.tensor([[0, 3, 100, 999]]),)
+    table = rotary_table(positions, 8, pairing="interleaved", dtype=torch.float32)
+    turned = apply_rotary(x, table)
+    assert turned.dtype == dtype
+    assert torch.equal(turned, apply_rotary(x.float(), table).to(dtype))
 
 
 def test_channels_left_over_stay():
@@ -258,3 +307,32 @@ def test_mlp_in_blocks_of_tokens(activation, tokens):
     assert actual.shape == expected.shape
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
     assert torch.equal(x, unchanged)
+
+
+# ----------------------------------------------------------------------------------------------- pooling and norms
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("num_queries", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pooling_by_queries_is_attention(num_queries, bias, dtype):
+    """Beside keys and values of every token."""
+    tokens, queries, weights = seeded(2, 6, 12), seeded(1, num_queries, 12, seed=1), seeded(3, 8, 12, seed=2)
+    layers = [(weights[index], seeded(8, seed=3 + index) if bias else None) for index in range(3)]
+    query, key, value = (
+        nn.functional.linear(x, *layer).unflatten(-1, (4, 2)).transpose(1, 2)
+        for x, layer in zip((queries, tokens, tokens), layers, strict=True)
+    )
+    expected = nn.functional.scaled_dot_product_attention(query.expand(2, -1, -1, -1), key, value)
+    layers = [(weight.to(dtype), None if each is None else each.to(dtype)) for weight, each in layers]
+    projected = project_queries(queries.to(dtype), layers[0], 4)
+    assert projected.shape == (num_queries, 4, 2) and projected.dtype == torch.float32
+    pooled = pool_by_queries(tokens.to(dtype), projected * 2**-0.5, *layers[1:])
+    assert pooled.dtype == dtype
+    assert_close("pooled", {"x": expected.transpose(1, 2).flatten(2)}, {"x": pooled}, DTYPES[dtype])
+
+
+def test_unit_length():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert torch.equal(unit_length(x), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+    assert unit_length(x.bfloat16()).dtype == torch.bfloat16

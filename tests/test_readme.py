@@ -6,6 +6,8 @@ a folder to the Hub. Presets keep their names and get the tiny models' sizes. `<
 leaves it out where that is not installed.
 """
 
+import gzip
+import json
 import re
 import shlex
 import shutil
@@ -17,9 +19,11 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from original_files import encoder_shapes, predictor_shapes, prefixed, probe_tree, random_tensors
 from PIL import Image
-from text_files import t5_model
+from text_files import save_modernbert_tokenizer, t5_model
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 from video_files import picture, write_video
 
@@ -42,10 +46,14 @@ FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MUL
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
-PUBLISHED_WIDTHS = 1024, 768  # of V-JEPA 2's ViT-L and of VideoPrism's base size
+PUBLISHED_WIDTHS = 1024, 768, 1792  # of V-JEPA 2's ViT-L, VideoPrism's base size and PE Video's large one
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
 VIDEOPRISM_TEXT = {**HUB, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 150}
+PE_VIDEO = {**HUB, "head_dim": 16, "intermediate_size": 64, "num_hidden_layers": 1}
+PE_TEXT = {**HUB, "model_type": "modernbert", "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 60}
+PE_TEXT |= {f"{name}_token_id": index for index, name in enumerate(("pad", "cls", "sep", "bos", "eos"))}
+PE_VISION = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1}
 HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
 CLASSES = {index: f"something {index}" for index in range(174)}
 
@@ -84,6 +92,8 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_pe_video(folder)
+    save_pe_core(folder)
     save_other_presets(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
@@ -146,6 +156,50 @@ def shrunk(config: dict) -> dict:
     return {**config, **{name: width for name, width in widths.items() if name in config}, **depths, **parts}
 
 
+def save_pe_video(folder: Path) -> None:
+    """The directories that the page of PE Video names: one of transformers' audio-video model, and an original one."""
+    codec = {"encoder_hidden_size": 2, "downsampling_ratios": [2], "decoder_hidden_size": 8, "n_codebooks": 2}
+    video = {**PE_VIDEO, "vision_config": {**PE_VISION, "projection_dim": HUB_WIDTH}}
+    both = {**PE_VIDEO, "video_config": video, "audio_config": {**PE_VIDEO, "dac_config": codec}}
+    config = transformers.PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=both)
+    whole, repo = transformers.PeAudioVideoModel(config), folder / "facebook/pe-av-large-16-frame"
+    whole.save_pretrained(repo)
+    save_modernbert_tokenizer(folder / "pe-av-large")
+    processor, tokenizer = vidformers.PeVideoVideoProcessor(), AutoTokenizer.from_pretrained(folder / "pe-av-large")
+    transformers.PeAudioVideoProcessor(transformers.PeAudioFeatureExtractor(), processor, tokenizer).save_pretrained(
+        repo
+    )
+
+    whole.video_model.save_pretrained(folder / "video-of-pe-av")
+    reverse_directory(folder / "video-of-pe-av", folder / "pe-av-large/model.safetensors")
+    settings = {"text_model": PE_TEXT, "nth_text_layer": 1, "audio_visual_model": {}}
+    (folder / "pe-av-large/config.json").write_text(json.dumps(settings))
+
+
+def save_pe_core(folder: Path) -> None:
+    """Directories, files and a vocabulary as the page of PE Video names them for PE core and PE spatial."""
+    (folder / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress(b"#version\na b</w>"))
+    text = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 520, "projection_dim": HUB_WIDTH}
+    config = vidformers.PeCoreConfig(vision_config={**PE_VISION, "projection_dim": HUB_WIDTH}, text_config=text)
+    spatial = {**PE_VISION, "architecture": "vit_pe_spatial_large_patch14_448"}
+    models = {
+        "PE-Core-L14-336": vidformers.PeCoreModel(config),
+        "PE-Spatial-L14-448": vidformers.PeVisionModel(vidformers.PeVisionConfig(**spatial)),
+    }
+    processors = {
+        "PE-Core-L14-336": vidformers.PeCoreProcessor(
+            vidformers.PeCoreImageProcessor(),
+            vidformers.PeVideoVideoProcessor(),
+            vidformers.PeCoreTokenizer(folder / "bpe_simple_vocab_16e6.txt.gz"),
+        ),
+        "PE-Spatial-L14-448": vidformers.PeCoreImageProcessor(size={"height": 448, "width": 448}),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        processors[name].save_pretrained(folder / name)
+        reverse_directory(folder / name, folder / f"{name}.pt")
+
+
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
     """The current directory of a page, with tiny presets and nothing to upload to."""
@@ -160,6 +214,15 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
             monkeypatch.setitem(preset.config.get("vision_config", preset.config), name, value)
         for name, value in VIDEOPRISM_TEXT.items() if "text_config" in preset.config else ():
             monkeypatch.setitem(preset.config["text_config"], name, value)
+    config = FAMILIES["pe_video"].presets["pe-av-large"].config
+    for name, tiny in {"video_config": PE_VIDEO, "text_config": PE_TEXT}.items():
+        for field in config[name].keys() & tiny.keys():
+            monkeypatch.setitem(config[name], field, tiny[field])
+    monkeypatch.setitem(config["video_config"]["vision_config"], "num_attention_heads", HUB["num_attention_heads"])
+    for name in ("PE-Core-L14-336", "PE-Spatial-L14-448"):
+        config = FAMILIES["pe_video"].presets[name].config
+        for part in (config.get("vision_config", config), config.get("text_config", {})):
+            monkeypatch.setitem(part, "num_attention_heads", HUB["num_attention_heads"])
     monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
@@ -247,18 +310,18 @@ def numbers(text: str) -> list[str]:
 def test_page_has_every_class_and_checkpoint(family):
     text = (ROOT / f"docs/model_doc/{family.model_type}.md").read_text("utf-8")
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
-    processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
-    assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
+    records = (family, *family.parts)
+    processors = {name for record in records for name in (record.tokenizer_class, record.processor_class)}
+    processors |= {family.video_processor_class, *family.image_processor_classes}
+    processors |= {part.image_processor_class for part in family.parts}
+    assert {*family.config_classes, *processors, *family.model_classes, *family.functions} - {None} == set(documented)
     rows = [row.split(" | ") for row in re.findall(r"^\| (.* \| .*) \|$", text, re.MULTILINE)]
     rows = [(row[0].rpartition("/")[2], *row[1:4]) for row in rows]
     rows = [row for row in rows if row[0] in family.presets]
     assert len(rows) > 0
     for name, size, clip, model_class in rows:
-        preset = family.presets[name]
-        config = preset.config.get("vision_config", preset.config)
-        assert numbers(size) == numbers(family.size_text.format_map(config))
-        assert numbers(clip) == numbers(family.input_text.format_map(config))
-        assert model_class == f"[`{preset.architecture}`]"
+        assert [numbers(size), numbers(clip)] == [numbers(text) for text in family.describe(name)]
+        assert model_class == f"[`{family.presets[name].architecture}`]"
 
 
 def test_pages_are_in_the_table_of_contents():

@@ -2,8 +2,11 @@
 
 import io
 from functools import lru_cache
+from pathlib import Path
 
 import sentencepiece
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 
 SUBJECTS = ("a dog", "the cat", "one red ball", "my friend", "a café owner")
@@ -50,3 +53,16 @@ def reference_ids(model: bytes, text: str, max_length: int, bos: bool | None = N
         bos = processor.bos_id() >= 0
     ids = [processor.bos_id()] * bos + processor.encode(text)
     return ids[:max_length] + [0] * (max_length - len(ids))
+
+
+def save_modernbert_tokenizer(folder: Path) -> None:
+    """Write files as ModernBERT's tokenizer has them: one word a token, with the special tokens of PE Video."""
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk")}
+    inputs = ["input_ids", "attention_mask"]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names).save_pretrained(folder)

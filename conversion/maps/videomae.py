@@ -218,16 +218,17 @@ MAP = FamilyMap(
         "pre-trained encoder of a classifier": PRETRAINED_CLASSIFIER,
     },
     layouts=(
-        Layout("VideoMAEForPreTraining", {"pre-training model": ""}),
-        Layout("VideoMAEForVideoClassification", {"classifier": ""}),
+        Layout("VideoMAEForPreTraining", {"pre-training model": ""}, images=""),
+        Layout("VideoMAEForVideoClassification", {"classifier": ""}, images=""),
         Layout(
             "VideoMAEForVideoClassification",
             {"pre-trained encoder of a classifier": ""},
+            images="",
             on_request=True,
             initialised=("fc_norm", "classifier"),
         ),
-        Layout("VideoMAEModel", {"fine-tuned encoder": ""}, on_request=True),
-        Layout("VideoMAEModel", {"pre-trained encoder": ""}, on_request=True),
+        Layout("VideoMAEModel", {"fine-tuned encoder": ""}, images="", on_request=True),
+        Layout("VideoMAEModel", {"pre-trained encoder": ""}, images="", on_request=True),
     ),
     left_out={
         "optimizer": "state of the optimiser",

@@ -1,6 +1,8 @@
 """Pieces of a transformer block that do not depend on the family."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,3 +90,43 @@ class DropPath(nn.Module):
 def drop_path_rates(last_rate: float, num_layers: int) -> list[float]:
     """Rates that rise linearly from 0 in the first of `num_layers` blocks to `last_rate` in the last one."""
     return [last_rate * index / max(num_layers - 1, 1) for index in range(num_layers)]
+
+
+@dataclass
+class StackOutput:
+    """What a stack of blocks leaves: its output, and the records that were asked for."""
+
+    last: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None
+    attentions: tuple[torch.Tensor, ...] | None
+
+
+def run_layers(
+    layers: nn.ModuleList,
+    hidden_states: torch.Tensor,
+    *inputs: Any,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+) -> StackOutput:
+    """Run blocks in order, recording what was asked for.
+
+    Args:
+        layers: blocks whose forward takes hidden states, `inputs` and `output_attentions`, in this order, and returns
+            hidden states and attention probabilities.
+        hidden_states: (B, N, D).
+        inputs: what every block is given besides.
+        output_hidden_states: whether to record the input of every block and the output of the last one.
+        output_attentions: whether to record the attention probabilities of every block.
+    """
+    hidden_record, attention_record = [hidden_states], []
+    for layer in layers:
+        hidden_states, probabilities = layer(hidden_states, *inputs, output_attentions)
+        if output_hidden_states:
+            hidden_record.append(hidden_states)
+        if output_attentions:
+            attention_record.append(probabilities)
+    return StackOutput(
+        last=hidden_states,
+        hidden_states=tuple(hidden_record) if output_hidden_states else None,
+        attentions=tuple(attention_record) if output_attentions else None,
+    )

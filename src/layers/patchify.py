@@ -133,6 +133,32 @@ class TubeletProjection(nn.Conv3d):
         return linear(tubelets, self.weight.flatten(1), self.bias)
 
 
+class PatchProjection(nn.Conv2d):
+    """A 2-D convolution without bias whose stride is its kernel, computed as a product with unfolded patches.
+
+    That is faster on a CPU too, by a tenth to a quarter. Parameters have the names and shapes of `nn.Conv2d`, weight
+    (D, C, p, p).
+    """
+
+    def __init__(self, num_channels: int, hidden_size: int, patch_size: int):
+        super().__init__(num_channels, hidden_size, kernel_size=patch_size, stride=patch_size, bias=False)
+
+    def forward(self, images: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Embed all patches.
+
+        Args:
+            images: (B, C, H, W), divisible by the kernel, in any floating dtype.
+            grid: the images' token grid, of one frame.
+
+        Returns:
+            (B, h·w, D), in the dtype of the weight.
+        """
+        patch_size = self.kernel_size[0]
+        patches = images.to(self.weight.dtype).reshape(*images.shape[:2], grid.h, patch_size, grid.w, patch_size)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C·p·p)
+        return linear(patches, self.weight.flatten(1))
+
+
 def split_token_ids(token_ids: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Time, row and column of tokens that are numbered along width, then height, then time.
 

@@ -63,10 +63,10 @@ def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
 
     Args:
         x: (B, N, heads, head_dim).
-        table: the factors, of `x`'s dtype.
+        table: the factors, of `x`'s dtype or a wider one, in which the turn is computed then.
 
     Returns:
         A tensor of `x`'s shape and dtype.
     """
     neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * table.own, neighbours, table.neighbour)
+    return torch.addcmul(x * table.own, neighbours, table.neighbour).to(x.dtype)

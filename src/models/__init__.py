@@ -6,12 +6,13 @@ from ..families import FAMILIES, Family
 def exported_modules(family: Family) -> dict[str, str]:
     """For each public name of a family, the module that defines it, relative to the family's package."""
     stem = family.config_class.removesuffix("Config")
+    records = (family, *family.parts)
     names = {
         "configuration": family.config_classes,
         "video_processing": (family.video_processor_class,),
-        "image_processing": family.image_processor_classes,
-        "tokenization": (family.tokenizer_class,),
-        "processing": (family.processor_class,),
+        "image_processing": [*family.image_processor_classes, *(part.image_processor_class for part in family.parts)],
+        "tokenization": [record.tokenizer_class for record in records],
+        "processing": [record.processor_class for record in records],
         "modeling": (f"{stem}PreTrainedModel", *family.model_classes),
     }
     modules = {name: f"{module}_{family.model_type}" for module, classes in names.items() for name in classes if name}

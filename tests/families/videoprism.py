@@ -333,7 +333,6 @@ SPEC = FamilySpec(
             "tests/test_videoprism.py for their types"
             for name in VISION_CLASSES
         },
-        "Config.test_advertised_types_construct[VideoPrismClipModel]": "its fields are the towers' configurations",
         "Positions.test_order_matters[VideoPrismTextModel]": "text has no height, width or frames",
     },
 )

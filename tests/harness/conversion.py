@@ -107,7 +107,8 @@ def _plan(arguments: dict):
     """What conversion plans for the arguments of `load_original`."""
     arguments = dict(arguments)
     path, probe, index = arguments.pop("path"), arguments.pop("probe", None), arguments.pop("probe_index", 0)
-    return planned(path, probe, Request(probe_index=index, overrides=arguments))
+    model_class = arguments.pop("model_class", None)
+    return planned(path, probe, Request(probe_index=index, model_class=model_class, overrides=arguments))
 
 
 def _unnoticed(plan: Plan, model: PreTrainedModel, case: GoldenCase, run: GoldenRun, folder) -> Iterator[str]:

@@ -6,12 +6,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import vidformers
 from vidformers.families import Family
+from vidformers.video import uniform_indices
 
 from .compare import pick, stages
 from .tolerances import GOLDEN, Tolerance
@@ -51,7 +53,7 @@ class Tower:
     Attributes:
         path: of the output that holds `hidden_states` and `attentions`; "" is the model's own.
         prefix: of these two names.
-        config: field that holds the configuration of the tower; "" is the model's own.
+        config: dotted path of the configuration of the tower; "" is the model's own.
         rows: number of sequences that a video of some size is for the blocks.
         layers: configuration field that counts the blocks.
         width: configuration field of the hidden states' width.
@@ -149,6 +151,8 @@ class ModelSpec:
         stock: the counterpart in transformers, or the reason why there is none.
         export: how to export it, or the reason why it can't be.
         off_sizes: sizes besides the configured one that it must take.
+        idle: parameters that files hold and no output depends on, with the reason.
+        orderless: axes of videos along which the order of the input doesn't count, with the reason.
     """
 
     name: str
@@ -164,6 +168,8 @@ class ModelSpec:
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
     calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
     off_sizes: tuple[OffSize, ...] = ()
+    idle: Mapping[str, str] = field(default_factory=dict)
+    orderless: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -196,6 +202,7 @@ class GoldenCase:
         committed: whether the repository holds it; the others need `$VIDFORMERS_GOLDENS`.
         unread: recorded outputs that no run gives, with the reason.
         blind: original tensors on which no recorded output depends, with the reason.
+        counted: for outputs of which not every entry means something, a mask of those that do, from the inputs.
         tolerance: how far our outputs may be from the recorded ones.
     """
 
@@ -204,6 +211,7 @@ class GoldenCase:
     committed: bool = False
     unread: Mapping[str, str] = field(default_factory=dict)
     blind: Mapping[str, str] = field(default_factory=dict)
+    counted: Mapping[str, Callable[[Mapping[str, torch.Tensor]], torch.Tensor]] = field(default_factory=dict)
     tolerance: Tolerance = GOLDEN
 
 
@@ -216,12 +224,14 @@ class ProcessorSpec:
         output: name of the pixels that it returns.
         frame_shape: (channels, height, width) of what it returns then.
         normalised: what a byte value in each of the three channels becomes.
+        indices: the frames that it takes, for (frames of the video, frames wanted).
     """
 
     arguments: Mapping[str, Any]
     output: str
     frame_shape: tuple[int, int, int]
     normalised: Callable[[tuple[int, int, int]], tuple[float, float, float]]
+    indices: Callable[[int, int], np.ndarray] = uniform_indices
 
 
 @dataclass(frozen=True)
@@ -241,6 +251,7 @@ class FamilySpec:
         sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
             uniform.
         samples: values of fields, one of each type, where a type alone does not tell a valid one.
+        fixed: values of parameters, by patterns of their names, that the original has no tensor for.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
     """
@@ -256,6 +267,7 @@ class FamilySpec:
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
     sharpened: Mapping[str, float] = field(default_factory=dict)
     samples: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
 
@@ -280,7 +292,7 @@ class FamilySpec:
         return list(dict.fromkeys(type(self.config(model)) for model in self.models))
 
     def build(self, model: ModelSpec, seed: int = 0, attention: str = "eager", **fields: Any) -> PreTrainedModel:
-        """A tiny model in evaluation mode with seeded weights, none of them zero."""
+        """A tiny model in evaluation mode with seeded weights, none of them zero unless `fixed` says so."""
         torch.manual_seed(seed)
         built = model.model_class(self.config(model, attn_implementation=attention, **fields)).eval()
         randomise(built, seed)
@@ -288,6 +300,9 @@ class FamilySpec:
             for name, parameter in built.named_parameters():
                 for pattern, factor in self.sharpened.items():
                     parameter *= factor if fnmatch(name, pattern) else 1.0
+                for pattern, value in self.fixed.items():
+                    if fnmatch(name, pattern):
+                        parameter.fill_(value)
         return built
 
     def inputs(

@@ -58,8 +58,18 @@ def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Pat
     """The table of a run's outputs beside the recorded ones."""
     inputs, expected = recorded(folder)
     actual = run_outputs(run, model, inputs)
-    expected = {name: expected[name] for name in actual}
-    return compare(f"{case.folder} {run.label}".strip(), expected, actual, case.tolerance)
+    pair = (counted(case, inputs, {name: tensors[name] for name in actual}) for tensors in (expected, actual))
+    return compare(f"{case.folder} {run.label}".strip(), *pair, case.tolerance)
+
+
+def counted(
+    case: GoldenCase, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Outputs reduced to the entries that mean something."""
+    return {
+        name: tensor[case.counted[name](inputs)] if name in case.counted else tensor
+        for name, tensor in outputs.items()
+    }
 
 
 class ParityMixin:
@@ -76,8 +86,8 @@ class ParityMixin:
             actual = run_outputs(run, model, inputs)
             assert_close(
                 f"{golden.folder} {run.label} ({backend})",
-                {name: expected[name] for name in actual},
-                actual,
+                counted(golden, inputs, {name: expected[name] for name in actual}),
+                counted(golden, inputs, actual),
                 golden.tolerance,
             )
             reproduced |= set(actual)

@@ -11,7 +11,6 @@ from PIL import Image
 from video_files import decode_all, truncate, write_audio, write_empty_stream, write_video
 
 from vidformers import VideoDecodeError
-from vidformers.video import uniform_indices
 
 from .compare import assert_close, pick
 from .family_spec import FamilySpec
@@ -75,7 +74,7 @@ class ProcessingMixin:
         path = write(tmp_path / f"{kind}.mp4")
         processor = self._processor(spec)
         everything = self._pixels(spec, processor, str(path))
-        expected = everything[:, torch.from_numpy(np.asarray(uniform_indices(num_frames, 5)))]
+        expected = everything[:, torch.from_numpy(spec.processor.indices(num_frames, 5))]
         sampled = self._pixels(spec, processor, str(path), num_frames=5)
         assert_close("frames sampled while decoding", *self._named(expected, sampled), EXACT)
 

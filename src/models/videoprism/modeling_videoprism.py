@@ -19,11 +19,12 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
-from ...layers.block import Mlp
-from ...layers.linear import Linear, for_product, linear
+from ...layers.block import Mlp, run_layers
+from ...layers.linear import Linear, linear
 from ...layers.losses import contrastive_loss
 from ...layers.norms import OffsetLayerNorm, l2_normalize
 from ...layers.patchify import Grid, TubeletProjection
+from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
@@ -317,38 +318,6 @@ class VideoPrismLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(transformed), probabilities
 
 
-@dataclass
-class StackOutput:
-    """What a stack of blocks leaves: its output, and the records that were asked for."""
-
-    last: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None
-    attentions: tuple[torch.Tensor, ...] | None
-
-
-def run_layers(
-    layers: nn.ModuleList,
-    hidden_states: torch.Tensor,
-    output_hidden_states: bool,
-    output_attentions: bool,
-    mask: torch.Tensor | None = None,
-    real: torch.Tensor | None = None,
-) -> StackOutput:
-    """Run blocks in order, recording what was asked for: the input of every block and the output of the last one."""
-    hidden_record, attention_record = [hidden_states], []
-    for layer in layers:
-        hidden_states, probabilities = layer(hidden_states, mask, real, output_attentions)
-        if output_hidden_states:
-            hidden_record.append(hidden_states)
-        if output_attentions:
-            attention_record.append(probabilities)
-    return StackOutput(
-        last=hidden_states,
-        hidden_states=tuple(hidden_record) if output_hidden_states else None,
-        attentions=tuple(attention_record) if output_attentions else None,
-    )
-
-
 class VideoPrismPreTrainedModel(PreTrainedModel):
     """Weight initialisation, loading and saving for all VideoPrism models."""
 
@@ -466,10 +435,10 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         hidden_states, grid = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)  # (B·T, N, D)
         frames, sequences = self._padding(padding_mask_videos, grid)
 
-        spatial = run_layers(self.spatial_layers, hidden_states, **records, **frames)
+        spatial = run_layers(self.spatial_layers, hidden_states, *frames, **records)
         features = self.layernorm1(spatial.last)
         hidden_states = self.temporal_embeddings(features, grid.t)  # (B·N, T, D)
-        temporal = run_layers(self.temporal_layers, hidden_states, **records, **sequences)
+        temporal = run_layers(self.temporal_layers, hidden_states, *sequences, **records)
         normalised = self.layernorm2(temporal.last)
 
         last_hidden_state = normalised.unflatten(0, (num_videos, -1)).transpose(1, 2).flatten(1, 2)  # (B, T·N, D)
@@ -492,13 +461,13 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         )
 
     @staticmethod
-    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[dict, dict]:
-        """Masks of the spatial blocks and of the temporal blocks, from (B, T) with 1 at real frames.
+    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[tuple, tuple]:
+        """Mask and real tokens for the spatial blocks, and for the temporal blocks, from (B, T) with 1 at real frames.
 
         A padding frame is padding throughout, so that its patches attend to each other alike.
         """
         if padding_mask is None:
-            return {}, {}
+            return (None, None), (None, None)
         if padding_mask.ndim != 2 or padding_mask.shape[1] != grid.t:
             raise ValueError(
                 f"Expected `padding_mask_videos` of shape (batch, frames = {grid.t}), got {tuple(padding_mask.shape)}."
@@ -506,10 +475,7 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         real = padding_mask.bool()
         frames = real.flatten()[:, None]  # (B·T, 1)
         sequences = real.repeat_interleave(grid.h * grid.w, dim=0)  # (B·N, T)
-        return (
-            {"mask": frames[:, None, None], "real": frames},
-            {"mask": sequences[:, None, None], "real": sequences},
-        )
+        return (frames[:, None, None], frames), (sequences[:, None, None], sequences)
 
 
 def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...] | None]:
@@ -546,43 +512,14 @@ class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Pool tokens (B, N, D) into (B, Q, D).
-
-        A score q·(W x + b) is (Wᵀ q)·x + q·b, and a mean of W x + b is W times the mean of x, plus b: with few
-        queries that is a hundredth of the work of projecting every token.
-        """
-        directions, offsets = self._directions()
-        scores = linear(tokens, directions.to(tokens.dtype), offsets.to(tokens.dtype)).float()  # (B, N, Q·heads)
-        probabilities = self.dropout(scores.softmax(1)).to(tokens.dtype)
-
-        means = for_product(probabilities).transpose(1, 2) @ for_product(tokens)  # (B, Q·heads, D)
-        means = means.unflatten(1, (-1, self.num_heads))
-        value_weight = self.v_proj.weight.unflatten(0, (self.num_heads, self.head_dim))
-        values = torch.einsum("bqhd,hcd->bqhc", means, for_product(value_weight))
-        if self.v_proj.bias is not None:
-            weights = probabilities.sum(1).unflatten(1, (-1, self.num_heads))[..., None]  # (B, Q, heads, 1)
-            values = values + weights * self.v_proj.bias.unflatten(0, (self.num_heads, self.head_dim))
-        return self.o_proj(values.flatten(2).to(tokens.dtype))
-
-    def _directions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries carried through the keys' projection: directions (Q·heads, D) and offsets (Q·heads,).
-
-        At least in float32: they are few, and every score depends on them.
-        """
-        heads = (self.num_heads, self.head_dim)
-        wide = torch.promote_types(self.q_proj.weight.dtype, torch.float32)
-        # Sums of products, because a product with a single row rounds by where its weights lie in memory.
-        query = (self.pooling_attention_query.to(wide).transpose(0, 1) * self.q_proj.weight.to(wide)).sum(-1)
-        if self.q_proj.bias is not None:
-            query = query + self.q_proj.bias.to(wide)
+        """Pool tokens (B, N, D) into (B, Q, D)."""
+        query, key, value = ((layer.weight, layer.bias) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        queries = project_queries(self.pooling_attention_query, query, self.num_heads)  # (Q, heads, head_dim)
         softplus_of_zero_inverse = 1.442695041
-        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale.to(wide))
-        query = query.unflatten(-1, heads) * scale  # (Q, heads, head_dim)
-        directions = torch.einsum("qhc,hcd->qhd", query, self.k_proj.weight.to(wide).unflatten(0, heads))
-        offsets = torch.zeros_like(query)
-        if self.k_proj.bias is not None:
-            offsets = query * self.k_proj.bias.to(wide).unflatten(0, heads)
-        return directions.flatten(0, 1), offsets.sum(-1).flatten()
+        scale = softplus_of_zero_inverse / sqrt(self.head_dim)
+        queries = queries * (scale * nn.functional.softplus(self.per_dim_scale.to(queries.dtype)))
+        dropout = self.dropout.p if self.training else 0.0
+        return self.o_proj(pool_by_queries(tokens, queries, key, value, dropout))
 
 
 class VideoPrismVideoModel(VideoPrismPreTrainedModel):
@@ -632,7 +569,7 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         encoded = self.vision_model(
             pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
         )
-        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, **records)
+        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, None, None, **records)
         frame_embeddings = None
         if output_frame_embeddings:
             num_videos, num_frames = pixel_values_videos.shape[:2]
@@ -710,7 +647,7 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
         records = self._records(output_hidden_states, output_attentions)
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)  # (B, L + 1, D)
         real = None if attention_mask is None else nn.functional.pad(attention_mask.bool(), (0, 1), value=True)
-        stack = run_layers(self.layers, hidden_states, **records, mask=self._mask(hidden_states, real), real=real)
+        stack = run_layers(self.layers, hidden_states, self._mask(hidden_states, real), real, **records)
         last_hidden_state = self.layernorm(stack.last)
         embeddings = last_hidden_state[:, -1]
         hidden_record = stack.hidden_states and (*stack.hidden_states[:-1], last_hidden_state)

@@ -1,0 +1,314 @@
+"""PE core: a vision tower and a text tower that share a space, for images, videos and texts.
+
+Paper: https://arxiv.org/abs/2504.13181. Original code: facebookresearch/perception_models at 3e352cca,
+`core/vision_encoder/pe.py`, `TextTransformer` and `CLIP`.
+
+Shapes: B images, videos or texts; T frames with C channels and H × W pixels; L tokens of a text; N tokens of an image;
+D channels of a token; E channels of an embedding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, can_return_tuple
+
+from ...layers.block import run_layers
+from ...layers.linear import Linear, linear
+from ...layers.losses import contrastive_loss
+from ...layers.norms import unit_length
+from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
+from .modeling_pe_vision import PeLayer, PeVisionModel, PeVisionOutput, PeVisionPreTrainedModel, encode_frames
+
+
+@dataclass
+class PeCoreTextOutput(BaseModelOutputWithPooling):
+    """What [`PeCoreTextModel`] computes.
+
+    Args:
+        last_hidden_state: (B, L, D), normalised.
+        pooler_output: (B, D), of `last_hidden_state` the token that ends the text.
+        hidden_states: (B, L, D) each: the input of every block and the output of the last one, not normalised.
+        attentions: (B, heads, L, L) of every block.
+        text_embeds: (B, E), `pooler_output` projected; not of length one.
+    """
+
+    text_embeds: torch.Tensor | None = None
+
+
+@dataclass
+class PeCoreOutput(ModelOutput):
+    """What [`PeCoreModel`] computes. Fields of what the call did not give are `None`.
+
+    Args:
+        loss: scalar, when `return_loss` asked for it.
+        logits_per_image: (images, texts), scaled cosines of the embeddings.
+        logits_per_video: (videos, texts), likewise; under `normalize_frames` dot products whose video embeddings may
+            be shorter than one.
+        logits_per_text: (texts, images or videos), the same, transposed.
+        text_embeds: (texts, E), of length one.
+        image_embeds: (images, E), of length one.
+        video_embeds: (videos, E), of length one, except under `normalize_frames`.
+        text_model_output: a [`PeCoreTextOutput`].
+        vision_model_output: a [`PeVisionOutput`], of the images, or of the frames of the videos, video after video,
+            zero at frames that only fill the batch.
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_video: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    video_embeds: torch.Tensor | None = None
+    text_model_output: PeCoreTextOutput | None = None
+    vision_model_output: PeVisionOutput | None = None
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+class PeCorePreTrainedModel(PeVisionPreTrainedModel):
+    """Weight initialisation, loading and saving of PE core's models with text."""
+
+    config_class = PeCoreConfig
+    config: PeCoreConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    _no_split_modules = [*PeVisionPreTrainedModel._no_split_modules, "PeCoreTextEmbeddings"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As the vision tower; the table of text positions has the deviation 1/√D too."""
+        super()._init_weights(module)
+        if isinstance(module, PeCoreTextModel):
+            init.normal_(module.pos_embed, std=module.config.hidden_size**-0.5)
+        elif isinstance(module, PeCoreModel):
+            init.constant_(module.logit_scale, module.config.logit_scale_init_value)
+
+
+class PeCoreTextModel(PeCorePreTrainedModel):
+    """The text tower: a token sees those before it alone, and the one that ends a text stands for the whole of it."""
+
+    config_class = PeCoreTextConfig
+    config: PeCoreTextConfig
+    base_model_prefix = "text_model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+
+    def __init__(self, config: PeCoreTextConfig):
+        super().__init__(config)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.max_position_embeddings, config.hidden_size))
+        self.blocks = nn.ModuleList(PeLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.token_embedding = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> PeCoreTextOutput:
+        r"""Embed texts.
+
+        Args:
+            input_ids: (B, L) token numbers. The first token with the highest number of a text ends it; what comes
+                after it, padding for one, changes nothing of the embeddings.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`PeCoreTextOutput`].
+
+        Raises:
+            ValueError: texts longer than the table of positions.
+        """
+        records = self._records(output_hidden_states, output_attentions)
+        length, most = input_ids.shape[1], self.config.max_position_embeddings
+        if length > most:
+            raise ValueError(f"Texts have {length} tokens, the model takes {most} at most. Cut them: truncation=True.")
+        hidden_states = self.token_embedding(input_ids)
+        hidden_states = hidden_states + self.pos_embed[:, :length]
+        causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()[None, None]
+        stack = run_layers(self.blocks, hidden_states, None, causal, **records)
+        last_hidden_state = self.norm(stack.last)
+        texts = torch.arange(input_ids.shape[0], device=input_ids.device)
+        pooled = last_hidden_state[texts, input_ids.argmax(-1)]  # (B, D)
+        return PeCoreTextOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=pooled,
+            hidden_states=stack.hidden_states,
+            attentions=stack.attentions,
+            text_embeds=self.head(pooled),
+        )
+
+
+class PeCoreModel(PeCorePreTrainedModel):
+    """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
+
+    def __init__(self, config: PeCoreConfig):
+        super().__init__(config)
+        self.vision_model = PeVisionModel(config.vision_config)
+        self.text_model = PeCoreTextModel(config.text_config)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """The vision tower's output, with the image embeddings (B, E) as `pooler_output`; not of length one."""
+        output = self.vision_model(pixel_values, **kwargs, return_dict=True)
+        return _with_pooler(output, output.image_embeds)
+
+    def get_text_features(self, input_ids: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """The text tower's output, with the text embeddings (B, E) as `pooler_output`; not of length one."""
+        output = self.text_model(input_ids, **kwargs, return_dict=True)
+        return _with_pooler(output, output.text_embeds)
+
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        padding_mask_videos: torch.Tensor | None = None,
+        normalize_frames: bool = False,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Embed videos as the mean of their frames, as the original's `encode_video`.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+            padding_mask_videos: (B, T), 1 at frames of the video and 0 at frames that only fill the batch, which
+                count nothing.
+            normalize_frames: bring every frame's embedding to length one before the mean, whose length is not one
+                then.
+            **kwargs: arguments of the vision tower.
+
+        Returns:
+            The vision tower's output for (B·T, …) frames, video after video, with the video embeddings (B, E) as
+            `pooler_output`.
+
+        Raises:
+            ValueError: an input of the wrong shape, or a video without any real frame.
+        """
+        output, embeds = self._embed_videos(pixel_values_videos, padding_mask_videos, normalize_frames, **kwargs)
+        return _with_pooler(output, embeds)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        padding_mask_videos: torch.Tensor | None = None,
+        normalize_frames: bool = False,
+        return_loss: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> PeCoreOutput:
+        r"""Embed texts, and images or videos, and compare them.
+
+        Args:
+            input_ids: (texts, L) token numbers.
+            pixel_values: (images, C, H, W), values in [-1, 1].
+            pixel_values_videos: (videos, T, C, H, W), likewise, instead of images.
+            padding_mask_videos: (videos, T), 1 at frames of the video and 0 at frames that only fill the batch.
+            normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalised again then, as in
+                the original's retrieval benchmarks.
+            return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i.
+            output_hidden_states: record hidden states.
+            output_attentions: record attention probabilities.
+
+        Returns:
+            [`PeCoreOutput`].
+
+        Raises:
+            ValueError: nothing to embed, images and videos in one call, or a loss without pairs.
+        """
+        if pixel_values is not None and pixel_values_videos is not None:
+            raise ValueError("Give `pixel_values` or `pixel_values_videos`: a call compares texts with one of them.")
+        has_vision = pixel_values is not None or pixel_values_videos is not None
+        if input_ids is None and (return_loss or not has_vision):
+            raise ValueError("Give `input_ids`, `pixel_values` or `pixel_values_videos`; a loss needs texts as well.")
+        if return_loss and not has_vision:
+            raise ValueError("`return_loss` needs images or videos beside `input_ids`, pair by pair.")
+        # The towers have configurations of their own; what to record, this model's one says.
+        records = self._records(output_hidden_states, output_attentions)
+        output = PeCoreOutput()
+        if input_ids is not None:
+            output.text_model_output = self.text_model(input_ids, **records, return_dict=True)
+            output.text_embeds = unit_length(output.text_model_output.text_embeds)
+        if pixel_values is not None:
+            output.vision_model_output = self.vision_model(pixel_values, **records, return_dict=True)
+            output.image_embeds = unit_length(output.vision_model_output.image_embeds)
+        if pixel_values_videos is not None:
+            output.vision_model_output, video_embeds = self._embed_videos(
+                pixel_values_videos, padding_mask_videos, normalize_frames, **records
+            )
+            output.video_embeds = video_embeds if normalize_frames else unit_length(video_embeds)
+        if input_ids is not None and has_vision:
+            self._compare(output, return_loss)
+        return output
+
+    def _embed_videos(
+        self, video: torch.Tensor, padding_mask: torch.Tensor | None, normalize_frames: bool, **records: bool
+    ) -> tuple[PeVisionOutput, torch.Tensor]:
+        """The vision tower's output for the frames of videos, and the means (B, E) of their embeddings."""
+        num_channels = self.config.vision_config.num_channels
+        if video.ndim != 5 or video.shape[2] != num_channels or 0 in video.shape:
+            raise ValueError(
+                f"Expected `pixel_values_videos` of shape (batch, frames, {num_channels}, height, width), with at "
+                f"least one of each, got {tuple(video.shape)}. The video processor returns this layout."
+            )
+        real = None if padding_mask is None else padding_mask.bool()
+        if real is not None and real.shape != video.shape[:2]:
+            raise ValueError(
+                f"Expected `padding_mask_videos` of shape (batch, frames) = {tuple(video.shape[:2])}, got "
+                f"{tuple(real.shape)}."
+            )
+        if real is not None and not torch.compiler.is_compiling() and not real.any(1).all():
+            raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
+        output = encode_frames(self.vision_model, video, real, **records)
+        embeds = unit_length(output.image_embeds) if normalize_frames else output.image_embeds
+        embeds = embeds.unflatten(0, video.shape[:2])  # (B, T, E)
+        if real is None:
+            return output, embeds.mean(1)
+        return output, embeds.sum(1) / real.sum(1, keepdim=True)
+
+    def _compare(self, output: PeCoreOutput, return_loss: bool) -> None:
+        """Fill in similarities and, where it is wanted, the loss."""
+        visual = output.video_embeds if output.image_embeds is None else output.image_embeds
+        logits = linear(visual, output.text_embeds) * self.logit_scale.exp()  # (images or videos, texts)
+        output.logits_per_text = logits.T
+        if output.image_embeds is None:
+            output.logits_per_video = logits
+        else:
+            output.logits_per_image = logits
+        if return_loss:
+            output.loss = contrastive_loss(logits)
+
+
+def _with_pooler(output: ModelOutput, embeds: torch.Tensor) -> BaseModelOutputWithPooling:
+    """A tower's output with the embeddings where transformers' models have them."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=output.last_hidden_state,
+        pooler_output=embeds,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
+__all__ = ["PeCoreModel", "PeCorePreTrainedModel", "PeCoreTextModel"]

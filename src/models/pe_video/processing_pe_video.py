@@ -1,0 +1,25 @@
+"""Processor of PE Video: video processor and tokenizer in one."""
+
+from transformers.processing_utils import ProcessorMixin
+
+
+class PeVideoProcessor(ProcessorMixin):
+    """Prepares videos and texts for [`PeVideoModel`], either or both.
+
+    `processor(text=["a dog runs"], videos="dog.mp4", return_tensors="pt")` gives `input_ids` and `attention_mask` of
+    shape (texts, tokens), and `pixel_values_videos` (videos, frames, channels, height, width). Arguments of the
+    tokenizer and of the video processor may be given in a call; texts are padded to the longest and cut to 512 tokens
+    unless it says otherwise.
+
+    Args:
+        video_processor: a [`PeVideoVideoProcessor`].
+        tokenizer: the tokenizer of ModernBERT, as `AutoTokenizer` loads it.
+    """
+
+    text_kwargs = {"padding": "longest", "truncation": True, "max_length": 512}
+
+    def __init__(self, video_processor=None, tokenizer=None):
+        super().__init__(video_processor, tokenizer)
+
+
+__all__ = ["PeVideoProcessor"]
