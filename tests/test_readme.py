@@ -44,6 +44,8 @@ PUBLISHED_WIDTHS = 1024, 768  # of V-JEPA 2's ViT-L and of VideoPrism's base siz
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
 VIDEOPRISM_TEXT = {**HUB, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 150}
+VIDEOMAE = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1}
+VIDEOMAE |= {f"decoder_{name}": value for name, value in (*VIDEOMAE.items(), ("hidden_size", 24))}
 HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
 CLASSES = {index: f"something {index}" for index in range(174)}
 
@@ -78,6 +80,7 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_videomae(folder)
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
@@ -118,6 +121,19 @@ def save_videoprism(folder: Path) -> None:
         reverse_directory(directory, folder / f"flax_{name.replace('-', '_')}_f16r288_repeated.npz")
 
 
+def save_videomae(folder: Path) -> None:
+    """Directories and original files as the page of VideoMAE names them."""
+    classes = vidformers.VideoMAEForPreTraining, vidformers.VideoMAEForVideoClassification
+    names = ("base", "pretrained"), ("base-finetuned-kinetics", "kinetics")
+    for model_class, (name, file) in zip(classes, names, strict=True):
+        is_classifier = model_class is classes[1]
+        config = vidformers.VideoMAEConfig(**VIDEOMAE, num_labels=400, use_mean_pooling=is_classifier)
+        directory = folder / f"MCG-NJU/videomae-{name}"
+        model_class(config).save_pretrained(directory)
+        vidformers.VideoMAEVideoProcessor().save_pretrained(directory)
+        reverse_directory(directory, folder / f"{file}.pth")
+
+
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
     """The current directory of a page, with tiny presets and nothing to upload to."""
@@ -132,6 +148,9 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
             monkeypatch.setitem(preset.config.get("vision_config", preset.config), name, value)
         for name, value in VIDEOPRISM_TEXT.items() if "text_config" in preset.config else ():
             monkeypatch.setitem(preset.config["text_config"], name, value)
+    for preset in FAMILIES["videomae"].presets.values():
+        for name, value in VIDEOMAE.items():
+            monkeypatch.setitem(preset.config, name, value)
     monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
@@ -220,11 +239,14 @@ def test_page_has_every_class_and_checkpoint(family):
     text = (ROOT / f"docs/model_doc/{family.model_type}.md").read_text("utf-8")
     documented = re.findall(r"^\[\[autodoc\]\] (\w+)$", text, re.MULTILINE)
     processors = {family.video_processor_class, family.tokenizer_class, family.processor_class} - {None}
-    assert set(documented) == {*family.config_classes, *processors, *family.model_classes}
-    rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google)/.*) \|$", text, re.MULTILINE)]
+    others = {*processors, *family.image_processor_classes, *family.functions}
+    assert set(documented) == {*family.config_classes, *others, *family.model_classes}
+    rows = [row.split(" | ") for row in re.findall(r"^\| ((?:facebook|google|MCG-NJU)/.*) \|$", text, re.MULTILINE)]
     assert len(rows) > 0
+    by_hub = {preset.hub: preset for preset in family.presets.values() if preset.hub}
+    assert set(by_hub) <= {repo for repo, *_ in rows}
     for repo, size, clip, model_class in rows:
-        preset = family.presets[repo.partition("/")[2]]
+        preset = by_hub.get(repo) or family.presets[repo.partition("/")[2]]
         config = preset.config.get("vision_config", preset.config)
         assert numbers(size) == numbers(family.size_text.format_map(config))
         assert numbers(clip) == numbers(family.input_text.format_map(config))
