@@ -8,9 +8,10 @@ import torch
 from harness.compare import assert_close
 from harness.tolerances import DTYPES, EXACT, REORDERED
 from torch import nn
+from transformers.activations import ACT2FN
 
 from vidformers.layers.attention import attention
-from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, drop_path_rates
+from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, activate, drop_path_rates
 from vidformers.layers.norms import unit_length
 from vidformers.layers.patchify import (
     Grid,
@@ -19,9 +20,10 @@ from vidformers.layers.patchify import (
     cut_to_tubelets,
     select_tokens,
     split_token_ids,
+    tubelets_of,
 )
 from vidformers.layers.pooling import pool_by_queries, project_queries
-from vidformers.layers.positions import resize_position_grid
+from vidformers.layers.positions import alternating_sinusoids, resize_position_grid, resize_position_volume
 from vidformers.layers.rope import apply_rotary, rotary_table
 
 
@@ -116,6 +118,22 @@ def test_token_ids_count_width_then_height_then_time():
     assert [tuple(place) for place in actual] == expected
 
 
+def test_rectangular_patches():
+    """Patches of 4 × 2 pixels: every token from its own pixels alone, height before width."""
+    layer = TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=(4, 2))
+    video, grid = seeded(2, 4, 3, 8, 6), Grid(2, 2, 3)
+    assert cut_to_tubelets(video, 2, (4, 2))[1] == grid
+    tokens = layer(video, grid)
+    expected = nn.functional.conv3d(video.transpose(1, 2), layer.weight, layer.bias, stride=(2, 4, 2))
+    assert_close("tokens", {"t": expected.flatten(2).transpose(1, 2)}, {"t": tokens}, REORDERED)
+    token_ids = torch.tensor([[11, 0], [4, 7]])
+    chosen = tubelets_of(video, grid, 2, (4, 2), token_ids)
+    assert torch.equal(chosen[1, 1], video[1, 2:4, :, 0:4, 2:4].transpose(0, 1))
+    assert torch.equal(chosen, select_tokens(tubelets_of(video, grid, 2, (4, 2)), token_ids))
+    with pytest.warns(UserWarning, match="height from 9 to 8, width from 7 to 6.*multiples of 4 × 2 pixels"):
+        cut_to_tubelets(seeded(1, 2, 3, 9, 7), 2, (4, 2))
+
+
 def test_select_tokens():
     tokens = seeded(2, 6, 3)
     token_ids = torch.tensor([[5, 0], [1, 1], [2, 3], [4, 0]])
@@ -142,6 +160,32 @@ def test_resized_tables_with_and_without_smoothing():
     expected = torch.einsum("ir,jc,brcd->bijd", weights, weights, image).flatten(1, 2)
     assert_close("smoothed", {"t": expected}, {"t": smooth}, REORDERED)
     assert resize_position_grid(table, (4, 4), (4, 4), antialias=False) is table
+
+
+@pytest.mark.parametrize("dim", [6, 7])
+def test_alternating_sinusoids(dim):
+    """Far positions too: float32 angles would be off by 1e-3 there."""
+    table = alternating_sinusoids(20000, dim)
+    assert table.dtype == torch.float32
+    for position in (0, 1, 777, 19999):
+        angles = [position / 10000 ** (2 * (channel // 2) / dim) for channel in range(dim)]
+        expected = [math.cos(angle) if channel % 2 else math.sin(angle) for channel, angle in enumerate(angles)]
+        assert_close("table", {"t": torch.tensor(expected)}, {"t": table[0, position]}, REORDERED)
+
+
+def test_resized_volume():
+    """A table that is linear along time and constant in space: only its ends know that it was resized."""
+    times = torch.arange(4.0)[:, None, None, None].expand(4, 3, 5, 2)
+    table = times.reshape(1, 60, 2)
+    assert torch.equal(resize_position_volume(table, (4, 3, 5), (4, 3, 5)), table)
+    resized = resize_position_volume(table, (4, 3, 5), (8, 2, 7)).view(8, 2, 7, 2)
+    expected = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])[:, None, None, None].expand(8, 2, 7, 2)
+    assert_close("time", {"t": expected}, {"t": resized}, REORDERED)
+
+    picture = seeded(1, 15, 4)  # 3 rows of 5
+    bicubic = nn.functional.interpolate(picture.view(1, 3, 5, 4).permute(0, 3, 1, 2), size=(6, 2), mode="bicubic")
+    resized = resize_position_volume(picture, (1, 3, 5), (1, 6, 2))
+    assert_close("space", {"t": bicubic.flatten(2).transpose(1, 2)}, {"t": resized}, REORDERED)
 
 
 # -------------------------------------------------------------------------------------------------------- rope
@@ -295,6 +339,27 @@ def test_mlp():
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     expected = hidden @ layer.fc2.weight.T + layer.fc2.bias
     assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
+
+
+def test_activation_overwrites_what_nobody_needs():
+    layer, gelu = nn.Linear(4, 4), ACT2FN["gelu"]
+    x = seeded(3, 4)
+    expected = nn.functional.gelu(x)
+    with torch.no_grad():
+        given = x.clone()
+        assert torch.equal(activate(gelu, given, layer), expected)
+        assert torch.equal(given, expected)
+        given = x.clone()
+        assert torch.equal(
+            activate(ACT2FN["gelu_pytorch_tanh"], given, layer), nn.functional.gelu(x, approximate="tanh")
+        )
+        assert torch.equal(given, x)
+        hook = layer.register_forward_hook(lambda *_: None)
+        assert torch.equal(activate(gelu, given, layer), expected)
+        assert torch.equal(given, x), "a hook may have kept it"
+        hook.remove()
+    assert torch.equal(activate(gelu, given, layer), expected)
+    assert torch.equal(given, x), "the backward pass reads it"
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])

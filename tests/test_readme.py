@@ -54,6 +54,8 @@ PE_VIDEO = {**HUB, "head_dim": 16, "intermediate_size": 64, "num_hidden_layers":
 PE_TEXT = {**HUB, "model_type": "modernbert", "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 60}
 PE_TEXT |= {f"{name}_token_id": index for index, name in enumerate(("pad", "cls", "sep", "bos", "eos"))}
 PE_VISION = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1}
+VIDEOMAE = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1}
+VIDEOMAE |= {f"decoder_{name}": value for name, value in (*VIDEOMAE.items(), ("hidden_size", 24))}
 HUB_PREDICTOR = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
 CLASSES = {index: f"something {index}" for index in range(174)}
 
@@ -92,6 +94,7 @@ def named_files(tmp_path_factory) -> Path:
     save(VJEPA2Model(config), folder / "vjepa2.1-vitl-fpc64-384")
 
     save_videoprism(folder)
+    save_videomae(folder)
     save_pe_video(folder)
     save_pe_core(folder)
     save_other_presets(folder)
@@ -200,6 +203,19 @@ def save_pe_core(folder: Path) -> None:
         reverse_directory(folder / name, folder / f"{name}.pt")
 
 
+def save_videomae(folder: Path) -> None:
+    """Directories and original files as the page of VideoMAE names them."""
+    classes = vidformers.VideoMAEForPreTraining, vidformers.VideoMAEForVideoClassification
+    names = ("base", "pretrained"), ("base-finetuned-kinetics", "kinetics")
+    for model_class, (name, file) in zip(classes, names, strict=True):
+        is_classifier = model_class is classes[1]
+        config = vidformers.VideoMAEConfig(**VIDEOMAE, num_labels=400, use_mean_pooling=is_classifier)
+        directory = folder / f"MCG-NJU/videomae-{name}"
+        model_class(config).save_pretrained(directory)
+        vidformers.VideoMAEVideoProcessor().save_pretrained(directory)
+        reverse_directory(directory, folder / f"{file}.pth")
+
+
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
     """The current directory of a page, with tiny presets and nothing to upload to."""
@@ -223,6 +239,9 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
         config = FAMILIES["pe_video"].presets[name].config
         for part in (config.get("vision_config", config), config.get("text_config", {})):
             monkeypatch.setitem(part, "num_attention_heads", HUB["num_attention_heads"])
+    for preset in FAMILIES["videomae"].presets.values():
+        for name, value in VIDEOMAE.items():
+            monkeypatch.setitem(preset.config, name, value)
     monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
@@ -316,7 +335,9 @@ def test_page_has_every_class_and_checkpoint(family):
     processors |= {part.image_processor_class for part in family.parts}
     assert {*family.config_classes, *processors, *family.model_classes, *family.functions} - {None} == set(documented)
     rows = [row.split(" | ") for row in re.findall(r"^\| (.* \| .*) \|$", text, re.MULTILINE)]
-    rows = [(row[0].rpartition("/")[2], *row[1:4]) for row in rows]
+    names = {preset.hub: name for name, preset in family.presets.items() if preset.hub}
+    assert set(names) <= {row[0] for row in rows}
+    rows = [(names.get(row[0], row[0].rpartition("/")[2]), *row[1:4]) for row in rows]
     rows = [row for row in rows if row[0] in family.presets]
     assert len(rows) > 0
     for name, size, clip, model_class in rows:

@@ -60,10 +60,12 @@ def activate(activation: nn.Module, hidden_states: torch.Tensor, source: nn.Modu
     Returns:
         (..., D), perhaps the same tensor.
     """
-    is_needed = torch.is_grad_enabled() or torch.compiler.is_compiling() or source._forward_hooks
-    if is_needed or not isinstance(activation, GELUActivation) or activation.act is not nn.functional.gelu:
+    has_hook = source._forward_hooks or nn.modules.module._has_any_global_hook()
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or has_hook:
         return activation(hidden_states)
-    return torch.ops.aten.gelu_(hidden_states)
+    if isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu:
+        return torch.ops.aten.gelu_(hidden_states)
+    return activation(hidden_states)
 
 
 class DropPath(nn.Module):

@@ -145,10 +145,10 @@ class VideoMAEConfig(PreTrainedConfig):
             size = getattr(self, name)
             if not isinstance(size, int) and len(size) != 2:
                 raise ValueError(f"`{name}` must be one number, or height and width; got {size}.")
-        for name in ("patch_height_width", "num_channels", "tubelet_size", "num_hidden_layers"):
-            value = getattr(self, name)
-            if (min(value) if isinstance(value, tuple) else value) < 1:
-                raise ValueError(f"`{name.removesuffix('_height_width')}` must be at least 1, got {value}.")
+        smallest = {name: getattr(self, name) for name in ("num_channels", "tubelet_size", "num_hidden_layers")}
+        for name, value in {**smallest, "patch_size": min(self.patch_height_width)}.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if min(self.token_grid) < 1:
             raise ValueError(
                 f"No token fits into `num_frames` ({self.num_frames}) of `image_size` ({self.image_size}): they must "
