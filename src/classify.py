@@ -1,5 +1,6 @@
 """Zero-shot classification of a video against labels in words: what the command `vidformers classify` does."""
 
+import inspect
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from .video.sample import uniform_indices
 TOY_MODEL = Path(__file__).parent / "demo_models/shapes_clip"
 # What similarities are divided by where the model has learned no temperature.
 DEFAULT_TEMPERATURE = 0.01
+# Frames to take of a video where the model sees them one by one, and its configuration names no number.
+DEFAULT_FRAMES = 8
 
 
 def read_label_list(text: str) -> list[str]:
@@ -49,7 +52,7 @@ class Classifier:
         directory = TOY_MODEL if directory is None else directory
         self.model = _load_model(directory)
         self.processor = AutoProcessor.from_pretrained(directory)
-        self.num_frames = num_frames or self.model.config.vision_config.num_frames
+        self.num_frames = num_frames or getattr(self.model.config.vision_config, "num_frames", DEFAULT_FRAMES)
 
     @torch.inference_mode()
     def classify(self, video: str | os.PathLike, labels: Sequence[str]) -> dict[str, float]:
@@ -69,10 +72,12 @@ class Classifier:
         frames, _ = decode_video(video, partial(uniform_indices, num_frames=self.num_frames))
         inputs = self.processor(videos=frames, text=list(labels), do_sample_frames=False, return_tensors="pt")
         learned = getattr(self.model, "logit_scale", None) is not None
-        output = self.model(
-            **inputs, interpolate_pos_encoding=True, temperature=None if learned else DEFAULT_TEMPERATURE
-        )
-        shares = output.similarity_logits_per_video[0].float().softmax(0)  # (labels,)
+        options = {"interpolate_pos_encoding": True, "temperature": None if learned else DEFAULT_TEMPERATURE}
+        taken = inspect.signature(self.model.forward).parameters
+        output = self.model(**inputs, **{name: value for name, value in options.items() if name in taken})
+        # VideoPrism's `logits_per_video` has been through a softmax over the videos.
+        logits = output.get("similarity_logits_per_video", output.get("logits_per_video"))  # (1, labels)
+        shares = logits[0].float().softmax(0)
         order = shares.argsort(descending=True).tolist()
         return {labels[index]: shares[index].item() for index in order}
 
@@ -83,7 +88,7 @@ def _load_model(directory: str | os.PathLike) -> PreTrainedModel:
     if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
         raise ValueError(
             f"{directory}: a model of type {config.model_type!r} has no text tower to compare labels with. Give the "
-            "directory of a video-text model, such as VideoPrismClipModel."
+            "directory of a video-text model, such as VideoPrismClipModel or PeCoreModel."
         )
     model, found = AutoModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
     if found["missing_keys"]:

@@ -90,7 +90,6 @@ TREES = {"core": clip(), "no class token": clip(cls=False), "lang": vision(out=N
 TREES |= {"spatial": vision(out=None), "spatial as of core": under("visual.", vision(out=None))}
 TOWER_HEADS = {"num_attention_heads": 2}
 HEADS = {"vision_config": TOWER_HEADS, "text_config": {"num_attention_heads": 3}}
-trees = pytest.mark.parametrize("name", TREES)
 
 
 def heads(name: str) -> dict:
@@ -190,10 +189,12 @@ def test_a_tower_of_a_larger_model(tmp_path, model_class, left_out):
         load_original(tmp_path / "more.pt", model_class=model_class, **fields)
 
 
-@trees
-@pytest.mark.parametrize("entry", ["", "state_dict", "weights"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_wrapped_files_are_the_same_and_come_back(tmp_path, name, entry, prefix):
+WRAPPERS = [(name, "", "") for name in TREES]
+WRAPPERS += [("core", "state_dict", ""), ("core", "weights", "module."), ("spatial", "", "module.")]
+
+
+@pytest.mark.parametrize(("name", "entry", "prefix"), WRAPPERS)
+def test_files_come_back_with_what_was_around_their_tensors(tmp_path, name, entry, prefix):
     tensors = random_tensors(under(prefix, TREES[name]), seed=0)
     torch.save({entry: tensors, "epoch": 3} if entry else tensors, tmp_path / "PE.pt")
     convert_checkpoint(tmp_path / "PE.pt", tmp_path / "out", **heads(name))

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from video_files import write_video
 
 from vidformers import (
     PeCoreConfig,
@@ -25,7 +26,9 @@ from vidformers import (
     PeVideoVideoProcessor,
     PeVisionConfig,
     PeVisionModel,
+    decode_video,
 )
+from vidformers.classify import Classifier
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid
 from vidformers.models.pe_video.configuration_pe_vision import PE_ARCHITECTURES
@@ -492,6 +495,21 @@ def test_a_directory_prepares_and_computes(processor, model, tmp_path):
         {"l": run(again, **batch).logits_per_video},
         EXACT,
     )
+
+
+def test_videos_are_classified(processor, model, tmp_path):
+    """What `vidformers classify` does with a directory: eight frames, and the logits as they are."""
+    model.config.text_config.vocab_size = len(processor.tokenizer)
+    model = PeCoreModel(model.config).eval()
+    model.save_pretrained(tmp_path / "out")
+    processor.save_pretrained(tmp_path / "out")
+    path = write_video(tmp_path / "video.mp4", num_frames=16)
+    shares = Classifier(tmp_path / "out").classify(path, ["ab", "b", "a"])
+    frames, _ = decode_video(path, list(range(0, 16, 2)))
+    batch = processor(text=["ab", "b", "a"], videos=frames, return_tensors="pt")
+    expected = run(model, **batch).logits_per_video[0].softmax(-1).tolist()
+    assert shares == pytest.approx(dict(zip(("ab", "b", "a"), expected, strict=True)))
+    assert list(shares.values()) == sorted(expected, reverse=True)
 
 
 @pytest.mark.parametrize("auto", ["AutoImageProcessor", "AutoProcessor"])
