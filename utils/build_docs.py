@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -56,8 +55,9 @@ def main() -> int:
     if faults:
         print(*faults, sep="\n")
         return 1
-    shutil.rmtree(out, ignore_errors=True)
-    write_package(out / "package", vidformers)
+    for name in ("hf", "package", "pages", "site"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    write_package(out / "package")
     write_pages(out / "pages", documentation)
     try:
         build_site(out, documentation)
@@ -69,7 +69,7 @@ def main() -> int:
     return 0
 
 
-def write_package(out: Path, package: ModuleType) -> None:
+def write_package(out: Path) -> None:
     """Copy the code as one package whose names are found without running it: lazy ones become imports."""
     for name, folder in FOLDERS.items():
         for path in folder.rglob("*.py"):

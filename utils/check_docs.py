@@ -117,8 +117,9 @@ def parameters_of(value: Any) -> list[inspect.Parameter]:
 
 
 def takes_field(value: Any, name: str) -> bool:
-    """Whether a class that takes `**kwargs` has an attribute of this name to set by it."""
-    return inspect.isclass(value) and hasattr(value, name)
+    """Whether a class that takes `**kwargs` has an attribute of this name, or, as processors do, lists it."""
+    listed_names = getattr(getattr(value, "valid_kwargs", None), "__annotations__", {})
+    return inspect.isclass(value) and (hasattr(value, name) or name in listed_names)
 
 
 def own_arguments(value: Any, signature: dict[str | None, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 from .docstrings import REFERENCE
 
 
-AUTODOC = re.compile(r"^\[\[autodoc\]\] (?P<name>[\w.]+)\n(?P<methods>(?:    - \w+\n)*)", re.MULTILINE)
+AUTODOC = re.compile(r"^\[\[autodoc\]\] (?P<name>[\w.]+)$\n?(?P<methods>(?:    - \w+$\n?)*)", re.MULTILINE)
 FENCED = re.compile(r"(^ *```.*?^ *```\s*?$)", re.MULTILINE | re.DOTALL)
 
 
@@ -67,9 +67,7 @@ class Documentation:
     @cached_property
     def autodocs(self) -> list[Autodoc]:
         """The `[[autodoc]]` blocks of all pages."""
-        return [
-            self.autodoc(page, found) for page in self.pages.values() for found in AUTODOC.finditer(page.prose + "\n")
-        ]
+        return [self.autodoc(page, found) for page in self.pages.values() for found in AUTODOC.finditer(page.prose)]
 
     def autodoc(self, page: Page, found: re.Match) -> Autodoc:
         """The block that `AUTODOC` found; as in doc-builder, no method listed means every documented one."""

@@ -58,7 +58,7 @@ def anchors_of(page: Page, documentation: Documentation) -> set[str]:
 
 
 def slug(title: str) -> str:
-    """The identifier of a heading, as doc-builder and the site make it."""
+    """The identifier of a heading, as the site makes it."""
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title.lower().replace("`", "")).strip())
 
 
@@ -89,7 +89,7 @@ def _prose(before: str, text: str, page: Page, documentation: Documentation) -> 
     text = ALERT.sub(lambda found: _admonition(found["kind"].lower(), QUOTED.sub("", found["text"])), text)
     text = TIP.sub(lambda found: _admonition("warning" if found["warning"] else "tip", found["text"]), text)
     text = HEADING.sub(_heading, text)
-    text = LINK.sub(lambda found: f"[{found['text']}]({_target(found['target'], page)})", text)
+    text = LINK.sub(lambda found: f"[{found['text']}]({_target(found['target'])})", text)
     text = LIST_AFTER_TEXT.sub(lambda found: f"{found['text']}\n{found['item']}", text)
     return replace_references(text, documentation.link)
 
@@ -125,7 +125,7 @@ def _heading(found: re.Match) -> str:
     return f"{found['marks']} {found['title']}{anchor}"
 
 
-def _target(target: str, page: Page) -> str:
+def _target(target: str) -> str:
     """The target of a link with the suffix that the site's pages have."""
     path, mark, anchor = target.partition("#")
     if is_external(target) or not path:

@@ -6,7 +6,7 @@ from html import escape
 from importlib import import_module
 from inspect import cleandoc
 
-from vidformers.conversion.core import Chain, Copy, Drop, FamilyMap, Op, Part, Reader, Rule
+from vidformers.conversion.core import Chain, Drop, FamilyMap, Op, Part, Reader, Rule
 from vidformers.families import Family
 
 
@@ -96,7 +96,7 @@ def rule_row(rule: Rule) -> tuple[str, str, str, str]:
     return (
         "<br>".join(map(code, rule.sources)),
         "<br>".join(map(code, rule.targets)) or "none",
-        "" if isinstance(rule.op, Copy) else code(described(rule.op)),
+        code(described(rule.op)),
         conditions(rule),
     )
 
