@@ -177,11 +177,11 @@ def _add_dtype(table: Table, name: str, comparison: Comparison, options: Options
     for label, values in seconds.items():
         table.rows.append(timing_row(f"{name}, {label}", values, seconds[base_of(label, seconds)]))
     shares = {label: count / rate / median(seconds[label]) for label, count in comparison.operations.items()}
-    of_rate = ", ".join(f"{label} at {share:.2f}" for label, share in shares.items())
-    table.notes.append(
-        f"{name}, {rounds} rounds: {of_rate} of the rate of a plain matrix product of the widest layer's shape "
-        f"({rate / 1e9:.0f} GFLOP/s)."
-    )
+    note = f"{name}, {rounds} rounds"
+    if shares:
+        note += ": " + ", ".join(f"{label} at {share:.2f}" for label, share in shares.items())
+        note += f" of the rate of a plain matrix product of the widest layer's shape ({rate / 1e9:.0f} GFLOP/s)"
+    table.notes.append(f"{note}.")
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
