@@ -106,6 +106,19 @@ class PeVideoEncoderConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As the base class, but refuse the configuration of a PE audio-video model.
+
+        Args:
+            pretrained_model_name_or_path: a directory or the name of a repository with `config.json`, or the path of
+                such a file.
+            **kwargs: of `from_pretrained`: where and how to look for the file, such as `revision` and `subfolder`.
+
+        Returns:
+            The fields by name, and the arguments in `kwargs` that don't say how to look for the file.
+
+        Raises:
+            ValueError: the configuration is that of a PE audio-video model, whose encoder [`PeVideoModel`] reads.
+        """
         fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if fields.get("model_type") == AUDIO_VIDEO:
             raise ValueError(
@@ -174,7 +187,16 @@ class PeVideoConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As the base class; of the configuration of a PE audio-video model, its video and text part."""
+        """As the base class; of the configuration of a PE audio-video model, its video and text part.
+
+        Args:
+            pretrained_model_name_or_path: a directory or the name of a repository with `config.json`, or the path of
+                such a file.
+            **kwargs: of `from_pretrained`: where and how to look for the file, such as `revision` and `subfolder`.
+
+        Returns:
+            The fields by name, and the arguments in `kwargs` that don't say how to look for the file.
+        """
         fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if fields.get("model_type") != AUDIO_VIDEO:
             return fields, kwargs

@@ -171,12 +171,36 @@ class PeCoreModel(PeCorePreTrainedModel):
         self.text_model.set_input_embeddings(value)
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """The vision tower's output, with the image embeddings (B, E) as `pooler_output`; not of length one."""
+        """Embed images.
+
+        Args:
+            pixel_values: (B, C, H, W), values in [-1, 1].
+            **kwargs: as for [`PeVisionModel`], such as `output_hidden_states`.
+
+        Returns:
+            The vision tower's output: `last_hidden_state` (B, N, D), the records, and as `pooler_output` (B, E) the
+            image embeddings, not of length one.
+
+        Raises:
+            ValueError: an input of the wrong shape, or one that holds no patch.
+        """
         output = self.vision_model(pixel_values, **kwargs, return_dict=True)
         return _with_pooler(output, output.image_embeds)
 
     def get_text_features(self, input_ids: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """The text tower's output, with the text embeddings (B, E) as `pooler_output`; not of length one."""
+        """Embed texts.
+
+        Args:
+            input_ids: (B, L) token numbers, as for [`PeCoreTextModel`].
+            **kwargs: as for [`PeCoreTextModel`], such as `output_hidden_states`.
+
+        Returns:
+            The text tower's output: `last_hidden_state` (B, L, D), the records, and as `pooler_output` (B, E) the
+            text embeddings, not of length one.
+
+        Raises:
+            ValueError: texts longer than the table of positions.
+        """
         output = self.text_model(input_ids, **kwargs, return_dict=True)
         return _with_pooler(output, output.text_embeds)
 

@@ -489,13 +489,35 @@ class PeVideoModel(PeVideoPreTrainedModel):
     def get_frame_features(
         self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Embeddings of frames (B, T, E), as [`PeVideoEncoder.get_frame_features`]."""
+        """Embed frames one by one, as [`~PeVideoEncoder.get_frame_features`] of the video encoder.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+            padding_mask_videos: (B, T), true or 1 at frames of the video, false or 0 at frames that only fill the
+                batch.
+
+        Returns:
+            (B, T, E), of length one, and zero at padding: what `forward` takes as `pe_features`.
+
+        Raises:
+            ValueError: an input of the wrong shape.
+        """
         return self.video_encoder.get_frame_features(pixel_values_videos, padding_mask_videos)
 
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
-        """The text tower's output; `pooler_output` (texts, P) holds the embeddings that are compared."""
+        """Embed texts in the space of the videos.
+
+        Args:
+            input_ids: (texts, L) token numbers.
+            attention_mask: (texts, L), 1 at tokens and 0 at padding; by default all are tokens.
+            **kwargs: `output_hidden_states` and `output_attentions`, which record those of the text tower.
+
+        Returns:
+            The text tower's output: `last_hidden_state` (texts, L, width), and as `pooler_output` (texts, P) the
+            embeddings that are compared.
+        """
         output = self._encode_text(input_ids, attention_mask, **kwargs)
         output.pooler_output = self.text_video_head(output.pooler_output)
         return output
@@ -506,7 +528,20 @@ class PeVideoModel(PeVideoPreTrainedModel):
         padding_mask_videos: torch.Tensor | None = None,
         **kwargs,
     ) -> PeVideoEncoderOutput:
-        """The video encoder's output; `pooler_output` (videos, P) holds the embeddings that are compared."""
+        """Embed videos in the space of the texts.
+
+        Args:
+            pixel_values_videos: (videos, T, C, H, W), values in [-1, 1]; `None` where `pe_features` are given.
+            padding_mask_videos: (videos, T), true or 1 at frames of the video, false or 0 at frames that only fill
+                the batch.
+            **kwargs: as for [`PeVideoEncoder`], such as `pe_features`.
+
+        Returns:
+            [`PeVideoEncoderOutput`], but with the embeddings that are compared, (videos, P), as `pooler_output`.
+
+        Raises:
+            ValueError: both or neither of frames and their embeddings, or an input of the wrong shape.
+        """
         output = self.video_encoder(pixel_values_videos, padding_mask_videos, **kwargs, return_dict=True)
         output.pooler_output = self.video_head(output.pooler_output)
         return output

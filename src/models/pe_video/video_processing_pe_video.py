@@ -40,7 +40,21 @@ class PeVideoVideoProcessor(VideoProcessor):
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
     ) -> np.ndarray:
-        """As the base class, but `num_frames` reach from the first frame to the last."""
+        """Choose frames as the base class does, but `num_frames` reach from the first frame to the last.
+
+        Args:
+            metadata: of the video: `total_num_frames`, and for `fps` its own rate in frames per second.
+            num_frames: how many frames; where the video has fewer, some repeat.
+            fps: how many frames per second, at most the video's own rate. Without it and `num_frames`, all frames.
+            **kwargs: other settings of the processor, which change nothing here.
+
+        Returns:
+            int64 of shape (frames,), the numbers of the frames, ascending from 0.
+
+        Raises:
+            ValueError: both `num_frames` and `fps`, a number below one, or an `fps` above the video's rate or for a
+                video of unknown rate.
+        """
         if num_frames is not None and fps is None:
             return uniform_indices(metadata, num_frames, endpoint=True)
         return super().sample_frames(metadata, num_frames, fps, **kwargs)

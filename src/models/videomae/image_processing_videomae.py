@@ -27,7 +27,16 @@ class VideoMAEImageProcessor(VideoMAEVideoProcessor):
     def get_video_processor_dict(
         cls, pretrained_model_name_or_path, **kwargs
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings, from the file of image processors."""
+        """The settings, from the file of image processors.
+
+        Args:
+            pretrained_model_name_or_path: a directory or the name of a repository with `preprocessor_config.json`, or
+                the path of such a file.
+            **kwargs: of `from_pretrained`: where and how to look for the file, such as `revision` and `subfolder`.
+
+        Returns:
+            The settings by name, and the arguments in `kwargs` that don't say how to look for the file.
+        """
         return cls.get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -208,6 +208,13 @@ class VideoMAESelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(size.hidden_size)) if config.qv_bias else None
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Load biases under the names that they have in memory in transformers, too.
+
+        Args:
+            state_dict: tensors by name. `query.bias` and `value.bias`, (D,) each, are renamed in it.
+            prefix: what stands before the names of this layer in `state_dict`.
+            *args: what torch's method takes after these two, passed on.
+        """
         for ours, theirs in (("q_bias", "query.bias"), ("v_bias", "value.bias")):
             if prefix + theirs in state_dict:
                 state_dict[prefix + ours] = state_dict.pop(prefix + theirs)
@@ -656,8 +663,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
         Args:
             pixel_values: (B, T, C, H, W) as given to the model.
-            bool_masked_pos: the mask, as given to the model.
-            logits: (B, K, P), what it returned.
+            bool_masked_pos: the mask, as given to the model: (B, N) booleans, or 0 and 1; or (B, K) integers, the
+                numbers of the masked tokens.
+            logits: (B, K, P), what it returned, in any floating-point type.
 
         Returns:
             (B, T, C, H, W) float32 in [0, 1] up to errors of the prediction; without the frames and pixels that fill
