@@ -88,11 +88,12 @@ def test_script_of_a_family_measures(family):
     table = next(iter(script.TABLES.values()))(options)
 
     labels, ratios = [row[0] for row in table.rows], [float(row[3]) for row in table.rows]
-    assert len(labels) > 1
+    assert any("vidformers" in label for label in labels)
     assert all(label.startswith("fp32, ") for label in labels)
     assert ratios[0] == 1.0
     assert all(ratio > 0 for ratio in ratios)
-    assert next(iter(script.PEAKS.values()))(options)() is not None
+    for peak in list(script.PEAKS.values())[:1]:
+        assert peak(options)() is not None
 
 
 def test_command_writes_the_blocks_that_are_asked_for(monkeypatch, tmp_path):

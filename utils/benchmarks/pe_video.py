@@ -101,7 +101,7 @@ def peak(case: str, library: str, options: Options) -> Call:
 
 
 TABLES = {**{case: partial(forward, case) for case in CASES}, "memory": memory}
-PEAKS = {f"{case}, {library}": partial(peak, case, library) for case in CASES for library in LIBRARIES}
+PEAKS = {f"{case}, {library}": partial(peak, case, library) for case in CASES for library in libraries()}
 
 if __name__ == "__main__":
     run(TABLES, PEAKS)

@@ -113,5 +113,8 @@ def construction(options: Options) -> Table:
     return table
 
 
+TABLES = {"forward": forward, "pre-training": pretraining, "construction": construction}
+PEAKS: dict = {}
+
 if __name__ == "__main__":
-    run({"forward": forward, "pre-training": pretraining, "construction": construction})
+    run(TABLES, PEAKS)
