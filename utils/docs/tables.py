@@ -43,14 +43,12 @@ def presets(family: Family) -> Iterator[str]:
     """The published checkpoints: what they are, and which files hold them."""
     rows = []
     for name, preset in family.presets.items():
-        config = preset.config.get("vision_config", preset.config)
         files = [f"[{url.rsplit('/', 1)[-1]}]({url})" for url in (preset.source, preset.probe) if url]
         rows.append(
             (
                 code(name),
                 f"[`{preset.architecture}`][vidformers.{preset.architecture}]",
-                family.size_text.format_map(config),
-                family.input_text.format_map(config),
+                *family.describe(name),
                 "<br>".join(files) or "address not known",
                 preset.license or "not known",
             )
