@@ -57,6 +57,16 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     scores = np.asarray(Image.open(tmp_path / "labels.png"))
     assert (scores[:130] < 250).mean() > 0.5 and (scores == [0x3B, 0x6F, 0xB6]).all(-1).any()
 
+    reconstruction = np.asarray(Image.open(tmp_path / "reconstruction.png")).astype(float)
+    original, seen, drawn = (reconstruction[y : y + 128, 180 : 180 + 8 * 134 - 6] for y in (100, 234, 368))
+    is_tile = np.arange(original.shape[1]) % 134 < 128
+    is_hidden = (seen == 128).all(-1)
+    assert 0.7 < is_hidden[:, is_tile].mean() < 0.8 and is_hidden[:, ~is_tile].mean() == 0
+    assert np.abs(drawn - original)[~is_hidden].max() <= 1, "what the model sees stays as it is"
+    error = np.sqrt(np.square(drawn - original)[is_hidden].mean()) / 255
+    stated = float(re.search(r"the error of the hidden pixels is ([\d.]+)", output)[1])
+    assert stated == pytest.approx(error, abs=0.002) and error < 0.12
+
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))
     assert np.abs(figure.astype(int) - again).max() <= 2, "a second run replaces the first and gives the same picture"

@@ -460,6 +460,7 @@ def test_drop_path_drops_in_encoder_and_decoder():
 def test_patches_need_not_be_square():
     built = SPEC.build(PRETRAINING, patch_size=[8, 4])
     assert built.config.token_grid == (3, 4, 6)
+    assert built.videomae.embeddings.patch_embeddings.projection.weight.shape[2:] == (2, 8, 4)
     mask = random_mask((3, 4, 6), 0.5, 2, seed=0)
     output = built(video(), mask)
     assert output.logits.shape == (2, 36, 2 * 8 * 4 * 3)

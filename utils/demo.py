@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Show the main jobs on real video files: convert and check a checkpoint, embed a video, classify one in words.
+"""Show the main jobs on real video files: convert and check a checkpoint, embed a video, classify one, fill one in.
 
 Usage: python utils/demo.py [VIDEO] [--out FOLDER]
 
@@ -7,26 +7,26 @@ Without VIDEO a small one is drawn and encoded. The checkpoint is a tiny one wit
 Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives the video, the checkpoint, the converted
 directory and `features.png`: frames above the first three principal components of their patch features. Without
 training these show colour and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
-encoded, decoded and compared with labels by the toy model that ships with the package: `shapes.mp4`, `labels.png`.
+encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
+with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`).
 """
 
 import argparse
 import json
 import shutil
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import shapes
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
-from transformers import AutoModel, AutoVideoProcessor
+from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 from transformers.utils import logging
 
-from vidformers import cli, decode_video
+import vidformers
+from vidformers import cli, decode_video, tube_mask
 from vidformers.classify import Classifier
 from vidformers.video import uniform_indices
 
@@ -38,7 +38,7 @@ NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 96, 24, 256
 SETTINGS = {"num_attention_heads": 4, "pred_num_attention_heads": 4, "crop_size": 224, "frames_per_clip": 16}
 WIDTH, DEPTH, PREDICTOR_WIDTH, PREDICTOR_DEPTH, NUM_MASK_TOKENS = 128, 4, 64, 2, 10
 PATCH, TUBELET = 8, 2
-# The scene is one that the toy model has not been trained on; each other label differs from it in one word or two.
+# The scene is one that the toy models have not been trained on; each other label differs from it in one word or two.
 SCENE = shapes.Scene("blue", "triangle", "moves up")
 LABELS = [
     "a blue triangle moves up",
@@ -47,6 +47,8 @@ LABELS = [
     "a blue cross moves up",
     "a yellow circle grows",
 ]
+SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"
+MASK_RATIO, MASK_SEED = 0.75, 0
 # Wide enough that attention and MLP leave their mark on features that nothing has trained.
 WEIGHT_STD = 0.06
 
@@ -72,17 +74,9 @@ def draw_frame(index: int) -> np.ndarray:
     return (255 * image).round().astype(np.uint8)
 
 
-def write_video(path: Path) -> Path:
-    """Encode the drawn frames as H.264."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18"})
-        stream.height, stream.width, stream.pix_fmt = SIDE, SIDE, "yuv420p"
-        for index in range(NUM_FRAMES):
-            frame = av.VideoFrame.from_ndarray(draw_frame(index), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FRAMES_PER_SECOND)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+def draw_frames() -> np.ndarray:
+    """The drawn video: (NUM_FRAMES, SIDE, SIDE, 3) uint8."""
+    return np.stack([draw_frame(index) for index in range(NUM_FRAMES)])
 
 
 # ---------------------------------------------------------------------------------------------------- the checkpoint
@@ -179,6 +173,11 @@ def to_grey(components: np.ndarray) -> np.ndarray:
     return (255 * ((components - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
 
 
+def to_images(frames: torch.Tensor) -> np.ndarray:
+    """Frames (T, 3, H, W) with values from 0 to 1 as images (T, H, W, 3) uint8."""
+    return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
 def draw_figure(
     title: str, subtitle: str, columns: list[str], rows: list[tuple[str, np.ndarray]], path: Path, tile: int = 168
 ) -> Path:
@@ -231,12 +230,11 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
     pixels = inputs["pixel_values_videos"][0, ::TUBELET]  # (t, 3, H, W)
     grid = (len(pixels), pixels.shape[2] // PATCH, pixels.shape[3] // PATCH)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-    shown = (255 * (pixels * std + mean)).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     seconds = [index / metadata.fps for index in metadata.frames_indices[::TUBELET]]
     total = f"{metadata.total_num_frames} frames in {metadata.duration:.1f} s"
     console.print(f"[green]✓[/green] embedded {video.name}: {len(frames)} of {total}")
     console.print(f"  {type(model).__module__}.{type(model).__name__} → features {tuple(features.shape)}, grid {grid}")
-    return shown.numpy(), features.unflatten(0, grid).numpy(), seconds
+    return to_images(pixels * std + mean), features.unflatten(0, grid).numpy(), seconds
 
 
 # ---------------------------------------------------------------------------------------------------------- the labels
@@ -263,10 +261,8 @@ def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: 
     return path
 
 
-def classify_shapes(out: Path) -> None:
-    """Encode a clip of a moving shape, and let `vidformers classify` choose among sentences about it."""
-    clip = shapes.write_clip(out / "shapes.mp4", shapes.render(SCENE, np.random.default_rng(0), 48, SIDE))
-    console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy model was not trained on")
+def classify_shapes(clip: Path, out: Path) -> None:
+    """Let `vidformers classify` choose among sentences about a clip of a moving shape."""
     labels = ", ".join(LABELS)
     console.print(f'[dim]$ vidformers classify {clip} --labels "{labels}"[/dim]')
     if cli.app(["classify", str(clip), "--labels", labels], standalone_mode=False):
@@ -276,6 +272,39 @@ def classify_shapes(out: Path) -> None:
     frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
     figure = draw_scores(frames, classifier.classify(clip, LABELS), out / "labels.png")
     console.print(f"[green]✓[/green] wrote {figure}: the frames that the model saw, and its scores")
+
+
+# -------------------------------------------------------------------------------------------------- the reconstruction
+
+
+@torch.no_grad()
+def reconstruct_shapes(clip: Path, out: Path) -> None:
+    """Hide most of a clip of a moving shape from the toy VideoMAE, and let it draw the rest."""
+    processor = AutoVideoProcessor.from_pretrained(SHAPES_MAE)
+    model = AutoModelForPreTraining.from_pretrained(SHAPES_MAE)
+    original = processor(clip, do_normalize=False, return_tensors="pt")["pixel_values"][0]  # (T, 3, H, W)
+    pixels = processor(clip, return_tensors="pt")["pixel_values"]
+    mask = tube_mask(model.config.token_grid, MASK_RATIO, seed=MASK_SEED)
+    logits = model(pixels, bool_masked_pos=mask).logits
+    seen = model.reconstruct(pixels, mask, torch.full_like(logits, 0.5))[0]
+    drawn = model.reconstruct(pixels, mask, logits)[0].clamp(0, 1)
+    # The visible pixels of `drawn` are the original's.
+    error = ((drawn - original).square().sum() / (mask.float().mean() * original.numel())).sqrt().item()
+
+    rows = [("original", original), (f"{1 - MASK_RATIO:.0%} of it:\nall that the\nmodel sees", seen)]
+    rows.append(("reconstructed:\nthat, and what the\nmodel draws", drawn))
+    title = f"{clip.name}: {SCENE.caption()}, with {MASK_RATIO:.0%} hidden"
+    side = pixels.shape[-1]
+    subtitle = f"tiny VideoMAE, {side} by {side} pixels; root mean square error of the hidden ones: {error:.3f} of 1"
+    figure = draw_figure(
+        title,
+        subtitle,
+        [f"frame {index + 1}" for index in range(len(original))],
+        [(label, to_images(frames)) for label, frames in rows],
+        out / "reconstruction.png",
+        tile=128,
+    )
+    console.print(f"[green]✓[/green] wrote {figure}: the error of the hidden pixels is {error:.3f} (root mean square)")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -289,7 +318,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
 
-    video = options.video or write_video(out / "demo.mp4")
+    video = options.video or shapes.write_clip(out / "demo.mp4", draw_frames(), FRAMES_PER_SECOND)
     console.print(f"[green]✓[/green] {'took' if options.video else 'encoded'} {video}")
     checkpoint = write_checkpoint(out / "original.pt")
     console.print(f"[green]✓[/green] wrote {checkpoint}: random weights in the layout of Meta's files")
@@ -309,7 +338,10 @@ def main(arguments: list[str] | None = None) -> None:
     subtitle = f"tiny V-JEPA 2, random weights; each square is the feature of {PATCH} by {PATCH} pixels of two frames"
     figure = draw_figure(title, subtitle, [f"{second:.2f} s" for second in seconds], rows, out / "features.png")
     console.print(f"[green]✓[/green] wrote {figure}: the components hold {', '.join(percent)} of the variance")
-    classify_shapes(out)
+    clip = shapes.write_clip(out / "shapes.mp4", shapes.render(SCENE, np.random.default_rng(0), 48, SIDE))
+    console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy models were not trained on")
+    classify_shapes(clip, out)
+    reconstruct_shapes(clip, out)
 
 
 if __name__ == "__main__":
