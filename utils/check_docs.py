@@ -200,7 +200,9 @@ def package_objects(package: str) -> Iterator[tuple[str, Any]]:
 
 def check_docstring(name: str, value: Any, documentation: Documentation) -> Iterator[str]:
     """What holds for every docstring of the package, on the pages or not."""
-    text = inspect.getdoc(value) if not inspect.isclass(value) else vars(value).get("__doc__")
+    # Not an inherited docstring: transformers rewrites some of its own while it runs.
+    text = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    text = text and inspect.cleandoc(text)
     for reference in references(text):
         if documentation.find(reference, value.__module__) is None:
             yield f"{name}: [`{reference}`] names nothing in {documentation.package.__name__}"
@@ -209,7 +211,7 @@ def check_docstring(name: str, value: Any, documentation: Documentation) -> Iter
     except ValueError as error:
         yield f"{name}: {error}"
         return
-    if parse(text).section("Args", "Attributes"):
+    if text and parse(text).section("Args", "Attributes"):
         yield from check_arguments(name, value, all_of_them=False)
 
 
