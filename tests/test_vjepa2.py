@@ -239,7 +239,7 @@ def test_cut_warns_once_with_a_remedy(model, size, cut):
         model(clip, skip_predictor=True)
     (warning,) = caught
     assert f": {cut}." in str(warning.message)
-    assert "multiples of 8 pixels" in str(warning.message)
+    assert "multiples of 8 × 8 pixels" in str(warning.message)
 
 
 @pytest.mark.parametrize(

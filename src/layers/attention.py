@@ -17,6 +17,9 @@ QUERY_BLOCK_SIZE = 256
 SCORES_IN_CACHE = 2**19
 """Scores that exist at once in inference on a CPU: two megabytes, which its caches hold."""
 
+SIGMOID_SOFTCAP = 64.0
+"""The highest bound that is computed by sigmoids, at a quarter of the cost of tanh on a CPU; errors grow with it."""
+
 SCORES_ON_DEVICE = 2**26
 """Scores that exist at once in inference elsewhere."""
 
@@ -227,12 +230,15 @@ def _attend(
     shape = (*query.shape[:3], key.shape[2])
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))  # (B·heads, N, head_dim)
     scores = buffer[: prod(shape)].view(-1, *shape[2:])  # (B·heads, Nq, Nk)
-    factor = scaling if softcap is None else 2 * scaling / softcap
-    torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=factor, out=scores)
+    factor = scaling / (softcap or 1.0)
+    by_sigmoid = softcap is not None and softcap <= SIGMOID_SOFTCAP
+    torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=2 * factor if by_sigmoid else factor, out=scores)
     scores = scores.float()
-    if softcap is not None:
-        # tanh(x) is 2·sigmoid(2x) - 1, which costs a quarter on a CPU, and constants don't change a softmax.
+    if by_sigmoid:
+        # tanh(x) is 2·sigmoid(2x) - 1, and constants don't change a softmax.
         scores.sigmoid_().mul_(2 * softcap)
+    elif softcap is not None:
+        scores.tanh_().mul_(softcap)
     if mask is not None:
         scores.view(shape).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     torch.softmax(scores, -1, out=scores)

@@ -286,12 +286,16 @@ STRESS = Tolerance(
     "scores far beyond the cap make attention all but a choice of one token: the original itself, compiled and not, "
     "deviates by up to 1.7e-4",
 )
+FAINT = {
+    "temporal_encoder/transformers_stack/x_layers/self_attention/key/b": "it shows by the bend of the cap alone, here "
+    "at 3.5e-5, which is the tolerance"
+}
 WITHOUT_FEATURES = partial(_compared, features=False)
 
 GOLDENS = (
     _case("encoder_native", _encoded),
     _case("encoder_interp_up", _encoded),
-    _case("encoder_interp_down", _encoded, TEMPORAL_STACK, committed=True),
+    _case("encoder_interp_down", _encoded, committed=True, faint=FAINT),
     _case("encoder_frame_paddings", _encoded),
     _case("encoder_patches_nonsquare", _encoded, committed=True),
     _case("encoder_softcap_stress", _encoded, committed=True, tolerance=STRESS),

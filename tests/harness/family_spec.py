@@ -202,6 +202,7 @@ class GoldenCase:
         committed: whether the repository holds it; the others need `$VIDFORMERS_GOLDENS`.
         unread: recorded outputs that no run gives, with the reason.
         blind: original tensors on which no recorded output depends, with the reason.
+        faint: original tensors on which outputs depend so little that it may or may not show, with the reason.
         counted: for outputs of which not every entry means something, a mask of those that do, from the inputs.
         tolerance: how far our outputs may be from the recorded ones.
     """
@@ -211,6 +212,7 @@ class GoldenCase:
     committed: bool = False
     unread: Mapping[str, str] = field(default_factory=dict)
     blind: Mapping[str, str] = field(default_factory=dict)
+    faint: Mapping[str, str] = field(default_factory=dict)
     counted: Mapping[str, Callable[[Mapping[str, torch.Tensor]], torch.Tensor]] = field(default_factory=dict)
     tolerance: Tolerance = GOLDEN
 
