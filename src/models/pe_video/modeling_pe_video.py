@@ -407,10 +407,10 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         tokens, real = self.patch_embedder(self.embedder(pe_features), real)  # (B, T + 1, D)
         mask = None if real is None else real[:, None, None]  # (B, 1, 1, T + 1)
         stack = run_layers(self.layers, tokens, self._rotary(tokens), mask, **records)
-        output = self.output(self.norm(stack.last))
+        normalised = self.norm(stack.last)
         return PeVideoEncoderOutput(
-            last_hidden_state=output[:, 1:],
-            pooler_output=output[:, 0],
+            last_hidden_state=self.output(normalised[:, 1:]),
+            pooler_output=self.output(normalised[:, 0]),
             hidden_states=stack.hidden_states,
             attentions=stack.attentions,
             pe_features=pe_features,
