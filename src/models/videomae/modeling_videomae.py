@@ -361,10 +361,10 @@ class VideoMAEDecoder(nn.Module):
         super().__init__()
         width = config.decoder_hidden_size
         size = BlockSize(width, config.decoder_intermediate_size, config.decoder_num_attention_heads)
-        height, width_pixels = config.patch_height_width
+        rows, columns = config.patch_height_width
         self.decoder_layers = videomae_layers(config, size, config.decoder_num_hidden_layers)
         self.norm = nn.LayerNorm(width, eps=config.head_layer_norm_eps)
-        self.head = Linear(width, config.num_channels * config.tubelet_size * height * width_pixels)
+        self.head = Linear(width, config.num_channels * config.tubelet_size * rows * columns)
 
     def forward(
         self,
@@ -401,6 +401,7 @@ class VideoMAEPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
+    # Whether linear layers start as in the original's pre-training, by fan in and fan out, or as in its fine-tuning.
     is_initialised_by_fans = False
 
     @classmethod
@@ -428,9 +429,8 @@ class VideoMAEPreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(*args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would undo at saving what it renamed at loading.
-        model._weight_conversions = [
-            rename for rename in model._weight_conversions if not set(rename.source_patterns) & set(BIAS_SPELLINGS)
-        ]
+        renamed = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [each for each in renamed if not set(each.source_patterns) & set(BIAS_SPELLINGS)]
         return loaded
 
     @torch.no_grad()
