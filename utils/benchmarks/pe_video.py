@@ -39,8 +39,9 @@ def build(library: str, options: Options, dtype: torch.dtype) -> torch.nn.Module
     return CLASSES[library](config).to(options.device, dtype).eval()
 
 
-def inputs(case: str, side: int, options: Options, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def inputs(case: str, options: Options, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Videos of a case, padded with zeros, and their mask where there is padding."""
+    side = TINY_TOWER["image_size"] if options.quick else PeVideoEncoderConfig().vision_config.image_size
     counts = torch.tensor(CASES[case])
     real = torch.arange(int(counts.max())) < counts[:, None]
     video = torch.randn(*real.shape, 3, side, side) * real[..., None, None, None]
@@ -69,7 +70,7 @@ def calls(case: str, options: Options, dtype: torch.dtype) -> Comparison:
         built["transformers"].load_state_dict(built["vidformers"].state_dict(), assign=True)
     config = built["vidformers"].config
     tower = config.vision_config
-    batch = inputs(case, tower.image_size, options, dtype)
+    batch = inputs(case, options, dtype)
     frame_tokens = (tower.image_size // tower.patch_size) ** 2 + 1
     return Comparison(
         calls={library: lambda module=module: module(**batch) for library, module in built.items()},
@@ -96,7 +97,7 @@ def memory(options: Options) -> Table:
 def peak(case: str, library: str, options: Options) -> Call:
     """A forward pass."""
     built = build(library, options, torch.float32)
-    batch = inputs(case, PeVideoEncoderConfig().vision_config.image_size, options, torch.float32)
+    batch = inputs(case, options, torch.float32)
     return lambda: built(**batch)
 
 
