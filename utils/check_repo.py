@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "models": {"families", "layers", "lazy", "video"},
     "video": {"lazy"},
 }
+# What families share within `models`.
+SHARED_BY_FAMILIES = {"pretrained"}
 ONLY_IN_TESTS = {"timm", "torchvision"}
 NOT_IMPORTABLE = {"conversion", "src", "utils"}
 FAMILY_FILES = (
@@ -164,9 +166,10 @@ def check_import_direction(source: Source) -> Iterator[Violation]:
 
 def check_families_apart(source: Source) -> Iterator[Violation]:
     """A family doesn't import another one."""
+    allowed = {source.family, *SHARED_BY_FAMILIES}
     for found in source.imports() if source.family else ():
         names = found.target.split(".")
-        if names[:2] == [PACKAGE, "models"] and len(names) > 3 and names[2] != source.family:
+        if names[:2] == [PACKAGE, "models"] and len(names) > 3 and names[2] not in allowed:
             yield Violation(source.file, found.line, f"family `{source.family}` must not import family `{names[2]}`")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -24,6 +24,7 @@ from ...layers.linear import Linear, for_product, linear
 from ...layers.losses import sigmoid_loss
 from ...layers.norms import unit_length
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from ..pretrained import VideoPreTrainedModel
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
 from .configuration_pe_vision import PeVisionConfig
 from .modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
@@ -278,40 +279,17 @@ class UnusedLayerNorm(nn.LayerNorm):
         return hidden_states
 
 
-class PeVideoPreTrainedModel(PreTrainedModel):
+class PeVideoPreTrainedModel(VideoPreTrainedModel):
     """Weight initialisation, loading and saving for all PE Video models."""
 
     config_class = PeVideoConfig
     config: PeVideoConfig
     base_model_prefix = "video_model"
-    supports_gradient_checkpointing = True
     input_modalities = ("video", "text")
     main_input_name = "pixel_values_videos"
     _no_split_modules = ["PeVideoEncoderLayer", "PeVideoPatchEmbedder"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
     # What PE audio-video models have besides: `PeVideoConfig` names it when it reads one.
     _keys_to_ignore_on_load_unexpected = [r"^(audio|text_audio_video|video_plus_text)_"]
-
-    @classmethod
-    def from_original(cls, path, **kwargs) -> "PeVideoPreTrainedModel":
-        """Build this model from a checkpoint of the original code.
-
-        Args:
-            path: the original directory, with `config.json` and `model.safetensors`, or its weights alone.
-            **kwargs: as for [`vidformers.conversion.load_original`].
-
-        Returns:
-            The model, in evaluation mode.
-        """
-        from ...conversion import load_original
-
-        return load_original(path, model_class=cls, **kwargs)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -325,11 +303,6 @@ class PeVideoPreTrainedModel(PreTrainedModel):
         elif isinstance(module, PeVideoModel):
             init.zeros_(module.text_video_logit_scale)
             init.zeros_(module.text_video_logit_bias)
-
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """What to record: as a call says, or as the configuration says where it does not."""
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class PeVideoEncoder(PeVideoPreTrainedModel):

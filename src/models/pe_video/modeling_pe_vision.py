@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -24,6 +24,7 @@ from ...layers.patchify import Grid, PatchProjection, cut_to_tubelets
 from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from ..pretrained import VideoPreTrainedModel
 from .configuration_pe_vision import PeVisionConfig
 
 
@@ -156,7 +157,7 @@ def init_tower_tables(module: nn.Module) -> None:
             init.normal_(module.cls_token, std=module.config.hidden_size**-0.5)
 
 
-class PeVisionPreTrainedModel(PreTrainedModel):
+class PeVisionPreTrainedModel(VideoPreTrainedModel):
     """Weight initialisation, loading and saving of the vision tower."""
 
     config_class = PeVisionConfig
@@ -164,41 +165,13 @@ class PeVisionPreTrainedModel(PreTrainedModel):
     base_model_prefix = "timm_model"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    supports_gradient_checkpointing = True
     _no_split_modules = ["PeLayer", "PeVisionAttentionPool", "PeVisionPatchEmbed"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-
-    @classmethod
-    def from_original(cls, path, **kwargs) -> "PeVisionPreTrainedModel":
-        """Build this model from a checkpoint of the original code.
-
-        Args:
-            path: the original file.
-            **kwargs: as for [`vidformers.conversion.load_original`].
-
-        Returns:
-            The model, in evaluation mode.
-        """
-        from ...conversion import load_original
-
-        return load_original(path, model_class=cls, **kwargs)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Normals, biases zero, norms one; see [`init_tower_tables`] for the rest."""
         super()._init_weights(module)
         init_tower_tables(module)
-
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """What to record: as a call says, or as the configuration says where it does not."""
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class PeVisionModel(PeVisionPreTrainedModel):

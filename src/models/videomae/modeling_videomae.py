@@ -12,7 +12,6 @@ from math import sqrt
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -24,6 +23,7 @@ from ...layers.block import DropPath, activate, drop_path_rates, in_token_blocks
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, tubelets_of
 from ...layers.positions import alternating_sinusoids, resize_position_volume
+from ..pretrained import VideoPreTrainedModel
 from .configuration_videomae import VideoMAEConfig
 from .masking_videomae import split_tokens
 
@@ -388,7 +388,7 @@ class VideoMAEDecoder(nn.Module):
         return self.head(self.norm(stack.last_hidden_state[:, num_visible:])), stack
 
 
-class VideoMAEPreTrainedModel(PreTrainedModel):
+class VideoMAEPreTrainedModel(VideoPreTrainedModel):
     """Weight initialisation, loading and saving for all VideoMAE models."""
 
     config_class = VideoMAEConfig
@@ -396,32 +396,9 @@ class VideoMAEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "videomae"
     main_input_name = "pixel_values"
     input_modalities = ("video",)
-    supports_gradient_checkpointing = True
     _no_split_modules = ["VideoMAEEmbeddings", "VideoMAELayer"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
     # Whether linear layers start as in the original's pre-training, by fan in and fan out, or as in its fine-tuning.
     is_initialised_by_fans = False
-
-    @classmethod
-    def from_original(cls, path, **kwargs) -> "VideoMAEPreTrainedModel":
-        """Build this model from a checkpoint of the original code.
-
-        Args:
-            path: the original file.
-            **kwargs: as for [`vidformers.conversion.load_original`].
-
-        Returns:
-            The model, in evaluation mode.
-        """
-        from ...conversion import load_original
-
-        return load_original(path, model_class=cls, **kwargs)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True
 
     @classmethod
     def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
@@ -467,11 +444,6 @@ class VideoMAEPreTrainedModel(PreTrainedModel):
                 init.trunc_normal_(module.table, std=std)
             else:
                 init.copy_(module.table, alternating_sinusoids(*module.table.shape[1:], module.table.device))
-
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """What to record: as a call says, or as the configuration says where it does not."""
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class VideoMAEModel(VideoMAEPreTrainedModel):

@@ -12,7 +12,6 @@ from math import sqrt
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
@@ -26,6 +25,7 @@ from ...layers.norms import OffsetLayerNorm, l2_normalize
 from ...layers.patchify import Grid, TubeletProjection
 from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
+from ..pretrained import VideoPreTrainedModel
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
 
@@ -318,12 +318,11 @@ class VideoPrismLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(transformed), probabilities
 
 
-class VideoPrismPreTrainedModel(PreTrainedModel):
+class VideoPrismPreTrainedModel(VideoPreTrainedModel):
     """Weight initialisation, loading and saving for all VideoPrism models."""
 
     config_class = VideoPrismConfig
     config: VideoPrismConfig
-    supports_gradient_checkpointing = True
     base_model_prefix = "model"
     input_modalities = ("video", "text")
     main_input_name = "pixel_values_videos"
@@ -331,30 +330,8 @@ class VideoPrismPreTrainedModel(PreTrainedModel):
         *("VideoPrismLayer", "VideoPrismMultiheadAttentionPoolingHead"),
         *("VideoPrismSpatialEmbeddings", "VideoPrismTemporalEmbeddings", "VideoPrismTextEmbeddings"),
     ]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
     # Directories of transformers hold a table of text positions that is not the original's. It is computed here.
     _keys_to_ignore_on_load_unexpected = [r"(^|\.)embeddings\.position_(embedding|ids)$"]
-
-    @classmethod
-    def from_original(cls, path, **kwargs) -> "VideoPrismPreTrainedModel":
-        """Build this model from a checkpoint of the original code.
-
-        Args:
-            path: the original file.
-            **kwargs: as for [`vidformers.conversion.load_original`].
-
-        Returns:
-            The model, in evaluation mode.
-        """
-        from ...conversion import load_original
-
-        return load_original(path, model_class=cls, **kwargs)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -377,11 +354,6 @@ class VideoPrismPreTrainedModel(PreTrainedModel):
             init.normal_(module.pooling_attention_query, std=module.pooling_attention_query.shape[-1] ** -0.5)
         elif isinstance(module, VideoPrismClipModel) and module.logit_scale is not None:
             init.constant_(module.logit_scale, module.config.logit_scale_init_value)
-
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """What to record: as a call says, or as the configuration says where it does not."""
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class VideoPrismVisionModel(VideoPrismPreTrainedModel):

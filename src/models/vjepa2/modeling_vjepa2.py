@@ -14,7 +14,6 @@ from math import sqrt
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -26,6 +25,7 @@ from ...layers.block import DropPath, Mlp, drop_path_rates
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from ..pretrained import VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
 
 
@@ -621,7 +621,7 @@ def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: in
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
 
 
-class VJEPA2PreTrainedModel(PreTrainedModel):
+class VJEPA2PreTrainedModel(VideoPreTrainedModel):
     """Weight initialisation, loading and saving for all V-JEPA 2 models."""
 
     config_class = VJEPA2Config
@@ -629,30 +629,7 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
     base_model_prefix = "vjepa2"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
-    supports_gradient_checkpointing = True
     _no_split_modules = ["VJEPA2Layer", "VJEPA2PoolerSelfAttentionLayer", "VJEPA2PoolerCrossAttentionLayer"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-
-    @classmethod
-    def from_original(cls, path, **kwargs) -> "VJEPA2PreTrainedModel":
-        """Build this model from a checkpoint of the original code.
-
-        Args:
-            path: the original file.
-            **kwargs: as for [`vidformers.conversion.load_original`].
-
-        Returns:
-            The model, in evaluation mode.
-        """
-        from ...conversion import load_original
-
-        return load_original(path, model_class=cls, **kwargs)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -675,11 +652,6 @@ class VJEPA2PreTrainedModel(PreTrainedModel):
         if isinstance(module, VJEPA2ModalityEmbeddings) and self.config.use_modality_embeddings:
             init.normal_(module.img_mod_embed, std=1e-6)
             init.normal_(module.video_mod_embed, std=1e-6)
-
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        """What to record: as a call says, or as the configuration says where it does not."""
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
 class VJEPA2Model(VJEPA2PreTrainedModel):
