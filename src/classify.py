@@ -3,22 +3,21 @@
 import inspect
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 
-from .video.decode import decode_video
-from .video.sample import uniform_indices
+from .inference import any_size, frames_of_a_clip, load_model, read_clip
 
 
 # A tiny model that ships with the package; utils/train_demo.py trained it on drawn clips of moving shapes.
 TOY_MODEL = Path(__file__).parent / "demo_models/shapes_clip"
 # What similarities are divided by where the model has learned no temperature.
 DEFAULT_TEMPERATURE = 0.01
-# Frames to take of a video where the model sees them one by one, and its configuration names no number.
-DEFAULT_FRAMES = 8
+# What models call the similarities of videos (rows) and texts. VideoPrism's `logits_per_video` has been through a
+# softmax over the videos.
+SIMILARITIES = ("similarity_logits_per_video", "logits_per_video", "logits_video_text")
 
 
 def read_label_list(text: str) -> list[str]:
@@ -52,7 +51,7 @@ class Classifier:
         directory = TOY_MODEL if directory is None else directory
         self.model = _load_model(directory)
         self.processor = AutoProcessor.from_pretrained(directory)
-        self.num_frames = num_frames or getattr(self.model.config.vision_config, "num_frames", DEFAULT_FRAMES)
+        self.num_frames = num_frames or frames_of_a_clip(self.processor.video_processor, self.model.config)
 
     @torch.inference_mode()
     def classify(self, video: str | os.PathLike, labels: Sequence[str]) -> dict[str, float]:
@@ -69,14 +68,13 @@ class Classifier:
         Raises:
             VideoDecodeError: the video cannot be read.
         """
-        frames, _ = decode_video(video, partial(uniform_indices, num_frames=self.num_frames))
+        frames, _ = read_clip(video, self.processor.video_processor, self.num_frames)
         inputs = self.processor(videos=frames, text=list(labels), do_sample_frames=False, return_tensors="pt")
-        learned = getattr(self.model, "logit_scale", None) is not None
-        options = {"interpolate_pos_encoding": True, "temperature": None if learned else DEFAULT_TEMPERATURE}
-        taken = inspect.signature(self.model.forward).parameters
-        output = self.model(**inputs, **{name: value for name, value in options.items() if name in taken})
-        # VideoPrism's `logits_per_video` has been through a softmax over the videos.
-        logits = output.get("similarity_logits_per_video", output.get("logits_per_video"))  # (1, labels)
+        options = any_size(self.model)
+        if "temperature" in inspect.signature(self.model.forward).parameters and self.model.logit_scale is None:
+            options["temperature"] = DEFAULT_TEMPERATURE
+        output = self.model(**inputs, **options)
+        logits = next(output[name] for name in SIMILARITIES if name in output)  # (1, labels)
         shares = logits[0].float().softmax(0)
         order = shares.argsort(descending=True).tolist()
         return {labels[index]: shares[index].item() for index in order}
@@ -85,12 +83,9 @@ class Classifier:
 def _load_model(directory: str | os.PathLike) -> PreTrainedModel:
     """A directory's model in evaluation mode, in float32."""
     config = AutoConfig.from_pretrained(directory)
-    if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
+    if not hasattr(config, "text_config"):
         raise ValueError(
             f"{directory}: a model of type {config.model_type!r} has no text tower to compare labels with. Give the "
-            "directory of a video-text model, such as VideoPrismClipModel or PeCoreModel."
+            "directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
         )
-    model, found = AutoModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
-    if found["missing_keys"]:
-        raise ValueError(f"{directory}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
-    return model.eval()
+    return load_model(directory, config, torch.float32)

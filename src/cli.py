@@ -142,8 +142,10 @@ def verify(
 
 
 class Pool(str, Enum):
-    """What is kept of a video's tokens."""
+    """What is kept of a video."""
 
+    auto = "auto"
+    joint = "joint"
     mean = "mean"
     none = "none"
 
@@ -153,7 +155,13 @@ def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
     out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
-    pool: Annotated[Pool, typer.Option(help="The mean of a video's tokens, or all of them.")] = Pool.mean,
+    pool: Annotated[
+        Pool,
+        typer.Option(
+            help="The embedding that is compared with texts (joint), the mean of a video's tokens, or all of them "
+            "(none); by default the first where the model has it, else the mean."
+        ),
+    ] = Pool.auto,
     num_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
     ] = None,
@@ -180,7 +188,7 @@ def embed(
                     done.append(result)
                 progress("embedding videos", number, len(files))
         if done:
-            write_embeddings(out, done, model=model, pool=pool.value, num_frames=embedder.num_frames)
+            write_embeddings(out, done, model=model, pool=embedder.pool, num_frames=embedder.num_frames)
             console.print(
                 f"Wrote the features of {len(done)} of {len(files)} videos to [bold]{escape(str(out))}[/bold]."
             )

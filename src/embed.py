@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
-from transformers.utils import logging
 
-from .video.decode import decode_video
-from .video.sample import uniform_indices
+from .inference import any_size, frames_of_a_clip, load_model, read_clip
 
 
 # What a folder is searched for. Files that are named themselves may end in anything.
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
+POOLS = ("auto", "joint", "mean", "none")
 OUTPUT_SUFFIXES = (".safetensors", ".npz")
 DECODING_THREADS = 2
 
@@ -40,14 +39,14 @@ class Embedding:
     Attributes:
         name: the video's name among those asked for.
         features: (D,) float32 when pooled, else (t, h, w, D) in the model's type; on the CPU.
-        grid: (t, h, w), the numbers of tokens along time, height and width.
+        grid: (t, h, w), the numbers of tokens along time, height and width; `None` for a joint embedding.
         frame_indices: the frames that the model saw.
         fps: the video's rate in frames per second, or `None` where it has none.
     """
 
     name: str
     features: torch.Tensor
-    grid: tuple[int, int, int]
+    grid: tuple[int, int, int] | None
     frame_indices: tuple[int, ...]
     fps: float | None
 
@@ -97,30 +96,37 @@ class Embedder:
     Args:
         directory: what `from_pretrained` takes: a converted directory or the name of a Hub repository. Of a
             classifier the encoder alone is loaded.
-        pool: "mean" for the mean over all tokens of a video, "none" for the tokens.
-        num_frames: frames of a clip, spread evenly over the video; by default as many as the checkpoint is meant for.
-            A shorter video gives all its frames.
+        pool: "joint" for the embedding that a video-text model compares with those of texts, of length one; "mean"
+            for the mean over all tokens of a video; "none" for the tokens. "auto" is "joint" where the model has it,
+            otherwise "mean".
+        num_frames: frames of a clip, spread over the video as the processor does; by default as many as the
+            checkpoint is meant for. A shorter video repeats frames or gives all it has, as the processor does.
         device: where the model runs; by default the first GPU, if there is one.
         dtype: type in which the model computes.
 
     Raises:
-        ValueError: the directory's model has no `get_vision_features`, or lacks weights.
+        ValueError: the directory's model doesn't embed videos, has no joint embedding where that is asked for, or
+            lacks weights.
     """
 
     def __init__(
         self,
         directory: str | os.PathLike,
-        pool: str = "mean",
+        pool: str = "auto",
         num_frames: int | None = None,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        if pool not in ("mean", "none"):
-            raise ValueError(f'Expected pool "mean" or "none", got {pool!r}.')
+        if pool not in POOLS:
+            raise ValueError(f"Expected pool {', '.join(map(repr, POOLS))}, got {pool!r}.")
         self.model = _load_encoder(directory, dtype)
+        joint = hasattr(self.model, "get_video_features")
+        if pool == "joint" and not joint:
+            raise ValueError(f"{directory}: {type(self.model).__name__} has no joint embedding of videos and texts.")
+        self.pool = {True: "joint", False: "mean"}[joint] if pool == "auto" else pool
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.processor = AutoVideoProcessor.from_pretrained(directory)
-        self.pool, self.num_frames = pool, self.model.config.num_frames if num_frames is None else num_frames
+        self.num_frames = num_frames or frames_of_a_clip(self.processor, self.model.config)
 
     def embed(self, videos: Mapping[str, str | os.PathLike]) -> Iterator[Embedding | Failure]:
         """Embed videos one after the other, in order; those that cannot be embedded come as a `Failure`."""
@@ -140,21 +146,22 @@ class Embedder:
 
     def _load(self, source: str | os.PathLike) -> tuple[torch.Tensor, Any]:
         """Pixels (1, T, C, H, W) of the chosen frames, and the metadata that tells which they are."""
-
-        def sample(metadata):
-            return uniform_indices(metadata, min(self.num_frames, metadata.total_num_frames))
-
-        frames, metadata = decode_video(source, sample)
+        frames, metadata = read_clip(source, self.processor, self.num_frames)
         inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
-        return inputs["pixel_values_videos"], metadata
+        return inputs[self.processor.model_input_names[0]], metadata
 
     @torch.inference_mode()
     def _embed(self, name: str, pixels: torch.Tensor, metadata: Any) -> Embedding:
-        features = self.model.get_vision_features(pixels.to(self.model.device, self.model.dtype))[0]  # (N, D)
-        config, (_, num_frames, _, height, width) = self.model.config, pixels.shape
-        grid = (max(1, num_frames // config.tubelet_size), height // config.patch_size, width // config.patch_size)
-        features = features.float().mean(0) if self.pool == "mean" else features.unflatten(0, grid)
-        seen = metadata.frames_indices[: grid[0] * config.tubelet_size]
+        pixels, grid = pixels.to(self.model.device, self.model.dtype), None
+        if self.pool == "joint":
+            features = self.model.get_video_features(pixels, **any_size(self.model)).pooler_output[0].float()
+            features = features / features.norm()
+        else:
+            features = self.model.get_feature_map(pixels)[0]  # (t, h, w, D)
+            grid = tuple(features.shape[:3])
+            features = features.float().mean((0, 1, 2)) if self.pool == "mean" else features
+        frames_a_token = np.ravel(getattr(self.model.config, "tubelet_size", 1))[0]
+        seen = metadata.frames_indices[: max(pixels.shape[1] // frames_a_token * frames_a_token, 1)]
         return Embedding(name, features.cpu(), grid, tuple(seen), metadata.fps)
 
 
@@ -163,17 +170,10 @@ def _load_encoder(directory: str | os.PathLike, dtype: torch.dtype) -> PreTraine
     config = AutoConfig.from_pretrained(directory)
     if hasattr(config, "use_predictor"):
         config.use_predictor = False
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # predictor and classifier are left unread on purpose
-    try:
-        model, found = AutoModel.from_pretrained(directory, config=config, dtype=dtype, output_loading_info=True)
-    finally:
-        logging.set_verbosity(verbosity)
-    if not hasattr(model, "get_vision_features"):
-        raise ValueError(f"{directory}: {type(model).__name__} has no `get_vision_features` to embed with.")
-    if found["missing_keys"]:
-        raise ValueError(f"{directory}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
-    return model.eval()
+    model = load_model(directory, config, dtype)
+    if not hasattr(model, "get_feature_map"):
+        raise ValueError(f"{directory}: {type(model).__name__} does not embed videos.")
+    return model
 
 
 def check_output(path: str | os.PathLike) -> Path:

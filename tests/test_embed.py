@@ -1,6 +1,8 @@
 """`vidformers embed`: features of video files equal those computed by hand, and a bad file costs only its own."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 from video_files import decode_all, truncate, write_video
 
+import vidformers
+from families import SPECS
 from vidformers import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor, embed
 from vidformers.cli import app
 from vidformers.embed import Embedder, Embedding, Failure, find_videos, write_embeddings
@@ -177,5 +181,82 @@ def test_incomplete_weights_are_an_error(folder, tmp_path):
     VJEPA2VideoProcessor(crop_size=32).save_pretrained(tmp_path / "broken")
     with pytest.raises(ValueError, match=r"lacks the weights encoder\.layernorm\.bias"):
         Embedder(tmp_path / "broken")
-    with pytest.raises(ValueError, match='pool "mean" or "none"'):
+    with pytest.raises(ValueError, match="pool 'auto', 'joint', 'mean', 'none', got 'max'"):
         Embedder(folder / "model", pool="max")
+
+
+def directory_of(name: str, folder: Path, **processor: Any) -> tuple[Any, Any]:
+    """The tiny model of a class in the shared tests and its family's video processor, also saved in `folder`."""
+    spec, model = next((s, m) for s in SPECS for m in s.models if m.name == name)
+    built = spec.build(model)
+    size = {"height": spec.size.height, "width": spec.size.width}
+    made = getattr(vidformers, spec.family.video_processor_class)(
+        size=size, do_resize=True, do_center_crop=False, **processor
+    )
+    built.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return built.eval(), made
+
+
+# How a model is called for its tokens, (1, t, h, w, D).
+MODELS = {
+    "VideoMAEModel": lambda model, pixels, grid: model(pixels).last_hidden_state.unflatten(1, grid),
+    "VideoPrismVisionModel": lambda model, pixels, grid: model(pixels).last_hidden_state.unflatten(1, grid),
+    "VideoPrismClipModel": lambda model, pixels, grid: model.video_model.vision_model(
+        pixels
+    ).last_hidden_state.unflatten(1, grid),
+    "PeVideoModel": lambda model, pixels, grid: model.video_encoder(pixels).last_hidden_state.unflatten(1, grid),
+    "PeCoreModel": lambda model, pixels, grid: (
+        model.vision_model(pixels[0]).last_hidden_state[:, -grid[1] * grid[2] :].reshape(1, *grid, -1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_of_every_family(folder, tmp_path, name):
+    model, processor = directory_of(name, tmp_path)
+    embedder = Embedder(tmp_path, pool="none")
+    (found,) = embedder.embed({"clip": folder / "videos" / "one.mp4"})
+    assert len(found.frame_indices) == embedder.num_frames
+    frames = np.stack(decode_all(folder / "videos" / "one.mp4"))[list(found.frame_indices)]
+    pixels = processor(frames, do_sample_frames=False, return_tensors="pt")[processor.model_input_names[0]]
+    with torch.no_grad():
+        expected = MODELS[name](model, pixels, found.grid)[0]
+    assert found.features.shape == (*found.grid, expected.shape[-1])
+    torch.testing.assert_close(found.features, expected, rtol=1e-5, atol=1e-5)
+    (mean,) = Embedder(tmp_path, pool="mean").embed({"clip": folder / "videos" / "one.mp4"})
+    torch.testing.assert_close(mean.features, expected.mean((0, 1, 2)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["VideoPrismClipModel", "PeVideoModel", "PeCoreModel"])
+def test_joint_embeddings(folder, tmp_path, name):
+    """What a video-text model compares with texts is what is written unless something else is asked for."""
+    model, processor = directory_of(name, tmp_path, num_frames=4)
+    run(folder / "videos" / "one.mp4", "--model", tmp_path, "--out", tmp_path / "out.npz", "--num-frames", 4)
+    archive = np.load(tmp_path / "out.npz")
+    about = json.loads(str(archive["__metadata__"]))
+    assert about["pool"] == "joint" and about["videos"]["one.mp4"]["grid"] is None
+    frames = np.stack(decode_all(folder / "videos" / "one.mp4"))[about["videos"]["one.mp4"]["frame_indices"]]
+    pixels = processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+    size = {"interpolate_pos_encoding": True} if name == "VideoPrismClipModel" else {}
+    with torch.no_grad():
+        expected = model.get_video_features(pixels, **size).pooler_output[0]
+    np.testing.assert_allclose(archive["one.mp4"], expected / expected.norm(), rtol=1e-5, atol=1e-5)
+
+
+def test_frames_are_those_of_the_family(folder, tmp_path):
+    """PE spreads them from the first to the last, and repeats those of a short video; V-JEPA 2 does neither."""
+    directory_of("PeVideoModel", tmp_path, num_frames=4)
+    videos = {name: folder / "videos" / name for name in ("one.mp4", "short.mp4")}
+    found = Embedder(tmp_path).embed(videos)
+    assert [each.frame_indices for each in found] == [(0, 6, 12, 19), (0, 0, 0, 1)]
+    found = Embedder(folder / "model").embed(videos)
+    assert [each.frame_indices for each in found] == [(0, 5, 10, 15), (0, 1)]
+
+
+def test_models_that_have_no_such_features(folder, tmp_path):
+    with pytest.raises(ValueError, match="VJEPA2Model has no joint embedding"):
+        Embedder(folder / "model", pool="joint")
+    directory_of("VideoPrismTextModel", tmp_path)
+    with pytest.raises(ValueError, match="VideoPrismTextModel does not embed videos"):
+        Embedder(tmp_path)

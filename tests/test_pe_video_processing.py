@@ -12,6 +12,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from video_files import write_video
 
 from vidformers import PeVideoModel, PeVideoProcessor, PeVideoVideoProcessor
+from vidformers.classify import Classifier
 from vidformers.video.transform import resize
 
 
@@ -166,6 +167,20 @@ def test_snippet_of_transformers_documentation(model_class, tokenizer, tmp_path)
     assert probabilities.shape == (1, 3)
     assert len({round(value, 4) for value in probabilities[0].tolist()}) == 3
     assert inputs["pixel_values_videos"].shape == (1, 16, 3, 16, 16)
+
+
+def test_videos_are_classified(tokenizer, tmp_path):
+    """`vidformers classify` takes as many frames as the processor names, and softens the logits over the labels."""
+    processor = PeVideoProcessor(PeVideoVideoProcessor(num_frames=4, do_sample_frames=True, **SMALL), tokenizer)
+    processor.save_pretrained(tmp_path)
+    model = SPEC.build(MODEL, text_config={**TEXT, "vocab_size": len(tokenizer)})
+    model.save_pretrained(tmp_path)
+    path, labels = write_video(tmp_path / "video.mp4", num_frames=30), ["a dog runs", "my friend falls down"]
+    with torch.no_grad():
+        logits = model(**processor(videos=str(path), text=labels, return_tensors="pt")).logits_video_text[0]
+    assert Classifier(tmp_path).classify(path, labels) == pytest.approx(
+        dict(zip(labels, logits.softmax(-1).tolist(), strict=True)), abs=1e-5
+    )
 
 
 def test_processors_of_audio_video_directories(tokenizer, tmp_path):

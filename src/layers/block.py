@@ -1,6 +1,6 @@
 """Pieces of a transformer block that do not depend on the family."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,12 @@ def drop_path_rates(last_rate: float, num_layers: int) -> list[float]:
 
 @dataclass
 class StackOutput:
-    """What a stack of blocks leaves: its output, and the records that were asked for."""
+    """What a stack of blocks leaves: its output, the records that were asked for, and outputs of blocks by number."""
 
     last: torch.Tensor
     hidden_states: tuple[torch.Tensor, ...] | None
     attentions: tuple[torch.Tensor, ...] | None
+    kept: dict[int, torch.Tensor]
 
 
 def run_layers(
@@ -109,6 +110,7 @@ def run_layers(
     *inputs: Any,
     output_hidden_states: bool = False,
     output_attentions: bool = False,
+    keep: Collection[int] = (),
 ) -> StackOutput:
     """Run blocks in order, recording what was asked for.
 
@@ -119,16 +121,20 @@ def run_layers(
         inputs: what every block is given besides.
         output_hidden_states: whether to record the input of every block and the output of the last one.
         output_attentions: whether to record the attention probabilities of every block.
+        keep: numbers, from 0, of blocks whose outputs are wanted.
     """
-    hidden_record, attention_record = [hidden_states], []
-    for layer in layers:
+    hidden_record, attention_record, kept = [hidden_states], [], {}
+    for index, layer in enumerate(layers):
         hidden_states, probabilities = layer(hidden_states, *inputs, output_attentions)
         if output_hidden_states:
             hidden_record.append(hidden_states)
         if output_attentions:
             attention_record.append(probabilities)
+        if index in keep:
+            kept[index] = hidden_states
     return StackOutput(
         last=hidden_states,
         hidden_states=tuple(hidden_record) if output_hidden_states else None,
         attentions=tuple(attention_record) if output_attentions else None,
+        kept=kept,
     )

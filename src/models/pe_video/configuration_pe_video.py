@@ -26,8 +26,6 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             Configuration of the frame tower; published directories have it as timm's name of its architecture.
         hidden_size (`int`, *optional*, defaults to 1792):
             Width of the temporal encoder.
-        intermediate_size (`int`, *optional*, defaults to 4800):
-            Hidden width of a block's MLP.
         num_hidden_layers (`int`, *optional*, defaults to 6):
             Number of blocks.
         num_attention_heads (`int`, *optional*, defaults to 14):
@@ -37,21 +35,23 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             `num_attention_heads`.
         head_dim (`int`, *optional*, defaults to 128):
             Channels of a head.
+        intermediate_size (`int`, *optional*, defaults to 4800):
+            Hidden width of a block's MLP.
         hidden_act (`str`, *optional*, defaults to `"silu"`):
             Activation of the MLPs' gates.
-        max_position_embeddings (`int`, *optional*, defaults to 10000):
-            Number of frames that training knew. The model takes longer videos.
-        initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial weights.
-        rms_norm_eps (`float`, *optional*, defaults to 1e-5):
-            Epsilon of the norms.
         rope_parameters (`dict`, *optional*):
             `rope_theta`, the base of the rotary frequencies over time, 20000 by default, and `rope_type`, which is
             `"default"`.
+        max_position_embeddings (`int`, *optional*, defaults to 10000):
+            Number of frames that training knew. The model takes longer videos.
         attention_bias (`bool`, *optional*, defaults to `False`):
             Whether the projections of attention have biases.
         attention_dropout (`float`, *optional*, defaults to 0.0):
             Dropout of the attention probabilities.
+        rms_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the norms.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the initial weights.
 
     Raises:
         ValueError: heads of keys that don't divide those of queries, an odd `head_dim`, a frame tower without
@@ -65,19 +65,22 @@ class PeVideoEncoderConfig(PreTrainedConfig):
     sub_configs = {"vision_config": PeVisionConfig}
 
     vision_config: dict | PreTrainedConfig | None = None
+
     hidden_size: int = 1792
-    intermediate_size: int = 4800
     num_hidden_layers: int = 6
     num_attention_heads: int = 14
     num_key_value_heads: int | None = None
     head_dim: int = 128
+    intermediate_size: int = 4800
     hidden_act: str = "silu"
-    max_position_embeddings: int = 10000
-    initializer_range: float = 0.02
-    rms_norm_eps: float = 1e-5
+
     rope_parameters: dict | None = None
+    max_position_embeddings: int = 10000
+
     attention_bias: bool = False
     attention_dropout: float | int = 0.0
+    rms_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         if self.num_key_value_heads is None:

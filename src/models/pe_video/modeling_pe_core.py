@@ -231,6 +231,18 @@ class PeCoreModel(PeCorePreTrainedModel):
         output, embeds = self._embed_videos(pixel_values_videos, padding_mask_videos, normalize_frames, **kwargs)
         return _with_pooler(output, embeds)
 
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The vision tower's features of the patches of every frame, which know nothing of other frames.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, h, w, D).
+        """
+        output, _ = self._embed_videos(pixel_values_videos, None, normalize_frames=False)
+        return output.patch_features.unflatten(0, pixel_values_videos.shape[:2])
+
     @can_return_tuple
     def forward(
         self,

@@ -340,6 +340,17 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         real = self._real_frames(padding_mask_videos, _check_video(pixel_values_videos, self.config))
         return self.embedder.embed_frames(pixel_values_videos, real)[0]
 
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Features of every frame in its context, on a grid of one place a frame.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, 1, 1, D), the `last_hidden_state` of a call.
+        """
+        return self(pixel_values_videos, return_dict=True).last_hidden_state[:, :, None, None]
+
     @can_return_tuple
     def forward(
         self,
@@ -476,6 +487,17 @@ class PeVideoModel(PeVideoPreTrainedModel):
             ValueError: an input of the wrong shape.
         """
         return self.video_encoder.get_frame_features(pixel_values_videos, padding_mask_videos)
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Features of every frame in its context, as [`~PeVideoEncoder.get_feature_map`] of the video encoder.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, 1, 1, D).
+        """
+        return self.video_encoder.get_feature_map(pixel_values_videos)
 
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs

@@ -36,6 +36,7 @@ class PeVideoVideoProcessor(VideoProcessor):
     do_rescale = True
     do_normalize = True
     do_pad = True
+    repeats_frames = True
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs

@@ -13,51 +13,54 @@ class VideoMAEConfig(PreTrainedConfig):
     the original code.
 
     Args:
+        num_frames (`int`, *optional*, defaults to 16):
+            Number of frames that the position table was trained on.
+        tubelet_size (`int`, *optional*, defaults to 2):
+            Number of consecutive frames that one token covers.
         image_size (`int` or `list[int]`, *optional*, defaults to 224):
             Height and width of the frames that the position table was trained on, in pixels; one number for squares.
         patch_size (`int` or `list[int]`, *optional*, defaults to 16):
             Height and width of a patch, in pixels; one number for squares.
         num_channels (`int`, *optional*, defaults to 3):
             Number of colour channels.
-        num_frames (`int`, *optional*, defaults to 16):
-            Number of frames that the position table was trained on.
-        tubelet_size (`int`, *optional*, defaults to 2):
-            Number of consecutive frames that one token covers.
         hidden_size (`int`, *optional*, defaults to 768):
             Width of the encoder.
+        intermediate_size (`int`, *optional*, defaults to 3072):
+            Hidden width of an encoder MLP.
         num_hidden_layers (`int`, *optional*, defaults to 12):
             Number of encoder blocks.
         num_attention_heads (`int`, *optional*, defaults to 12):
             Number of attention heads of an encoder block.
-        intermediate_size (`int`, *optional*, defaults to 3072):
-            Hidden width of an encoder MLP.
+        qv_bias (`bool`, *optional*, defaults to `True`):
+            Whether queries and values have biases; keys have none. Also read as `qkv_bias`.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of every MLP.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            Epsilon of the layer norms of all blocks and of the encoder's output. transformers defaults to 1e-12, which
+            its directories say and which is kept for them; 1e-6 is the original's.
+        use_learnable_pos_emb (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether the encoder's position table is a stored parameter instead of sines and cosines. As in the
+            original no gradient reaches it; `requires_grad_` on it changes that.
+        use_input_positions (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether the sines and cosines are those of the actual input's grid, as the original builds them
+            for a model of that size. By default an input of another size than configured is refused unless a call
+            asks for `interpolate_pos_encoding`.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout after the attention and the MLP of every block.
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout of the attention probabilities.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            *Ours.* Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one, in
+            the encoder and in the decoder.
+        layer_scale_init_value (`float`, *optional*, defaults to 0.0):
+            *Ours.* Initial value of a learned factor of every channel after the attention and the MLP of every block,
+            the original's `init_values`; 0 for blocks that have no such factors.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the truncated normals that initialise a classifier's weights and the mask token.
             Models for pre-training initialise their linear layers by fan in and fan out instead.
-        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
-            Epsilon of the layer norms of all blocks and of the encoder's output. transformers defaults to 1e-12, which
-            its directories say and which is kept for them; 1e-6 is the original's.
-        qv_bias (`bool`, *optional*, defaults to `True`):
-            Whether queries and values have biases; keys have none. Also read as `qkv_bias`.
         use_mean_pooling (`bool`, *optional*, defaults to `True`):
             Whether the classifier reads the mean of all tokens, normalised after that, instead of the first token of
             the encoder's normalised output. With it [`VideoMAEModel`] does not normalise its output.
-        decoder_num_attention_heads (`int`, *optional*, defaults to 6):
-            Number of attention heads of a decoder block.
-        decoder_hidden_size (`int`, *optional*, defaults to 384):
-            Width of the decoder.
-        decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
-            Number of decoder blocks.
-        decoder_intermediate_size (`int`, *optional*, defaults to 1536):
-            Hidden width of a decoder MLP.
-        norm_pix_loss (`bool`, *optional*, defaults to `True`):
-            Whether the targets of pre-training are normalised within each tubelet, channel by channel.
         head_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
             *Ours.* Epsilon of the two norms before a head, `fc_norm` of the classifier and `decoder.norm`.
             transformers computes both with 1e-5.
@@ -65,19 +68,16 @@ class VideoMAEConfig(PreTrainedConfig):
             *Ours.* Whether [`VideoMAEForPreTraining`] normalises the encoder's output whatever `use_mean_pooling`
             says, as the original does. `False` is for directories that transformers pre-trained with
             `use_mean_pooling`, for which it leaves this norm out.
-        layer_scale_init_value (`float`, *optional*, defaults to 0.0):
-            *Ours.* Initial value of a learned factor of every channel after the attention and the MLP of every block,
-            the original's `init_values`; 0 for blocks that have no such factors.
-        use_learnable_pos_emb (`bool`, *optional*, defaults to `False`):
-            *Ours.* Whether the encoder's position table is a stored parameter instead of sines and cosines. As in the
-            original no gradient reaches it; `requires_grad_` on it changes that.
-        drop_path_rate (`float`, *optional*, defaults to 0.0):
-            *Ours.* Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one, in
-            the encoder and in the decoder.
-        use_input_positions (`bool`, *optional*, defaults to `False`):
-            *Ours.* Whether the sines and cosines are those of the actual input's grid, as the original builds them
-            for a model of that size. By default an input of another size than configured is refused unless a call
-            asks for `interpolate_pos_encoding`.
+        norm_pix_loss (`bool`, *optional*, defaults to `True`):
+            Whether the targets of pre-training are normalised within each tubelet, channel by channel.
+        decoder_hidden_size (`int`, *optional*, defaults to 384):
+            Width of the decoder.
+        decoder_intermediate_size (`int`, *optional*, defaults to 1536):
+            Hidden width of a decoder MLP.
+        decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
+            Number of decoder blocks.
+        decoder_num_attention_heads (`int`, *optional*, defaults to 6):
+            Number of attention heads of a decoder block.
 
     Raises:
         ValueError: a width that its number of heads does not divide or that is odd, a size below one or larger than
@@ -88,40 +88,41 @@ class VideoMAEConfig(PreTrainedConfig):
 
     model_type = "videomae"
 
+    num_frames: int = 16
+    tubelet_size: int = 2
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
     num_channels: int = 3
-    num_frames: int = 16
-    tubelet_size: int = 2
 
     hidden_size: int = 768
+    intermediate_size: int = 3072
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float | int = 0.0
-    attention_probs_dropout_prob: float | int = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-6
     qv_bias: bool = True
-    use_mean_pooling: bool = True
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
 
-    decoder_num_attention_heads: int = 6
-    decoder_hidden_size: int = 384
-    decoder_num_hidden_layers: int = 4
-    decoder_intermediate_size: int = 1536
-    norm_pix_loss: bool = True
-
-    head_layer_norm_eps: float = 1e-6
-    use_pretraining_norm: bool = True
-    layer_scale_init_value: float | int = 0.0
     use_learnable_pos_emb: bool = False
-    drop_path_rate: float | int = 0.0
     use_input_positions: bool = False
 
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    layer_scale_init_value: float | int = 0.0
+    initializer_range: float = 0.02
+
+    use_mean_pooling: bool = True
+    head_layer_norm_eps: float = 1e-6
+
+    use_pretraining_norm: bool = True
+    norm_pix_loss: bool = True
+    decoder_hidden_size: int = 384
+    decoder_intermediate_size: int = 1536
+    decoder_num_hidden_layers: int = 4
+    decoder_num_attention_heads: int = 6
+
     def __post_init__(self, **kwargs):
-        if "qkv_bias" in kwargs:
-            self.qv_bias = kwargs.pop("qkv_bias")
+        self.qv_bias = kwargs.pop("qkv_bias", self.qv_bias)
         super().__post_init__(**kwargs)
 
     @property

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ...layers.attention import attention
-from ...layers.block import DropPath, activate, drop_path_rates, in_token_blocks
+from ...layers.block import DropPath, StackOutput, activate, drop_path_rates, in_token_blocks, run_layers
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, tubelets_of
 from ...layers.positions import alternating_sinusoids, resize_position_volume
@@ -225,7 +225,7 @@ class VideoMAESelfAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
         if self.q_bias is not None:
-            query, value = query.add_(self.q_bias), value.add_(self.v_bias)
+            query, value = query + self.q_bias, value + self.v_bias
         query, key, value = (
             states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, N, head_dim)
             for states in (query, key, value)
@@ -322,24 +322,6 @@ def videomae_layers(config: VideoMAEConfig, size: BlockSize, num_layers: int) ->
     )
 
 
-def run_layers(
-    layers: nn.ModuleList, hidden_states: torch.Tensor, output_hidden_states: bool, output_attentions: bool
-) -> BaseModelOutput:
-    """Run blocks in order, recording what was asked for."""
-    hidden_record, attention_record = [hidden_states], []
-    for layer in layers:
-        hidden_states, probabilities = layer(hidden_states, output_attentions)
-        if output_hidden_states:
-            hidden_record.append(hidden_states)
-        if output_attentions:
-            attention_record.append(probabilities)
-    return BaseModelOutput(
-        last_hidden_state=hidden_states,
-        hidden_states=tuple(hidden_record) if output_hidden_states else None,
-        attentions=tuple(attention_record) if output_attentions else None,
-    )
-
-
 class VideoMAEEncoder(nn.Module):
     """The encoder's blocks."""
 
@@ -348,10 +330,8 @@ class VideoMAEEncoder(nn.Module):
         size = BlockSize(config.hidden_size, config.intermediate_size, config.num_attention_heads)
         self.layer = videomae_layers(config, size, config.num_hidden_layers)
 
-    def forward(
-        self, hidden_states: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
-    ) -> BaseModelOutput:
-        return run_layers(self.layer, hidden_states, output_hidden_states, output_attentions)
+    def forward(self, hidden_states: torch.Tensor, **records: bool) -> StackOutput:
+        return run_layers(self.layer, hidden_states, **records)
 
 
 class VideoMAEDecoder(nn.Module):
@@ -367,25 +347,20 @@ class VideoMAEDecoder(nn.Module):
         self.head = Linear(width, config.num_channels * config.tubelet_size * rows * columns)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        num_visible: int,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, BaseModelOutput]:
+        self, hidden_states: torch.Tensor, num_visible: int, **records: bool
+    ) -> tuple[torch.Tensor, StackOutput]:
         """Predict pixels of the masked tokens.
 
         Args:
             hidden_states: (B, N, D), visible tokens first.
             num_visible: how many these are.
-            output_hidden_states: whether to record hidden states.
-            output_attentions: whether to record attention probabilities.
+            **records: what the blocks are to record, as [`run_layers`] takes it.
 
         Returns:
             (B, K, P), and what the blocks recorded.
         """
-        stack = run_layers(self.decoder_layers, hidden_states, output_hidden_states, output_attentions)
-        return self.head(self.norm(stack.last_hidden_state[:, num_visible:])), stack
+        stack = run_layers(self.decoder_layers, hidden_states, **records)
+        return self.head(self.norm(stack.last[:, num_visible:])), stack
 
 
 class VideoMAEPreTrainedModel(VideoPreTrainedModel):
@@ -462,9 +437,6 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if has_norm else None
         self.post_init()
 
-    def get_input_embeddings(self) -> VideoMAEPatchEmbeddings:
-        return self.embeddings.patch_embeddings
-
     @can_return_tuple
     def forward(
         self,
@@ -499,20 +471,31 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         return self.encode(video, grid, visible_ids, interpolate_pos_encoding, **records)
 
     def encode(
-        self,
-        video: torch.Tensor,
-        grid: Grid,
-        visible_ids: torch.Tensor | None,
-        interpolate: bool,
-        output_hidden_states: bool,
-        output_attentions: bool,
+        self, video: torch.Tensor, grid: Grid, visible_ids: torch.Tensor | None, interpolate: bool, **records: bool
     ) -> BaseModelOutput:
         """What `forward` does once the input is checked: `video` divides into tubelets, `visible_ids` are (B, V)."""
-        tokens = self.embeddings(video, grid, visible_ids, interpolate)
-        output = self.encoder(tokens, output_hidden_states, output_attentions)
-        if self.layernorm is not None:
-            output.last_hidden_state = self.layernorm(output.last_hidden_state)
-        return output
+        stack = self.encoder(self.embeddings(video, grid, visible_ids, interpolate), **records)
+        return BaseModelOutput(
+            last_hidden_state=stack.last if self.layernorm is None else self.layernorm(stack.last),
+            hidden_states=stack.hidden_states,
+            attentions=stack.attentions,
+        )
+
+    def get_feature_map(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The encoder's features on the grid of the tokens, of videos of any size.
+
+        Args:
+            pixel_values: (B, T, C, H, W). Trained positions are resized to another size than the configured one.
+
+        Returns:
+            (B, t, h, w, D).
+        """
+        video, grid = self.embeddings.cut(pixel_values)
+        interpolate = not self.config.use_input_positions
+        return self.encode(video, grid, None, interpolate).last_hidden_state.unflatten(1, grid)
+
+    def get_input_embeddings(self) -> VideoMAEPatchEmbeddings:
+        return self.embeddings.patch_embeddings
 
 
 class VideoMAEForPreTraining(VideoMAEPreTrainedModel):

@@ -432,6 +432,20 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
             temporal_attentions=temporal.attentions,
         )
 
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The encoder's features on the grid of the tokens, of videos of any size.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1]. The tables of positions are fitted to it.
+
+        Returns:
+            (B, T, h, w, D).
+        """
+        features = self(pixel_values_videos, interpolate_pos_encoding=True, return_dict=True).last_hidden_state
+        patch_size = self.config.tubelet_size[1]
+        height, width = (size // patch_size for size in pixel_values_videos.shape[-2:])
+        return features.unflatten(1, (-1, height, width))
+
     @staticmethod
     def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[tuple, tuple]:
         """Mask and real tokens for the spatial blocks, and for the temporal blocks, from (B, T) with 1 at real frames.
@@ -512,6 +526,17 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The encoder's features, as [`~VideoPrismVisionModel.get_feature_map`].
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+
+        Returns:
+            (B, T, h, w, D).
+        """
+        return self.vision_model.get_feature_map(pixel_values_videos)
 
     @can_return_tuple
     def forward(
@@ -693,6 +718,17 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
             [`VideoPrismVideoOutput`]; `pooler_output` (B, D) holds the embeddings.
         """
         return self.video_model(pixel_values_videos, **kwargs)
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The encoder's features, as [`~VideoPrismVisionModel.get_feature_map`].
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+
+        Returns:
+            (B, T, h, w, D).
+        """
+        return self.video_model.get_feature_map(pixel_values_videos)
 
     @can_return_tuple
     def forward(

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from ...layers.attention import attention
-from ...layers.block import DropPath, Mlp, drop_path_rates
+from ...layers.block import DropPath, Mlp, drop_path_rates, run_layers
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
@@ -256,8 +256,8 @@ class VJEPA2RopeAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
-        output_attentions: bool,
         mask: torch.Tensor | None,
+        output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:2], -1, self.head_dim)
         query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
@@ -295,10 +295,10 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
+        mask: torch.Tensor | None,
         output_attentions: bool = False,
-        mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, output_attentions, mask)
+        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, mask, output_attentions)
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
         return hidden_states, probabilities
@@ -311,45 +311,6 @@ def scale_initialisation(depth: int, *projections: nn.Linear) -> None:
     """
     for projection in projections:
         projection.initial_scale = 1 / sqrt(2 * depth)
-
-
-@dataclass
-class StackOutput:
-    """What a stack of blocks leaves: its output, and the records that were asked for."""
-
-    last: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None
-    attentions: tuple[torch.Tensor, ...] | None
-
-
-def run_layers(
-    layers: nn.ModuleList,
-    hidden_states: torch.Tensor,
-    rotary: RotaryTable,
-    output_hidden_states: bool,
-    output_attentions: bool,
-    keep: tuple[int, ...] = (),
-    mask: torch.Tensor | None = None,
-) -> tuple[StackOutput, dict[int, torch.Tensor]]:
-    """Run blocks in order, recording what was asked for, and the outputs of the blocks numbered in `keep`.
-
-    Tokens see each other where `mask` (1, 1, N, N) is True, or everywhere.
-    """
-    hidden_record, attention_record, kept = [hidden_states], [], {}
-    for index, layer in enumerate(layers):
-        hidden_states, probabilities = layer(hidden_states, rotary, output_attentions, mask)
-        if output_hidden_states:
-            hidden_record.append(hidden_states)
-        if output_attentions:
-            attention_record.append(probabilities)
-        if index in keep:
-            kept[index] = hidden_states
-    output = StackOutput(
-        last=hidden_states,
-        hidden_states=tuple(hidden_record) if output_hidden_states else None,
-        attentions=tuple(attention_record) if output_attentions else None,
-    )
-    return output, kept
 
 
 def rotary_for(
@@ -422,10 +383,16 @@ class VJEPA2Encoder(nn.Module):
         head_dim = config.hidden_size // config.num_attention_heads
         rotary = rotary_for(config, token_ids, grid, head_dim, hidden_states.dtype, config.interpolate_rope)
         wanted, levels = self._check_out_layers(out_layers), tuple(config.hierarchical_layers or ())
-        stack, kept = run_layers(
-            self.layer, hidden_states, rotary, output_hidden_states, output_attentions, keep=wanted + levels
+        stack = run_layers(
+            self.layer,
+            hidden_states,
+            rotary,
+            None,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            keep=wanted + levels,
         )
-        normed = {index: self._norm_of(index)(kept[index]) for index in kept}
+        normed = {index: self._norm_of(index)(output) for index, output in stack.kept.items()}
         return VJEPA2EncoderOutput(
             last_hidden_state=self._final_norm(stack.last),
             hidden_states=stack.hidden_states,
@@ -548,7 +515,14 @@ class VJEPA2Predictor(nn.Module):
             config, token_ids, self._position_grid(grid), head_dim, hidden_states.dtype, config.pred_interpolate_rope
         )
 
-        stack, _ = run_layers(self.layer, hidden_states, rotary, output_hidden_states, output_attentions)
+        stack = run_layers(
+            self.layer,
+            hidden_states,
+            rotary,
+            None,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
 
         if return_all_tokens:
             wanted = select_tokens(stack.last, token_ids.argsort(dim=1, stable=True))
@@ -763,6 +737,19 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         output = self(pixel_values_videos, skip_predictor=True, return_dict=True)
         levels = output.hierarchical_hidden_state
         return output.last_hidden_state if levels is None else levels
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The encoder's features on the grid of the tokens.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W).
+
+        Returns:
+            (B, t, h, w, D), those of [`~VJEPA2Model.get_vision_features`].
+        """
+        features = self.get_vision_features(pixel_values_videos)
+        height, width = (size // self.config.patch_size for size in pixel_values_videos.shape[-2:])
+        return features.unflatten(1, (-1, height, width))
 
     def _pair_masks(
         self,

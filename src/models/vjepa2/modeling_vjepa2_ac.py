@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ...layers.block import run_layers
 from ...layers.linear import Linear
 from ...layers.patchify import Grid
 from ...layers.rope import RotaryTable, rotary_table
@@ -24,7 +25,6 @@ from .modeling_vjepa2 import (
     VJEPA2PatchEmbeddings3D,
     VJEPA2PreTrainedModel,
     predictor_layers,
-    run_layers,
 )
 
 
@@ -125,7 +125,14 @@ class VJEPA2ACPredictor(nn.Module):
         rotary = self._rotary(grid, num_conditions, hidden_states)
         mask = causal_mask(grid.t, num_conditions + grid.h * grid.w, hidden_states.device)
 
-        stack, _ = run_layers(self.layer, hidden_states, rotary, output_hidden_states, output_attentions, mask=mask)
+        stack = run_layers(
+            self.layer,
+            hidden_states,
+            rotary,
+            mask,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
 
         frames = stack.last.unflatten(1, (grid.t, -1))[:, :, num_conditions:].flatten(1, 2)  # (B, T·h·w, P)
         return VJEPA2ACPredictorOutput(
