@@ -1,9 +1,9 @@
 """Processor of PE core: image processor, video processor and tokenizer in one."""
 
-from transformers.processing_utils import ProcessorMixin
+from ..processing import TextProcessor
 
 
-class PeCoreProcessor(ProcessorMixin):
+class PeCoreProcessor(TextProcessor):
     """Prepares texts, images and videos for [`PeCoreModel`], whichever are given.
 
     `processor(text=["a dog runs"], images=image, return_tensors="pt")` gives `input_ids` of shape (texts, 32) and

@@ -1,9 +1,9 @@
 """Processor of PE Video: video processor and tokenizer in one."""
 
-from transformers.processing_utils import ProcessorMixin
+from ..processing import TextProcessor
 
 
-class PeVideoProcessor(ProcessorMixin):
+class PeVideoProcessor(TextProcessor):
     """Prepares videos and texts for [`PeVideoModel`], either or both.
 
     `processor(text=["a dog runs"], videos="dog.mp4", return_tensors="pt")` gives `input_ids` and `attention_mask` of

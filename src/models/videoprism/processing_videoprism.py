@@ -1,9 +1,9 @@
 """Processor of VideoPrism's video-text models: tokenizer and video processor in one."""
 
-from transformers.processing_utils import ProcessorMixin
+from ..processing import TextProcessor
 
 
-class VideoPrismProcessor(ProcessorMixin):
+class VideoPrismProcessor(TextProcessor):
     """Prepares texts and videos for [`VideoPrismClipModel`], either or both.
 
     `processor(text=["a dog runs"], videos="dog.mp4", return_tensors="pt")` gives `input_ids` and `attention_mask` of
