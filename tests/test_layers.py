@@ -332,9 +332,15 @@ def test_drop_path_rates_rise_linearly():
     assert drop_path_rates(0.3, 1) == [0]
 
 
+def mlp(activation: str) -> Mlp:
+    layer = Mlp(4, 6, activation)
+    for seed, parameter in enumerate(layer.parameters()):
+        parameter.data = seeded(*parameter.shape, seed=seed)
+    return layer
+
+
 def test_mlp():
-    torch.manual_seed(0)
-    layer, x = Mlp(4, 6, "gelu"), seeded(2, 4)
+    layer, x = mlp("gelu"), seeded(2, 4)
     hidden = x @ layer.fc1.weight.T + layer.fc1.bias
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     expected = hidden @ layer.fc2.weight.T + layer.fc2.bias
@@ -365,7 +371,7 @@ def test_activation_overwrites_what_nobody_needs():
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
 @pytest.mark.parametrize("tokens", [1, TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 2 * TOKENS_AT_ONCE + 7])
 def test_mlp_in_blocks_of_tokens(activation, tokens):
-    layer, x = Mlp(4, 6, activation), seeded(3, tokens, 4)
+    layer, x = mlp(activation), seeded(3, tokens, 4)
     expected, unchanged = layer(x), x.clone()
     with torch.no_grad():
         actual = layer(x)

@@ -33,7 +33,10 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` computed by [`linear`]."""
+    """`nn.Linear` computed by [`linear`], whose weights the model draws in `_init_weights` and nobody before it."""
+
+    def reset_parameters(self) -> None:
+        """Leave the memory as it is: drawing all weights twice would take half of a model's construction."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)

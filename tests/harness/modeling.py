@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import vidformers
+from vidformers.layers.linear import Linear
 
 from .compare import assert_close, pick, stages
 from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
@@ -222,6 +223,19 @@ class DeviceMixin:
         other = weights(2)
         same = [name for name, tensor in first.items() if torch.equal(tensor, other[name])]
         assert all((first[name] == first[name].flatten()[0]).all() for name in same), same
+
+    def test_construction_draws_every_weight(self, spec: FamilySpec, model: ModelSpec, monkeypatch):
+        """Our linear layers leave their memory as they find it."""
+
+        @torch.no_grad()
+        def leave_rubbish(layer: Linear) -> None:
+            for parameter in layer.parameters():
+                parameter.fill_(math.nan)
+
+        monkeypatch.setattr(Linear, "reset_parameters", leave_rubbish)
+        built = model.model_class(spec.config(model))
+        left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
+        assert not left, f"not drawn: {left}"
 
     def test_every_module_initialises(self, spec: FamilySpec, model: ModelSpec):
         """Loading leaves what a file lacks to `_init_weights`, which must reach every parameter."""
