@@ -1,6 +1,8 @@
 """Settings of all tests: nothing is fetched from the network, torch computes on one thread, skips give a reason."""
 
 import os
+import sys
+from pathlib import Path
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,3 +28,15 @@ def pytest_runtest_makereport(item, call):
         if reason.removeprefix("Skipped").lstrip(": ") in ("", "unconditional skip"):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} is skipped without a reason"
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """The module that draws clips of moving shapes, utils/shapes.py."""
+    folder = str(Path(__file__).parents[1] / "utils")
+    sys.path.insert(0, folder)
+    try:
+        import shapes
+    finally:
+        sys.path.remove(folder)
+    return shapes

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -24,16 +23,6 @@ FILES = {
     "shapes_clip": "config.json model.safetensors processor_config.json tokenizer.json tokenizer_config.json",
     "shapes_mae": "config.json model.safetensors video_preprocessor_config.json",
 }
-
-
-@pytest.fixture(scope="module")
-def shapes():
-    sys.path.insert(0, str(ROOT / "utils"))
-    try:
-        import shapes
-    finally:
-        sys.path.remove(str(ROOT / "utils"))
-    return shapes
 
 
 @pytest.fixture(scope="module")

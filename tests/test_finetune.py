@@ -22,16 +22,6 @@ VJEPA2 |= {"pred_num_hidden_layers": 1, "pred_num_attention_heads": 2, "crop_siz
 
 
 @pytest.fixture(scope="module")
-def shapes():
-    sys.path.insert(0, str(ROOT / "utils"))
-    try:
-        import shapes
-    finally:
-        sys.path.remove(str(ROOT / "utils"))
-    return shapes
-
-
-@pytest.fixture(scope="module")
 def finetune():
     spec = importlib.util.spec_from_file_location("_finetune", ROOT / "utils/finetune.py")
     module = importlib.util.module_from_spec(spec)
