@@ -177,7 +177,7 @@ def _add_dtype(table: Table, name: str, comparison: Comparison, options: Options
     for label, values in seconds.items():
         table.rows.append(timing_row(f"{name}, {label}", values, seconds[base_of(label, seconds)]))
     shares = {label: count / rate / median(seconds[label]) for label, count in comparison.operations.items()}
-    note = f"{name}, {rounds} rounds"
+    note = f"{name}, {rounds} round{'s' * (rounds > 1)}"
     if shares:
         note += ": " + ", ".join(f"{label} at {share:.2f}" for label, share in shares.items())
         note += f" of the rate of a plain matrix product of the widest layer's shape ({rate / 1e9:.0f} GFLOP/s)"
