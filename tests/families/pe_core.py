@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.family_spec import Export, GoldenCase, GoldenRun, ModelSpec, OffSize, Tower, VideoSize
+from harness.family_spec import Export, GoldenCase, GoldenRun, ModelSpec, OffSize, Similarity, Tower, VideoSize
 
 from vidformers import PeVisionModel
 
@@ -133,6 +133,10 @@ CORE_MODEL = ModelSpec(
     inputs=_both,
     output="logits_per_video",
     output_shape=lambda config, batch, size: (batch, batch),
+    similarities={
+        name: Similarity("video_embeds", "text_embeds", lambda model: model.logit_scale.exp().item())
+        for name in ("logits_per_video", "logits_per_text")
+    },
     towers=(
         Tower(
             "vision_model_output",

@@ -15,6 +15,7 @@ from harness.family_spec import (
     ModelSpec,
     OffSize,
     ProcessorSpec,
+    Similarity,
     Tower,
     VideoSize,
 )
@@ -151,6 +152,11 @@ MODEL = ModelSpec(
     inputs=_both,
     output="logits_video_text",
     output_shape=lambda config, batch, size: (batch, batch),
+    similarities={
+        "logits_video_text": Similarity(
+            "video_embeds", "text_video_embeds", lambda model: model.text_video_logit_scale.item()
+        )
+    },
     towers=(
         replace(TEMPORAL, path="video_outputs", config="video_config"),
         replace(FRAMES, path="video_outputs", config="video_config.vision_config"),

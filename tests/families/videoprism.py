@@ -15,6 +15,7 @@ from harness.family_spec import (
     ModelSpec,
     OffSize,
     ProcessorSpec,
+    Similarity,
     Stock,
     Tower,
     VideoSize,
@@ -180,6 +181,10 @@ CLIP_MODEL = ModelSpec(
     inputs=_both,
     output="similarity_logits_per_video",
     output_shape=lambda config, batch, size: (batch, batch),
+    similarities={
+        "similarity_logits_per_video": Similarity("video_embeds", "text_embeds"),
+        "similarity_logits_per_text": Similarity("text_embeds", "video_embeds"),
+    },
     towers=(
         replace(AUXILIARY, path="video_model_output", config="vision_config"),
         replace(TEXT_TOWER, path="text_model_output", config="text_config"),

@@ -58,29 +58,37 @@ class StageTable:
 
 
 def compare(
-    title: str, expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor], tolerance: Tolerance
+    title: str,
+    expected: Mapping[str, torch.Tensor],
+    actual: Mapping[str, torch.Tensor],
+    tolerance: Tolerance,
+    terms: Mapping[str, float] | None = None,
 ) -> StageTable:
-    """Compare every expected stage; `actual` may hold more."""
-    return StageTable(
-        title, tolerance, tuple(_row(name, expected[name], actual.get(name), tolerance) for name in expected)
-    )
+    """Compare every expected stage; `actual` may hold more, and `terms` the magnitude of what a stage sums up."""
+    limits = {name: tolerance.limit(value, (terms or {}).get(name, 0.0)) for name, value in expected.items()}
+    rows = (_row(name, expected[name], actual.get(name), limit) for name, limit in limits.items())
+    return StageTable(title, tolerance, tuple(rows))
 
 
 def assert_close(
-    title: str, expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor], tolerance: Tolerance
+    title: str,
+    expected: Mapping[str, torch.Tensor],
+    actual: Mapping[str, torch.Tensor],
+    tolerance: Tolerance,
+    terms: Mapping[str, float] | None = None,
 ) -> None:
-    """Fail with the table of all stages unless every expected stage is within its limit."""
+    """Fail with the table of all stages unless every expected stage is within its limit; see [`compare`]."""
     assert expected, f"{title}: there is nothing to compare"
-    table = compare(title, expected, actual, tolerance)
+    table = compare(title, expected, actual, tolerance, terms)
     if table.first_diverging is not None:
         raise AssertionError(str(table))
 
 
-def _row(stage: str, expected: torch.Tensor, actual: torch.Tensor | None, tolerance: Tolerance) -> Row:
+def _row(stage: str, expected: torch.Tensor, actual: torch.Tensor | None, limit: float) -> Row:
     shape = str(list(expected.shape))
     if actual is None or actual.shape != expected.shape:
         found = "missing" if actual is None else f"found {list(actual.shape)}"
-        return Row(stage, f"{shape}, {found}", float("inf"), float("inf"), 0.0, tolerance.limit(expected))
+        return Row(stage, f"{shape}, {found}", float("inf"), float("inf"), 0.0, limit)
     left, right = expected.detach().cpu().double().flatten(), actual.detach().cpu().double().flatten()
     difference = left - right
     return Row(
@@ -89,7 +97,7 @@ def _row(stage: str, expected: torch.Tensor, actual: torch.Tensor | None, tolera
         max_abs=difference.abs().max().item() if len(left) else 0.0,
         relative=(difference.norm() / left.norm().clamp_min(1e-30)).item(),
         cosine=torch.nn.functional.cosine_similarity(left, right, dim=0).item(),
-        limit=tolerance.limit(left),
+        limit=limit,
     )
 
 

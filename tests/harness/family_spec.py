@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +135,26 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """An output of dot products of two other ones. Rounding grows with their lengths, however small the products are.
+
+    Attributes:
+        left: dotted path of (A, D) vectors.
+        right: dotted path of (B, D) vectors.
+        scale: what a model multiplies the products by.
+    """
+
+    left: str
+    right: str
+    scale: Callable[[PreTrainedModel], float] = lambda model: 1.0
+
+    def magnitude(self, model: PreTrainedModel, states: Mapping[str, torch.Tensor]) -> float:
+        """The largest that a product could be."""
+        lengths = (states[path].norm(dim=-1).max().item() for path in (self.left, self.right))
+        return abs(self.scale(model)) * prod(lengths)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model class of a family.
 
@@ -153,6 +174,7 @@ class ModelSpec:
         off_sizes: sizes besides the configured one that it must take.
         idle: parameters that files hold and no output depends on, with the reason.
         orderless: axes of videos along which the order of the input doesn't count, with the reason.
+        similarities: outputs that are dot products of others, by dotted path.
     """
 
     name: str
@@ -170,6 +192,11 @@ class ModelSpec:
     off_sizes: tuple[OffSize, ...] = ()
     idle: Mapping[str, str] = field(default_factory=dict)
     orderless: Mapping[str, str] = field(default_factory=dict)
+    similarities: Mapping[str, Similarity] = field(default_factory=dict)
+
+    def terms(self, model: PreTrainedModel, states: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Magnitudes of what outputs sum up, where sums may be much smaller, for [`assert_close`]."""
+        return {name: entry.magnitude(model, states) for name, entry in self.similarities.items()}
 
     @property
     def model_class(self) -> type[PreTrainedModel]:

@@ -211,7 +211,8 @@ class DeviceMixin:
             for given in (inputs, to_dtype(inputs, dtype)):
                 actual = all_states(loaded, given)
                 assert pick(loaded(**given), model.output).dtype == dtype
-                assert_close(f"{dtype} and float32 ({attention})", expected, actual, DTYPES[dtype])
+                terms = model.terms(built, expected)
+                assert_close(f"{dtype} and float32 ({attention})", expected, actual, DTYPES[dtype], terms)
 
     def test_seeds(self, spec: FamilySpec, model: ModelSpec):
         def weights(seed: int) -> dict[str, torch.Tensor]:

@@ -19,10 +19,10 @@ class Tolerance:
     floor: float
     reason: str
 
-    def limit(self, expected: torch.Tensor) -> float:
-        """The largest difference that passes."""
+    def limit(self, expected: torch.Tensor, terms: float = 0.0) -> float:
+        """The largest difference that passes, of values whose terms may have a larger magnitude than their sums."""
         magnitude = expected.abs().max().item() if expected.numel() else 0.0
-        return self.factor * max(self.floor, magnitude)
+        return self.factor * max(self.floor, magnitude, terms)
 
 
 EXACT = Tolerance(0.0, 0.0, "values are stored and read, or the same operations run on the same numbers")
