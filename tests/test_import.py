@@ -30,16 +30,24 @@ def run(model):
 """
 # The state of torchvision, as code that runs before anything else.
 NO_TORCHVISION = "import sys\nsys.modules['torchvision'] = None\n"
+# Any function that a version of transformers imports.
+ANY_FUNCTION = """
+from torchvision.transforms import InterpolationMode
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+"""
 FAKE_MODULES = {
     "torchvision/__init__.py": "__version__ = '0.28.0'\n",
-    "torchvision/io.py": "",
+    "torchvision/io.py": ANY_FUNCTION,
     "torchvision/transforms/__init__.py": (
         "from enum import Enum\n\n"
         "InterpolationMode = Enum('InterpolationMode', 'NEAREST NEAREST_EXACT BILINEAR BICUBIC BOX HAMMING LANCZOS')\n"
     ),
-    "torchvision/transforms/functional.py": "pil_to_tensor = None\n",
+    "torchvision/transforms/functional.py": ANY_FUNCTION,
     "torchvision/transforms/v2/__init__.py": "",
-    "torchvision/transforms/v2/functional.py": "",
+    "torchvision/transforms/v2/functional.py": ANY_FUNCTION,
     "torchvision-0.28.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n",
 }
 

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "video": {"lazy"},
 }
 # What families share within `models`.
-SHARED_BY_FAMILIES = {"pretrained", "processing"}
+SHARED_BY_FAMILIES = {"configuration", "pretrained", "processing"}
 ONLY_IN_TESTS = {"timm", "torchvision"}
 NOT_IMPORTABLE = {"conversion", "src", "utils"}
 FAMILY_FILES = (

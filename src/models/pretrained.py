@@ -35,6 +35,13 @@ class VideoPreTrainedModel(PreTrainedModel):
     def _can_set_attn_implementation(cls) -> bool:
         return True
 
+    def set_attn_implementation(self, *args, **kwargs) -> None:
+        """Choose how attention is computed, in all towers, as the base class takes it."""
+        super().set_attn_implementation(*args, **kwargs)
+        # transformers 5.19 leaves this mark on the configurations of towers within towers, and passes them by later.
+        for module in self.modules():
+            getattr(module, "config", self.config).__dict__.pop("_attn_was_changed", None)
+
     def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What to record: as a call says, or as the configuration says where it does not."""
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}

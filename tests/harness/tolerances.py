@@ -21,7 +21,7 @@ class Tolerance:
 
     def limit(self, expected: torch.Tensor, terms: float = 0.0) -> float:
         """The largest difference that passes, of values whose terms may have a larger magnitude than their sums."""
-        magnitude = expected.abs().max().item() if expected.numel() else 0.0
+        magnitude = expected.double().abs().max().item() if expected.numel() else 0.0
         return self.factor * max(self.floor, magnitude, terms)
 
 

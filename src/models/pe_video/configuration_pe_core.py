@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ..configuration import build_towers
 from .configuration_pe_vision import PeVisionConfig
 
 
@@ -87,10 +88,7 @@ class PeCoreConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = 2.6592600369327779
 
     def __post_init__(self, **kwargs):
-        for name, config_class in self.sub_configs.items():
-            config = getattr(self, name)
-            if not isinstance(config, PreTrainedConfig):
-                setattr(self, name, config_class(**(config or {})))
+        build_towers(self)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ..configuration import build_towers
+
 
 def check_heads(config: PreTrainedConfig) -> None:
     """A ValueError for a width that its heads don't divide, and for a negative cap."""
@@ -228,11 +230,15 @@ class VideoPrismConfig(PreTrainedConfig):
     """
 
     model_type = "videoprism"
-    sub_configs_defaults = {"vision_config": VideoPrismVisionConfig, "text_config": VideoPrismTextConfig}
+    sub_configs = {"vision_config": VideoPrismVisionConfig, "text_config": VideoPrismTextConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     logit_scale_init_value: float | int | None = None
+
+    def __post_init__(self, **kwargs):
+        build_towers(self)
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self):
         widths = self.vision_config.hidden_size, self.text_config.hidden_size
