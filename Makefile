@@ -8,14 +8,22 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
+OLDEST := $(VENV)/oldest
+INSTALLED_OLDEST := $(OLDEST)/.installed
 
-.PHONY: demo test check bench docs
+.PHONY: demo test test-oldest check bench docs
 
 demo: $(INSTALLED)
 	$(BIN)/python utils/demo.py
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+# The tests that other versions of Transformers are most likely to fail, beside the oldest one that setup.py admits.
+test-oldest: $(INSTALLED_OLDEST)
+	PYTHONPATH=$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
+		tests/test_pe_video.py tests/test_pe_video_processing.py tests/test_families.py \
+		-k "not test_families or TestConfig or TestParity or test_save_and_load or test_backend_can_be_changed"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -32,6 +40,10 @@ docs: $(INSTALLED_DOCS)
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(INSTALLED_OLDEST): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --upgrade --target $(OLDEST) transformers==5.19.0
 	touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)
