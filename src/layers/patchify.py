@@ -174,6 +174,21 @@ def split_token_ids(token_ids: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, 
     return token_ids // tokens_per_step, within_step // grid.w, within_step % grid.w
 
 
+def on_grid(tokens: torch.Tensor, video: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Tokens of whole videos at the places of their patches.
+
+    Args:
+        tokens: (B, t·h·w, D).
+        video: (..., H, W), what they were made of.
+        patch_size: pixels of a patch's sides.
+
+    Returns:
+        (B, t, h, w, D).
+    """
+    height, width = (size // patch_size for size in video.shape[-2:])
+    return tokens.unflatten(1, (-1, height, width))
+
+
 def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Pick M selections of K tokens from every sequence.
 

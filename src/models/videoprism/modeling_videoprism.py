@@ -22,7 +22,7 @@ from ...layers.block import Mlp, run_layers
 from ...layers.linear import Linear, linear
 from ...layers.losses import contrastive_loss
 from ...layers.norms import OffsetLayerNorm, l2_normalize
-from ...layers.patchify import Grid, TubeletProjection
+from ...layers.patchify import Grid, TubeletProjection, on_grid
 from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
 from ..pretrained import VideoPreTrainedModel
@@ -442,9 +442,7 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
             (B, T, h, w, D).
         """
         features = self(pixel_values_videos, interpolate_pos_encoding=True, return_dict=True).last_hidden_state
-        patch_size = self.config.tubelet_size[1]
-        height, width = (size // patch_size for size in pixel_values_videos.shape[-2:])
-        return features.unflatten(1, (-1, height, width))
+        return on_grid(features, pixel_values_videos, self.config.tubelet_size[1])
 
     @staticmethod
     def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[tuple, tuple]:

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from ...layers.attention import attention
 from ...layers.block import DropPath, Mlp, drop_path_rates, run_layers
 from ...layers.linear import Linear
-from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, select_tokens, split_token_ids
+from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, on_grid, select_tokens, split_token_ids
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
 from ..pretrained import VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
@@ -748,8 +748,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             (B, t, h, w, D), those of [`~VJEPA2Model.get_vision_features`].
         """
         features = self.get_vision_features(pixel_values_videos)
-        height, width = (size // self.config.patch_size for size in pixel_values_videos.shape[-2:])
-        return features.unflatten(1, (-1, height, width))
+        return on_grid(features, pixel_values_videos, self.config.patch_size)
 
     def _pair_masks(
         self,
