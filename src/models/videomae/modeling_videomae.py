@@ -677,6 +677,10 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         self.classifier.initial_scale = CLASSIFIER_INITIAL_SCALE
         self.post_init()
 
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the classifier reads of the encoder's output (B, N, D): (B, D)."""
+        return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
+
     @can_return_tuple
     def forward(
         self,
@@ -709,10 +713,6 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
-
-    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the classifier reads of the encoder's output (B, N, D): (B, D)."""
-        return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
 
 
 __all__ = [
