@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 
-from .inference import any_size, frames_of_a_clip, load_model, read_clip
+from .inference import Directory, any_size, frames_of_a_clip, read_clip
 
 
 # A tiny model that ships with the package; utils/train_demo.py trained it on drawn clips of moving shapes.
@@ -48,9 +47,14 @@ class Classifier:
     """
 
     def __init__(self, directory: str | os.PathLike | None = None, num_frames: int | None = None):
-        directory = TOY_MODEL if directory is None else directory
-        self.model = _load_model(directory)
-        self.processor = AutoProcessor.from_pretrained(directory)
+        opened = Directory.open(TOY_MODEL if directory is None else directory)
+        if not hasattr(opened.config, "text_config"):
+            raise ValueError(
+                f"{directory}: a model of type {opened.config.model_type!r} has no text tower to compare labels with. "
+                "Give the directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
+            )
+        self.model = opened.load_model(torch.float32)
+        self.processor = opened.processor_class.from_pretrained(opened.path)
         self.num_frames = num_frames or frames_of_a_clip(self.processor.video_processor, self.model.config)
 
     @torch.inference_mode()
@@ -78,14 +82,3 @@ class Classifier:
         shares = logits[0].float().softmax(0)
         order = shares.argsort(descending=True).tolist()
         return {labels[index]: shares[index].item() for index in order}
-
-
-def _load_model(directory: str | os.PathLike) -> PreTrainedModel:
-    """A directory's model in evaluation mode, in float32."""
-    config = AutoConfig.from_pretrained(directory)
-    if not hasattr(config, "text_config"):
-        raise ValueError(
-            f"{directory}: a model of type {config.model_type!r} has no text tower to compare labels with. Give the "
-            "directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
-        )
-    return load_model(directory, config, torch.float32)

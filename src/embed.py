@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
-from .inference import any_size, frames_of_a_clip, load_model, read_clip
+from .inference import Directory, any_size, frames_of_a_clip, read_clip
 
 
 # What a folder is searched for. Files that are named themselves may end in anything.
@@ -165,14 +165,14 @@ class Embedder:
         return Embedding(name, features.cpu(), grid, tuple(seen), metadata.fps)
 
 
-def _load_encoder(directory: str | os.PathLike, dtype: torch.dtype) -> PreTrainedModel:
+def _load_encoder(path: str | os.PathLike, dtype: torch.dtype) -> PreTrainedModel:
     """The base model of a directory, in evaluation mode, without parts that features don't need."""
-    config = AutoConfig.from_pretrained(directory)
-    if hasattr(config, "use_predictor"):
-        config.use_predictor = False
-    model = load_model(directory, config, dtype)
+    directory = Directory.open(path)
+    if hasattr(directory.config, "use_predictor"):
+        directory.config.use_predictor = False
+    model = directory.load_model(dtype)
     if not hasattr(model, "get_feature_map"):
-        raise ValueError(f"{directory}: {type(model).__name__} does not embed videos.")
+        raise ValueError(f"{path}: {type(model).__name__} does not embed videos.")
     return model
 
 

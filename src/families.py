@@ -74,6 +74,8 @@ class Family:
             ones; empty for a family without one.
         shared_processors: names of processor classes that directories of other families carry as well as this one's;
             the configuration of a directory says whose it is.
+        contained_in: values of `config.model_type` of larger models that transformers has, with the name of the class
+            that reads its part of their directories.
         size_text: how `vidformers list` writes the size of a preset's model, from fields of its configuration or,
             where there is one, of its `vision_config`.
         input_text: how it writes the input, likewise.
@@ -105,6 +107,7 @@ class Family:
     processor_class: str | None = None
     image_processor_classes: tuple[str, ...] = ()
     shared_processors: tuple[str, ...] = ()
+    contained_in: Mapping[str, str] = field(default_factory=dict)
     size_text: str = "{num_hidden_layers} × {hidden_size}"
     input_text: str = "{frames_per_clip} × {crop_size}²"
 
@@ -496,6 +499,7 @@ PE_VIDEO = Family(
     title="PE Video",
     config_class="PeVideoConfig",
     auto_models={"AutoModel": "PeVideoModel"},
+    contained_in={"pe_audio_video": "PeVideoModel"},
     parts=(
         Part(
             model_type="pe_video_encoder",

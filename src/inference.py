@@ -2,13 +2,16 @@
 
 import inspect
 import os
+from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
+from .families import FAMILIES
 from .video.decode import decode_video
 
 
@@ -16,21 +19,50 @@ DEFAULT_FRAMES = 8
 """Frames to take of a video where neither processor nor configuration names a number, as for most PE checkpoints."""
 
 
-def load_model(directory: str | os.PathLike, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The base model of a directory, in evaluation mode, of a classifier the encoder alone.
+@dataclass(frozen=True)
+class Directory:
+    """A directory or repository with a model, and what loads the part of it that videos need.
 
-    Raises:
-        ValueError: the directory lacks weights of the model.
+    Attributes:
+        path: what `from_pretrained` takes.
+        config: configuration of the base model, which `load_model` builds as it is then.
+        model_class: class that loads it.
+        processor_class: class that loads its processors.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what the base model has no use for is left unread on purpose
-    try:
-        model, found = AutoModel.from_pretrained(directory, config=config, dtype=dtype, output_loading_info=True)
-    finally:
-        logging.set_verbosity(verbosity)
-    if found["missing_keys"]:
-        raise ValueError(f"{directory}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
-    return model.eval()
+
+    path: str | os.PathLike
+    config: PreTrainedConfig
+    model_class: type
+    processor_class: type
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Directory":
+        """Read the configuration. Of a larger model's directory, such as PE-AV's, a family's part is taken."""
+        model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+        for family in FAMILIES.values():
+            if model_type in family.contained_in:
+                package = import_module("vidformers")
+                model_class = getattr(package, family.contained_in[model_type])
+                processor_class = getattr(package, family.processor_class)
+                return cls(path, model_class.config_class.from_pretrained(path), model_class, processor_class)
+        return cls(path, AutoConfig.from_pretrained(path), AutoModel, AutoProcessor)
+
+    def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The base model in evaluation mode, of a classifier the encoder alone.
+
+        Raises:
+            ValueError: the directory lacks weights of the model.
+        """
+        options = {"config": self.config, "dtype": dtype, "output_loading_info": True}
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # what the base model has no use for is left unread on purpose
+        try:
+            model, found = self.model_class.from_pretrained(self.path, **options)
+        finally:
+            logging.set_verbosity(verbosity)
+        if found["missing_keys"]:
+            raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
+        return model.eval()
 
 
 def frames_of_a_clip(processor, config: PreTrainedConfig) -> int:

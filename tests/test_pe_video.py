@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -12,12 +13,25 @@ from harness.family_spec import all_states, randomise
 from harness.tolerances import EXACT, NOTICEABLE, REORDERED
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
+from text_files import save_modernbert_tokenizer
 from torch import nn
 from transformers.models.pe_video import configuration_pe_video as stock_configuration
 from transformers.models.pe_video import modeling_pe_video as stock
+from video_files import write_video
 
-from vidformers import PeVideoConfig, PeVideoEncoder, PeVideoEncoderConfig, PeVideoModel, PeVisionConfig, PeVisionModel
+from vidformers import (
+    PeVideoConfig,
+    PeVideoEncoder,
+    PeVideoEncoderConfig,
+    PeVideoModel,
+    PeVideoVideoProcessor,
+    PeVisionConfig,
+    PeVisionModel,
+)
+from vidformers.classify import Classifier
+from vidformers.embed import Embedder
 from vidformers.layers.losses import sigmoid_loss
+from vidformers.layers.norms import unit_length
 
 
 REAL = {
@@ -594,6 +608,24 @@ def test_video_and_text_of_an_audio_video_model(audio_video, tied, tmp_path, cap
     again, info = PeVideoModel.from_pretrained(tmp_path / "video", output_loading_info=True)
     assert not any(info.values()), info
     assert_close("saved by itself", found, all_states(again, inputs), REORDERED)
+
+
+def test_commands_take_the_video_and_text_part(audio_video, tmp_path):
+    """`vidformers embed` and `classify` with the published repositories, which hold audio-video models."""
+    folder = shutil.copytree(audio_video[0], tmp_path / "audio-video")
+    save_modernbert_tokenizer(tmp_path / "tokenizer")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    processor = PeVideoVideoProcessor(size={"height": 16, "width": 16}, num_frames=4, do_sample_frames=True)
+    whole = transformers.PeAudioVideoProcessor(transformers.PeAudioFeatureExtractor(), processor, tokenizer)
+    whole.save_pretrained(folder)
+    path, labels = write_video(tmp_path / "video.mp4", num_frames=20), ["a dog", "the cat"]
+    model = PeVideoModel.from_pretrained(folder)
+    pixels, texts = processor(path, return_tensors="pt"), tokenizer(labels, padding=True, return_tensors="pt")
+    output = run(model, **pixels, input_ids=texts["input_ids"], attention_mask=texts["attention_mask"])
+    (embedded,) = Embedder(folder).embed({"clip": path})
+    torch.testing.assert_close(embedded.features, unit_length(output.video_embeds[0]))
+    shares = Classifier(folder).classify(path, labels)
+    assert shares == pytest.approx(dict(zip(labels, output.logits_video_text[0].softmax(-1).tolist(), strict=True)))
 
 
 def test_what_is_left_of_an_audio_video_model_is_said_once(audio_video, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "conversion": {"", "families", "lazy", "layers", "models", "video"},
     "embed": {"inference"},
     "families": set(),
-    "inference": {"video"},
+    "inference": {"", "families", "video"},
     "layers": set(),
     "lazy": set(),
     "models": {"families", "layers", "lazy", "video"},
