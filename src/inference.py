@@ -4,6 +4,7 @@ import inspect
 import os
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +38,16 @@ class Directory:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Directory":
-        """Read the configuration. Of a larger model's directory, such as PE-AV's, a family's part is taken."""
+        """Read the configuration. Of a larger model's directory, such as PE-AV's, a family's part is taken.
+
+        Raises:
+            OSError: there is no such directory, and no such repository.
+        """
+        if not Path(path).is_dir() and (Path(path).is_absolute() or len(Path(path).parts) > 2):
+            raise FileNotFoundError(
+                f"{path}: there is no such directory. Give one that holds a model, or the name of a repository on the "
+                "Hub, such as facebook/vjepa2-vitl-fpc64-256."
+            )
         model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
         for family in FAMILIES.values():
             if model_type in family.contained_in:

@@ -255,6 +255,8 @@ def test_frames_are_those_of_the_family(folder, tmp_path):
 
 
 def test_models_that_have_no_such_features(folder, tmp_path):
+    with pytest.raises(OSError, match="absent: there is no such directory"):
+        Embedder(tmp_path / "absent")
     with pytest.raises(ValueError, match="VJEPA2Model has no joint embedding"):
         Embedder(folder / "model", pool="joint")
     directory_of("VideoPrismTextModel", tmp_path)
