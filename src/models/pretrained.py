@@ -1,8 +1,16 @@
-"""What the base classes of all families share: attention backends, original checkpoints and what a call records."""
+"""What the models of all families share: attention backends, original checkpoints, and what a call returns."""
 
 import os
 
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+
+class NestedOutput(ModelOutput):
+    """An output with fields that are outputs themselves, and become tuples with it."""
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
 
 
 class VideoPreTrainedModel(PreTrainedModel):

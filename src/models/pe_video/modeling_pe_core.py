@@ -19,6 +19,7 @@ from ...layers.block import run_layers
 from ...layers.linear import Linear, linear
 from ...layers.losses import contrastive_loss
 from ...layers.norms import unit_length
+from ..pretrained import NestedOutput
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
 from .modeling_pe_vision import PeLayer, PeVisionModel, PeVisionOutput, PeVisionPreTrainedModel, encode_frames
 
@@ -39,7 +40,7 @@ class PeCoreTextOutput(BaseModelOutputWithPooling):
 
 
 @dataclass
-class PeCoreOutput(ModelOutput):
+class PeCoreOutput(NestedOutput):
     """What [`PeCoreModel`] computes. Fields of what the call did not give are `None`.
 
     Args:
@@ -66,9 +67,6 @@ class PeCoreOutput(ModelOutput):
     text_model_output: PeCoreTextOutput | None = None
     vision_model_output: PeVisionOutput | None = None
 
-    def to_tuple(self) -> tuple:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
-
 
 class PeCorePreTrainedModel(PeVisionPreTrainedModel):
     """Weight initialisation, loading and saving of PE core's models with text."""
@@ -77,7 +75,6 @@ class PeCorePreTrainedModel(PeVisionPreTrainedModel):
     config: PeCoreConfig
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
-    _no_split_modules = [*PeVisionPreTrainedModel._no_split_modules, "PeCoreTextEmbeddings"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
 from ...layers.attention import attention
 from ...layers.block import run_layers
@@ -24,7 +24,7 @@ from ...layers.linear import Linear, for_product, linear
 from ...layers.losses import sigmoid_loss
 from ...layers.norms import unit_length
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
-from ..pretrained import VideoPreTrainedModel
+from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
 from .configuration_pe_vision import PeVisionConfig
 from .modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
@@ -52,7 +52,7 @@ class PeVideoEncoderOutput(BaseModelOutputWithPooling):
 
 
 @dataclass
-class PeVideoOutput(ModelOutput):
+class PeVideoOutput(NestedOutput):
     """What [`PeVideoModel`] computes. Fields of a modality that the call did not give are `None`.
 
     Args:
@@ -72,9 +72,6 @@ class PeVideoOutput(ModelOutput):
     video_embeds: torch.Tensor | None = None
     text_outputs: BaseModelOutputWithPooling | None = None
     video_outputs: PeVideoEncoderOutput | None = None
-
-    def to_tuple(self) -> tuple:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
 
 
 class PeVideoFrameTower(nn.Module):

@@ -25,7 +25,7 @@ from ...layers.norms import OffsetLayerNorm, l2_normalize
 from ...layers.patchify import Grid, TubeletProjection, on_grid
 from ...layers.pooling import pool_by_queries, project_queries
 from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
-from ..pretrained import VideoPreTrainedModel
+from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
 
@@ -91,7 +91,7 @@ class VideoPrismVideoOutput(BaseModelOutputWithPooling):
 
 
 @dataclass
-class VideoPrismClipOutput(ModelOutput):
+class VideoPrismClipOutput(NestedOutput):
     """What [`VideoPrismClipModel`] computes. Fields of a modality that the call did not give are `None`.
 
     Args:
@@ -116,9 +116,6 @@ class VideoPrismClipOutput(ModelOutput):
     loss: torch.Tensor | None = None
     similarity_logits_per_video: torch.Tensor | None = None
     similarity_logits_per_text: torch.Tensor | None = None
-
-    def to_tuple(self) -> tuple:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
 
 
 @dataclass

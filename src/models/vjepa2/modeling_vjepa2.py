@@ -25,7 +25,7 @@ from ...layers.block import DropPath, Mlp, drop_path_rates, run_layers
 from ...layers.linear import Linear
 from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, on_grid, select_tokens, split_token_ids
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
-from ..pretrained import VideoPreTrainedModel
+from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
 
 
@@ -79,11 +79,8 @@ class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
     context_predictions: torch.Tensor | None = None
 
 
-class NestedOutput(ModelOutput):
+class NestedOutput(NestedOutput):
     """An output that holds other outputs: as a tuple, these are tuples too."""
-
-    def to_tuple(self) -> tuple:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
 
 
 @dataclass
