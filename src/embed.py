@@ -123,7 +123,7 @@ class Embedder:
         joint = hasattr(self.model, "get_video_features")
         if pool == "joint" and not joint:
             raise ValueError(f"{directory}: {type(self.model).__name__} has no joint embedding of videos and texts.")
-        self.pool = {True: "joint", False: "mean"}[joint] if pool == "auto" else pool
+        self.pool = pool if pool != "auto" else "joint" if joint else "mean"
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.processor = AutoVideoProcessor.from_pretrained(directory)
         self.num_frames = num_frames or frames_of_a_clip(self.processor, self.model.config)

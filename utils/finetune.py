@@ -37,6 +37,7 @@ from transformers import (
 
 from vidformers import VideoDecodeError, decode_video
 from vidformers.embed import VIDEO_SUFFIXES
+from vidformers.inference import frames_of_a_clip
 from vidformers.video import uniform_indices
 
 
@@ -157,7 +158,7 @@ def prepare(options: argparse.Namespace) -> tuple[PreTrainedModel, Any, Clips, C
     set_seed(options.seed)
     model = load_model(options.model, names)
     processor = AutoVideoProcessor.from_pretrained(options.model)
-    num_frames = options.num_frames or model.config.num_frames
+    num_frames = options.num_frames or frames_of_a_clip(processor, model.config)
     clips = readable_clips(clips, num_frames, skip=options.skip_unreadable)
     check_counts(clips, names)
     training, validation = split(clips, options.validation_share, options.seed)
