@@ -68,5 +68,5 @@ setup(
         "bench": [],
         "torchcodec": ["torchcodec>=0.7"],
     },
-    entry_points={"console_scripts": ["vidformers=vidformers.cli:main"]},
+    entry_points={"console_scripts": ["vidformers=vidformers.commands.cli:main"]},
 )

@@ -5,7 +5,7 @@ processor, card and provenance, and checks it; `reverse_directory` gives the ori
 `vidformers` offers the same. Modules load on first use.
 """
 
-from ..lazy import lazy_exports
+from vidformers.lazy import lazy_exports
 
 
 _MODULES = {

@@ -1,6 +1,6 @@
 """`python -m vidformers.conversion` is the command `vidformers`."""
 
-from ..cli import main
+from vidformers.commands.cli import main
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .load import Plan, Progress, drop_reasons, no_progress
-from .maps import family_map
+from .rooms import family_map
 from .sources import sha256
 from .verify import PROVENANCE, Report
 

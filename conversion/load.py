@@ -19,7 +19,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from ..families import FAMILIES, Family
+from vidformers.families import FAMILIES
+from vidformers.models.records import Family
+
 from .core import (
     ConversionError,
     FamilyMap,
@@ -32,7 +34,7 @@ from .core import (
     expand,
     expand_names,
 )
-from .maps import family_map
+from .rooms import family_map
 from .sources import Source, open_source
 
 

@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..families import FAMILIES, Family
+from vidformers.families import FAMILIES
+from vidformers.models.records import Family
+
 from .core import ConversionError, Layout, convert, expand
 from .load import FoundPart, Progress, find_parts, no_progress, public_class, weights_of
-from .maps import family_map
+from .rooms import family_map
 from .sources import SafetensorsSource, open_source, sha256
 
 
@@ -146,7 +148,7 @@ def _named_tensors(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def adapter(family: Family) -> ModuleType:
     """The module that knows how to call a family's models and its original code."""
-    return import_module(f".originals.{family.model_type}", __package__)
+    return import_module(f"{__package__}.{family.model_type}.original")
 
 
 def family_of(model_type: str) -> Family:

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedModel
 
-from ..families import Family, Part
+from vidformers.models.records import Family, Part
+
 from .card import write_card, write_provenance
 from .core import ConversionError, expand, lookup, reverse
 from .load import Plan, Progress, Request, build, companion, no_progress, planned, public_class
-from .maps import family_map
+from .rooms import family_map
 from .sources import explain_full_disk, tensor_leaves
 from .verify import (
     Report,

@@ -8,8 +8,8 @@ leave that to a call of `vidformers.register()`. Everything else loads on first 
 import os
 
 from .auto import register
+from .families import public_modules
 from .lazy import lazy_exports
-from .models import public_modules
 
 
 __version__ = "0.1.0"

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .families import FAMILIES, Family
-from .models import exported_modules
+from .families import FAMILIES
+from .models.records import Family
 
 
 # What says where a directory of the Hub is, in calls of `from_pretrained`.
@@ -45,7 +45,7 @@ def register() -> None:
 
 def _register_family(family: Family, auto: ModuleType, auto_video_processor: type) -> None:
     """Enter one family into every Auto class that serves it."""
-    modules = exported_modules(family)
+    modules = family.modules
 
     def load(name: str) -> type:
         return getattr(import_module(f".models.{family.model_type}{modules[name]}", __package__), name)

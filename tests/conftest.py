@@ -11,7 +11,7 @@ import pytest
 import torch
 
 
-pytest.register_assert_rewrite("harness")
+pytest.register_assert_rewrite("tests.harness")
 
 
 def pytest_configure(config):
@@ -32,8 +32,8 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def shapes():
-    """The module that draws clips of moving shapes, utils/shapes.py."""
-    folder = str(Path(__file__).parents[1] / "utils")
+    """The module that draws clips of moving shapes, utils/demo/shapes.py."""
+    folder = str(Path(__file__).parents[1] / "utils/demo")
     sys.path.insert(0, folder)
     try:
         import shapes

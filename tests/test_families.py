@@ -1,16 +1,16 @@
 """The shared tests, run on every registered family."""
 
 import pytest
-from harness.attention import AttentionMixin
-from harness.auto import AutoMixin
-from harness.config import ConfigMixin
-from harness.conversion import ConversionMixin
-from harness.modeling import ModelingMixin
-from harness.parity import ParityMixin
-from harness.positions import PositionsMixin
-from harness.processing import ProcessingMixin
 
-from families import SPECS, load_spec
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
+from tests.harness.config import ConfigMixin
+from tests.harness.conversion import ConversionMixin
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import ParityMixin
+from tests.harness.positions import PositionsMixin
+from tests.harness.processing import ProcessingMixin
+from tests.specs import SPECS, load_spec
 from vidformers.families import FAMILIES
 
 

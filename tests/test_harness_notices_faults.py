@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from families.vjepa2 import ANTICIPATION, CLASSIFIER, GOLDENS, MODEL, SPEC
-from harness.attention import AttentionMixin
-from harness.auto import AutoMixin
-from harness.compare import assert_close, compare, stages
-from harness.config import ConfigMixin
-from harness.conversion import ConversionMixin
-from harness.family_spec import GoldenRun
-from harness.modeling import ModelingMixin
-from harness.parity import COMMITTED, ParityMixin, recorded
-from harness.positions import PositionsMixin
-from harness.processing import ProcessingMixin
-from harness.tolerances import EXACT, GOLDEN, REORDERED
 from torch import nn
 
 import vidformers
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
+from tests.harness.compare import assert_close, compare, stages
+from tests.harness.config import ConfigMixin
+from tests.harness.conversion import ConversionMixin
+from tests.harness.family_spec import GoldenRun
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import COMMITTED, ParityMixin, recorded
+from tests.harness.positions import PositionsMixin
+from tests.harness.processing import ProcessingMixin
+from tests.harness.tolerances import EXACT, GOLDEN, REORDERED
+from tests.vjepa2.spec import ANTICIPATION, CLASSIFIER, GOLDENS, MODEL, SPEC
 from vidformers.conversion.core import Split
-from vidformers.conversion.maps import vjepa2 as maps
+from vidformers.conversion.vjepa2 import checkpoint as maps
 from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2 import modeling_vjepa2 as modeling
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from vidformers.conversion import load_original, reverse_directory
 from vidformers.conversion.core import Layout, Pair, check_sources, convert, expand, lookup, reverse
 from vidformers.conversion.load import Plan, Request, planned
-from vidformers.conversion.maps import family_map
+from vidformers.conversion.rooms import family_map
 
 from .compare import assert_close
 from .family_spec import FamilySpec, GoldenCase, GoldenRun, ModelSpec

@@ -1,4 +1,4 @@
-"""What a family tells the shared tests about itself. `tests/families/<family>.py` holds one `SPEC` of this kind."""
+"""What a family tells the shared tests about itself. `tests/<family>/spec.py` holds one `SPEC` of this kind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import vidformers
-from vidformers.families import Family
+from vidformers.models.records import Family
 from vidformers.video import uniform_indices
 
 from .compare import pick, stages
@@ -283,6 +283,7 @@ class FamilySpec:
         fixed: values of parameters, by patterns of their names, that the original has no tensor for.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
+        goldens_folder: folder of the recorded cases, where it isn't named after the family.
     """
 
     family: Family
@@ -299,6 +300,7 @@ class FamilySpec:
     fixed: Mapping[str, float] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
+    goldens_folder: str | None = None
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:

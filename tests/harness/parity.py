@@ -24,8 +24,9 @@ MOST_COMMITTED_BYTES = 3_000_000
 def golden_folders(spec: FamilySpec) -> dict[str, Path]:
     """The family's cases by name: committed ones, and those of `$VIDFORMERS_GOLDENS`."""
     more = os.environ.get("VIDFORMERS_GOLDENS")
-    roots = [COMMITTED, *([Path(more)] if more else [])]
-    files = [file for root in roots for file in sorted((root / spec.family.model_type).glob("*/case.json"))]
+    roots = [COMMITTED / spec.family.model_type]
+    roots += [Path(more) / (spec.goldens_folder or spec.family.model_type)] if more else []
+    files = [file for root in roots for file in sorted(root.glob("*/case.json"))]
     return {file.parent.name: file.parent for file in reversed(files)}
 
 

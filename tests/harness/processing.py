@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from video_files import decode_all, truncate, write_audio, write_empty_stream, write_video
 
+from tests.video_files import decode_all, truncate, write_audio, write_empty_stream, write_video
 from vidformers import VideoDecodeError
 
 from .compare import assert_close, pick

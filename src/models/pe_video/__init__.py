@@ -1,10 +1,8 @@
 """PE Video: a video-text model over the frames of a Perception Encoder (https://arxiv.org/abs/2512.19687)."""
 
-from ...families import PE_VIDEO
 from ...lazy import lazy_exports
-from .. import exported_modules
+from .record import PE_VIDEO
 
 
-_MODULES = exported_modules(PE_VIDEO)
-__all__ = list(_MODULES)
-__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
+__all__ = list(PE_VIDEO.modules)
+__getattr__, __dir__ = lazy_exports(__name__, PE_VIDEO.modules)

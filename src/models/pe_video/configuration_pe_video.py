@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from .configuration_pe_vision import PeVisionConfig
+from ..pe_core.configuration_pe_vision import PeVisionConfig
 
 
 logger = logging.get_logger(__name__)

@@ -24,10 +24,10 @@ from ...layers.linear import Linear, for_product, linear
 from ...layers.losses import sigmoid_loss
 from ...layers.norms import unit_length
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from ..pe_core.configuration_pe_vision import PeVisionConfig
+from ..pe_core.modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
-from .configuration_pe_vision import PeVisionConfig
-from .modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
 
 
 @dataclass

@@ -1,0 +1,180 @@
+"""PE core, lang and spatial of facebookresearch/perception_models (3e352cca) beside our models.
+
+The checkout needs timm and einops to be installed.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidformers.conversion.load import FoundPart
+from vidformers.conversion.originals import importable
+
+
+ROWS, COLUMNS, FRAMES = 3, 2, 3
+
+
+def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
+    """Small calls that go through every part of a model, with the table of positions fitted to another grid."""
+    if architecture == "PeVisionModel":
+        return {"images": {"pixel_values": frames_of(config)}}
+    text = {"input_ids": _text(getattr(config, "text_config", config))}
+    if architecture == "PeCoreTextModel":
+        return {"texts": text}
+    frames = frames_of(config.vision_config)
+    video = {**text, "pixel_values_videos": frames.unflatten(0, (2, FRAMES))}
+    return {
+        "images": {**text, "pixel_values": frames},
+        "videos": video,
+        "normalised": {**video, "normalize_frames": True},
+    }
+
+
+def frames_of(config: Any) -> torch.Tensor:
+    """Six random images with a grid of 3 × 2 patches."""
+    size = (2 * FRAMES, config.num_channels, ROWS * config.patch_size, COLUMNS * config.patch_size)
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
+def _text(config: Any) -> torch.Tensor:
+    """Two random texts, the second one shorter."""
+    last, length = config.vocab_size - 1, min(5, config.max_position_embeddings)
+    ids = torch.randint(1, last, (2, length), generator=torch.Generator().manual_seed(0))
+    ids[0, -1] = ids[1, length // 2] = last
+    ids[1, length // 2 + 1 :] = 0
+    return ids
+
+
+@torch.no_grad()
+def original_stages(
+    repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
+) -> dict[str, torch.Tensor]:
+    """What the original models give for the calls of `example_calls`."""
+    with importable(repository, ("core",)):
+        original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
+        if "text tower" not in found:
+            model = build_tower(config, tower_of(found))
+            return _see(model, "images.", calls["images"]["pixel_values"])
+        text = settings.PETextConfig(**_text_settings(config))
+        if tower_of(found) is None:
+            model = load(original.TextTransformer(**vars(text)), {"": found["text tower"]})
+            return _read(model, "texts.", calls["texts"]["input_ids"])
+        prefixes = {"": "text tower", "visual.": "vision tower", "logit_": "temperature"}
+        vision = settings.PEConfig(**_vision_settings(config))
+        model = load(original.CLIP(vision, text), {prefix: found[name] for prefix, name in prefixes.items()})
+        stages: dict[str, torch.Tensor] = {}
+        for name, call in calls.items():
+            stages |= _compare(model, name, call)
+    return stages
+
+
+def tower_of(found: Mapping[str, FoundPart]) -> FoundPart | None:
+    """The vision tower of a conversion, whichever way the file holds it."""
+    return found.get("vision tower") or found.get("vision tower alone")
+
+
+def _vision_settings(config: Any) -> dict[str, Any]:
+    config = getattr(config, "vision_config", config)
+    return {
+        "patch_size": config.patch_size,
+        "width": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "mlp_ratio": _ratio(config),
+        "output_dim": config.projection_dim or None,
+        "ls_init_value": config.layer_scale_init_value or None,
+        "image_size": config.image_size,
+        "use_cls_token": config.use_cls_token,
+        "pool_type": "attn" if config.use_attention_pooling else "none",
+        "attn_pooler_heads": config.pooler_num_attention_heads,
+        "use_ln_post": config.use_post_norm,
+    }
+
+
+def _text_settings(config: Any) -> dict[str, Any]:
+    config = getattr(config, "text_config", config)
+    return {
+        "context_length": config.max_position_embeddings,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "layers": config.num_hidden_layers,
+        "output_dim": config.projection_dim,
+        "mlp_ratio": _ratio(config),
+        "vocab_size": config.vocab_size,
+    }
+
+
+def _ratio(config: Any) -> float:
+    """What the original, which rounds down, multiplies a width with to have that of the MLP."""
+    return (config.intermediate_size + 0.5) / config.hidden_size
+
+
+def build_tower(config: Any, part: FoundPart) -> nn.Module:
+    """The original's vision tower with the tensors of a file."""
+    original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
+    return load(original.VisionTransformer(**vars(settings.PEConfig(**_vision_settings(config)))), {"": part})
+
+
+def load(module: nn.Module, parts: Mapping[str, FoundPart]) -> nn.Module:
+    """A module with the tensors of parts, each under a beginning of their names."""
+    tensors = {f"{prefix}{name}": part.read(name).float() for prefix, part in parts.items() for name in part.names}
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def record(module: nn.Module, prefix: str, blocks: nn.ModuleList, *inputs: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """What a tower gives, and the input of its first block and the output of every one."""
+    stages: dict[str, torch.Tensor] = {}
+
+    def keep(index: int, block: nn.Module, received: Any, output: torch.Tensor) -> None:
+        if index == 0:
+            stages[f"{prefix}hidden_states.0"] = received[0]
+        stages[f"{prefix}hidden_states.{index + 1}"] = output
+
+    hooks = [block.register_forward_hook(partial(keep, index)) for index, block in enumerate(blocks)]
+    output = module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return output, stages
+
+
+def _see(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The stages of a vision tower."""
+    output, stages = record(tower, prefix, tower.transformer.resblocks, frames)
+    stages[f"{prefix}last_hidden_state"] = tokens = tower.forward_features(frames, norm=True)
+    if tower.pool_type == "attn":
+        stages[f"{prefix}pooler_output"] = tower._pool(tokens)
+    if tower.proj_dim is not None:
+        stages[f"{prefix}image_embeds"] = output
+    return stages
+
+
+def _read(tower: nn.Module, prefix: str, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The stages of a text tower; a video-text model is one, too, beside its other parts."""
+    run = import_module("core.vision_encoder.pe").TextTransformer.forward
+    output, stages = record(partial(run, tower), prefix, tower.transformer.resblocks, input_ids)
+    return {**stages, f"{prefix}text_embeds": output}
+
+
+def _compare(model: nn.Module, name: str, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The stages of a video-text model in one call."""
+    frames = call["pixel_values"] if "pixel_values" in call else call["pixel_values_videos"].flatten(0, 1)
+    texts = model.encode_text(call["input_ids"], normalize=True)
+    if "pixel_values" in call:
+        kind, embeds = "image", model.encode_image(frames, normalize=True)
+    else:
+        each = call.get("normalize_frames", False)
+        kind, embeds = "video", model.encode_video(call["pixel_values_videos"], normalize=each)
+        embeds = embeds if each else nn.functional.normalize(embeds, dim=-1)
+    return {
+        **_see(model.visual, f"{name}.vision_model_output.", frames),
+        **_read(model, f"{name}.text_model_output.", call["input_ids"]),
+        f"{name}.{kind}_embeds": embeds,
+        f"{name}.text_embeds": texts,
+        f"{name}.logits_per_{kind}": model.logit_scale.exp() * embeds @ texts.T,
+    }

@@ -1,0 +1,224 @@
+"""facebookresearch/vjepa2 at c2963a47 beside our model. The checkout needs timm and einops to be installed."""
+
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidformers.conversion.core import ConversionError
+from vidformers.conversion.load import FoundPart
+from vidformers.conversion.originals import importable
+
+
+def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
+    """Small calls that go through every part of a model.
+
+    Where the predictor runs, the video has the crop's grid, on which the original numbers positions; elsewhere its
+    three sides differ, so that a swapped axis shows. Context tokens come before target tokens, so that the order in
+    which implementations keep them is the same.
+    """
+    side = config.crop_size // config.patch_size
+    if architecture == "VJEPA2ForActionAnticipation":
+        times = torch.tensor([0.0, 1.0])
+        return {"video": {"pixel_values_videos": _video(config, 1, side, side), "anticipation_times": times}}
+    if architecture == "VJEPA2ACModel":
+        return {"video": _robot_call(config, side)}
+    calls = {"video": {"pixel_values_videos": _video(config, 2, min(3, side), min(4, side))}}
+    if architecture == "VJEPA2Model" and config.use_predictor:
+        ids = torch.linspace(0, 2 * side**2 - 1, min(24, 2 * side**2)).long().expand(2, -1)
+        context, target = ids.tensor_split(2, dim=1)
+        video = {"pixel_values_videos": _video(config, 2, side, side)}
+        calls["masked"] = {**video, "context_mask": context, "target_mask": target}
+        calls["video"]["skip_predictor"] = True
+    return calls
+
+
+def _robot_call(config: Any, side: int) -> dict[str, torch.Tensor]:
+    """Four frames, which are four steps, and their conditions."""
+    generator = torch.Generator().manual_seed(1)
+    widths = {"actions": config.action_embed_dim, "states": config.action_embed_dim}
+    if config.use_extrinsics:
+        widths["extrinsics"] = config.action_embed_dim - 1
+    video = _video(config, 2, side, side)
+    conditions = {name: torch.randn(*video.shape[:2], width, generator=generator) for name, width in widths.items()}
+    return {"pixel_values_videos": video, **conditions}
+
+
+def _video(config: Any, time: int, rows: int, columns: int) -> torch.Tensor:
+    """Two random videos (2, T, C, H, W) with a grid of so many tokens."""
+    size = (time * config.tubelet_size, config.in_chans, rows * config.patch_size, columns * config.patch_size)
+    return torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def original_stages(
+    repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
+) -> dict[str, torch.Tensor]:
+    """What the original encoder, predictor and probe give for the calls of `example_calls`."""
+    if config.hierarchical_layers:
+        raise ConversionError(f"{repository}: only V-JEPA 2 and 2-AC can be compared with a checkout, not V-JEPA 2.1.")
+    with importable(repository, ("src", "evals")):
+        if "ac_encoder" in found:
+            return _act(config, found, calls["video"])
+        encoder = _load(_build_encoder(config), found["encoder"], drops=("pos_embed",))
+        stages = {}
+        video = calls["video"]["pixel_values_videos"].transpose(1, 2)  # (B, C, T, H, W)
+        tokens = _record(encoder, stages, "video", encoder.patch_embed, encoder.blocks, video)
+        if "anticipation_probe" in found:
+            return stages | _anticipate(config, found, encoder, video, calls["video"]["anticipation_times"])
+        if "probe" in found:
+            return stages | {"video.logits": _classify(config, found, encoder, video)}
+        stages["video.last_hidden_state"] = tokens
+        if "masked" in calls:
+            stages |= _predict(config, found, encoder, calls["masked"])
+    return stages
+
+
+def _record(
+    model: nn.Module, stages: dict[str, torch.Tensor], name: str, embed: nn.Module, blocks: nn.ModuleList, *inputs: Any
+) -> torch.Tensor:
+    """Run a module and keep what its embedding and its blocks give."""
+    hooks = [
+        module.register_forward_hook(partial(_keep, stages, f"{name}.hidden_states.{index}"))
+        for index, module in enumerate([embed, *blocks])
+    ]
+    output = model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return output
+
+
+def _keep(stages: dict[str, torch.Tensor], name: str, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    stages[name] = output
+
+
+def _load(module: nn.Module, part: FoundPart, drops: tuple[str, ...] = ()) -> nn.Module:
+    module.load_state_dict({name: part.read(name).float() for name in part.names if name not in drops})
+    return module.eval()
+
+
+def _build_encoder(config: Any) -> nn.Module:
+    module = import_module("src.models.vision_transformer")
+    return module.VisionTransformer(
+        img_size=config.crop_size,
+        patch_size=config.patch_size,
+        num_frames=config.frames_per_clip,
+        tubelet_size=config.tubelet_size,
+        in_chans=config.in_chans,
+        embed_dim=config.hidden_size,
+        depth=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        mlp_ratio=config.mlp_ratio,
+        qkv_bias=config.qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rope=True,
+    )
+
+
+def _build_predictor(config: Any, num_frames: int) -> nn.Module:
+    return import_module("src.models.predictor").VisionTransformerPredictor(
+        img_size=(config.crop_size, config.crop_size),
+        patch_size=config.patch_size,
+        num_frames=num_frames,
+        tubelet_size=config.tubelet_size,
+        embed_dim=config.hidden_size,
+        predictor_embed_dim=config.pred_hidden_size,
+        depth=config.pred_num_hidden_layers,
+        num_heads=config.pred_num_attention_heads,
+        mlp_ratio=config.pred_mlp_ratio,
+        qkv_bias=config.qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_mask_tokens=True,
+        num_mask_tokens=config.pred_num_mask_tokens,
+        use_rope=True,
+    )
+
+
+def _predict(
+    config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, call: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    predictor = _load(_build_predictor(config, config.frames_per_clip), found["predictor"], ("predictor_pos_embed",))
+    context, target = call["context_mask"], call["target_mask"]
+    stages = {"masked.last_hidden_state": encoder(call["pixel_values_videos"].transpose(1, 2), context)}
+    stages["masked.predictor_output.last_hidden_state"] = predictor(*stages.values(), context, target)
+    return stages
+
+
+def _act(config: Any, found: Mapping[str, FoundPart], call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Frames that are encoded one by one, each repeated to a tubelet, and what follows from them."""
+    encoder = _load(_build_encoder(config), found["ac_encoder"], drops=("pos_embed",))
+    predictor = import_module("src.models.ac_predictor").VisionTransformerPredictorAC(
+        img_size=(config.crop_size, config.crop_size),
+        patch_size=config.patch_size,
+        num_frames=call["pixel_values_videos"].shape[1] * config.tubelet_size,
+        tubelet_size=config.tubelet_size,
+        embed_dim=config.hidden_size,
+        predictor_embed_dim=config.pred_hidden_size,
+        depth=config.pred_num_hidden_layers,
+        num_heads=config.pred_num_attention_heads,
+        mlp_ratio=config.pred_mlp_ratio,
+        qkv_bias=config.qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        action_embed_dim=config.action_embed_dim,
+        use_extrinsics=config.use_extrinsics,
+    )
+    clips = call["pixel_values_videos"].flatten(0, 1)[:, :, None].repeat(1, 1, config.tubelet_size, 1, 1)
+    tokens = encoder(clips).unflatten(0, call["pixel_values_videos"].shape[:2]).flatten(1, 2)  # (B, T·h·w, D)
+    tokens = nn.functional.layer_norm(tokens, tokens.shape[-1:])
+    conditions = [call[name] for name in ("actions", "states", "extrinsics") if name in call]
+    return {
+        "video.last_hidden_state": tokens,
+        "video.predictor_output.last_hidden_state": _load(predictor, found["ac_predictor"])(tokens, *conditions),
+    }
+
+
+def _classify(config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
+    module = import_module("src.models.attentive_pooler")
+    probe = module.AttentiveClassifier(
+        embed_dim=config.hidden_size,
+        num_heads=config.pooler_num_attention_heads,
+        depth=config.num_pooler_layers + 1,
+        num_classes=config.num_labels,
+    )
+    encoder.out_layers = config.out_layers
+    tokens = encoder(video)
+    return _load(probe, found["probe"])(torch.cat(tokens, dim=1) if config.out_layers else tokens)
+
+
+def _anticipate(
+    config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, video: torch.Tensor, times: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    wrapper = import_module("evals.action_anticipation_frozen.modelcustom.vit_encoder_predictor_concat_ar")
+    probes = import_module("evals.action_anticipation_frozen.models")
+    # The predictor lays its mask tokens out over all frames that it is built for: clip, waiting time and prediction.
+    steps = int(times.max() * config.anticipation_frames_per_second / config.tubelet_size)
+    num_frames = video.shape[2] + steps * config.tubelet_size + config.anticipation_num_output_frames
+    predictor = _load(_build_predictor(config, num_frames), found["predictor"], ("predictor_pos_embed",))
+    model = wrapper.AnticipativeWrapper(
+        encoder,
+        predictor,
+        frames_per_second=config.anticipation_frames_per_second,
+        crop_size=config.crop_size,
+        patch_size=config.patch_size,
+        tubelet_size=config.tubelet_size,
+        num_output_frames=config.anticipation_num_output_frames,
+        num_steps=config.anticipation_num_steps,
+        no_encoder=not config.anticipation_use_encoder_tokens,
+    )
+    probe = probes.AttentiveClassifier(
+        verb_classes=range(config.num_verb_labels),
+        noun_classes=range(config.num_noun_labels),
+        action_classes=range(config.num_labels),
+        embed_dim=config.hidden_size,
+        num_heads=config.pooler_num_attention_heads,
+        depth=config.num_pooler_layers + 1,
+        use_activation_checkpointing=False,
+    )
+    tokens = model(video, times)
+    logits = _load(probe, found["anticipation_probe"])(tokens)
+    names = {"verb": "video.verb_logits", "noun": "video.noun_logits", "action": "video.logits"}
+    return {"video.last_hidden_state": tokens, **{names[name]: value for name, value in logits.items()}}

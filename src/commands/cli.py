@@ -1,0 +1,342 @@
+"""The command `vidformers`: convert original checkpoints, take them back, check and list them; use models on videos.
+
+Commands import what they work with when they run, so that `vidformers --help` is quick.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+
+app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True, add_completion=False)
+console = Console()
+errors = Console(stderr=True)
+
+
+class Dtype(str, Enum):
+    """Types of weights on disk."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Family = Annotated[str | None, typer.Option(help="Family of the checkpoint; found from its tensors by default.")]
+Preset = Annotated[str | None, typer.Option(help="Name of a published checkpoint: see `vidformers list`.")]
+Probe = Annotated[Path | None, typer.Option(help="File of a classifier head.")]
+OriginalRepo = Annotated[
+    Path | None, typer.Option(help="Checkout of the original code, to run beside the converted model.")
+]
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Original checkpoint: .pt, .pth, .npz or .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write.")],
+    family: Family = None,
+    preset: Preset = None,
+    probe: Probe = None,
+    probe_index: Annotated[int, typer.Option(help="Which head to take where the probe's file holds several.")] = 0,
+    checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Vocabulary of the text tower, such as a tokenizer.json.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the weights.")] = Dtype.float32,
+    model_class: Annotated[
+        str | None,
+        typer.Option(help="Class to make where it isn't the file's own, such as a classifier to fine-tune."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Field of the configuration; repeatable.")
+    ] = None,
+    original_repo: OriginalRepo = None,
+    push_to_hub: Annotated[str | None, typer.Option(metavar="REPO", help="Upload the directory there.")] = None,
+) -> None:
+    """Write an original checkpoint as a directory for from_pretrained, and check it."""
+    with _reported_errors():
+        import torch
+
+        from vidformers.conversion import convert_checkpoint
+        from vidformers.conversion.load import class_named
+
+        overrides = _settings(set_ or [])
+        if labels is not None:
+            overrides["id2label"] = dict(enumerate(read_labels(labels)))
+        with _progress_bars() as progress:
+            reports = convert_checkpoint(
+                source,
+                out,
+                family=family,
+                preset=preset,
+                probe=probe,
+                checkpoint_key=checkpoint_key,
+                probe_index=probe_index,
+                tokenizer=tokenizer,
+                dtype=getattr(torch, dtype.value),
+                model_class=model_class and class_named(model_class),
+                original_repo=original_repo,
+                progress=progress,
+                **overrides,
+            )
+        _show(reports)
+        console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
+        if push_to_hub:
+            console.print(f"Uploaded to {_push(out, push_to_hub)}")
+
+
+@app.command()
+def reverse(
+    directory: Annotated[Path, typer.Argument(help="Directory of a converted model.")],
+    out: Annotated[Path, typer.Argument(help="Checkpoint to write (.pt).")],
+    probe: Annotated[Path | None, typer.Option(help="File to write the classifier head to.")] = None,
+) -> None:
+    """Write a directory's weights as the original files hold them."""
+    with _reported_errors():
+        from vidformers.conversion import reverse_directory
+
+        with _progress_bars():
+            not_given = reverse_directory(directory, out, probe_out=probe)
+        console.print(f"Wrote [bold]{escape(str(out))}[/bold]" + (f" and {escape(str(probe))}." if probe else "."))
+        for name, reason in not_given.items():
+            console.print(f"Not given back: {name} ({reason}).")
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Directory of a converted model.")],
+    source: Annotated[Path | None, typer.Option(help="Original checkpoint that it must hold bit for bit.")] = None,
+    probe: Probe = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="Folder with inputs.safetensors and outputs.safetensors to reproduce.")
+    ] = None,
+    original_repo: OriginalRepo = None,
+) -> None:
+    """Check a directory: its files, its numbers and, where they are given, its originals."""
+    with _reported_errors():
+        from vidformers.conversion import verify_directory
+
+        with _progress_bars() as progress:
+            reports = verify_directory(
+                directory,
+                source=source,
+                probe=probe,
+                recording=recording,
+                original_repo=original_repo,
+                progress=progress,
+            )
+        _show(reports)
+        if not all(report.passed for report in reports):
+            raise typer.Exit(1)
+
+
+class Pool(str, Enum):
+    """What is kept of a video."""
+
+    auto = "auto"
+    joint = "joint"
+    mean = "mean"
+    none = "none"
+
+
+@app.command()
+def embed(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
+    model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    pool: Annotated[
+        Pool,
+        typer.Option(
+            help="The embedding that is compared with texts (joint), the mean of a video's tokens, or all of them "
+            "(none); by default the first where the model has it, else the mean."
+        ),
+    ] = Pool.auto,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU by default, where there is one.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Type to compute in.")] = Dtype.float32,
+) -> None:
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
+    with _reported_errors():
+        import torch
+
+        from .embed import Embedder, Failure, check_output, find_videos, write_embeddings
+
+        check_output(out)
+        files, done = find_videos(videos), []
+        with _progress_bars() as progress:
+            progress("loading the model", 0, 1)
+            embedder = Embedder(model, pool.value, num_frames, device, getattr(torch, dtype.value))
+            progress("loading the model", 1, 1)
+            for number, result in enumerate(embedder.embed(files), start=1):
+                if isinstance(result, Failure):
+                    reason = escape(f"{result.name}: {result.reason}")
+                    errors.print(f"[red]✗[/red] {reason}", highlight=False, soft_wrap=True)
+                else:
+                    done.append(result)
+                progress("embedding videos", number, len(files))
+        if done:
+            write_embeddings(out, done, model=model, pool=embedder.pool, num_frames=embedder.num_frames)
+            console.print(
+                f"Wrote the features of {len(done)} of {len(files)} videos to [bold]{escape(str(out))}[/bold]."
+            )
+        if len(done) < len(files):
+            raise typer.Exit(1)
+
+
+@app.command()
+def classify(
+    video: Annotated[Path, typer.Argument(help="Video file.")],
+    labels: Annotated[str, typer.Option(help='What the video may show, in words, such as "a dog, a cat".')] = "",
+    model: Annotated[
+        str | None, typer.Option(help="Directory of a video-text model; by default a toy model for moving shapes.")
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of the video; the model's number by default.")
+    ] = None,
+) -> None:
+    """Tell which of several labels fits a video best."""
+    with _reported_errors():
+        from transformers.utils import logging
+
+        from .classify import Classifier, read_label_list
+
+        texts = read_label_list(labels)
+        logging.disable_progress_bar()
+        try:
+            shares = Classifier(model, num_frames).classify(video, texts)
+        finally:
+            logging.enable_progress_bar()
+        if model is None:
+            console.print('This is a toy model for moving shapes, such as "a red circle moves left".')
+        console.print(share_table(shares))
+
+
+def share_table(shares: dict[str, float]) -> Table:
+    """A bar and a percentage for each label."""
+    table = Table(box=None, show_header=False)
+    for label, share in shares.items():
+        table.add_row(escape(label), ProgressBar(total=1.0, completed=share, width=30), f"{share:6.1%}")
+    return table
+
+
+@app.command("list")
+def list_presets() -> None:
+    """List the families and the published checkpoints that can be converted."""
+    from vidformers.families import FAMILIES
+
+    for family in FAMILIES.values():
+        urls = [url for preset in family.presets.values() for url in (preset.source, preset.probe) if url]
+        base = os.path.commonpath(urls).replace(":/", "://", 1) if urls else ""
+        title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
+        table = Table(title=title, title_justify="left")
+        for column in ("preset", "layers", "input"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("files", overflow="fold")
+        for name, preset in family.presets.items():
+            files = [url for url in (preset.source, preset.probe) if url]
+            table.add_row(
+                name,
+                *family.describe(name),
+                "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
+            )
+        console.print(table)
+
+
+def read_labels(path: Path) -> list[str]:
+    """Class names in order, from a JSON list, a JSON dictionary (number → name or name → number) or lines of text."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    names = json.loads(text)
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    if not all(key.isdigit() for key in names):
+        names = {number: name for name, number in names.items()}
+    by_number = {int(number): str(name) for number, name in names.items()}
+    if sorted(by_number) != list(range(len(by_number))):
+        raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
+    return [by_number[number] for number in range(len(by_number))]
+
+
+def _settings(assignments: list[str]) -> dict[str, Any]:
+    """`field=value` pairs, the values as JSON where they are and as text otherwise."""
+    settings = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected FIELD=VALUE.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def _push(directory: Path, repo: str) -> str:
+    """Upload a directory to a repository of the Hugging Face Hub, made if it doesn't exist; returns its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    url = api.create_repo(repo, exist_ok=True)
+    api.upload_folder(repo_id=url.repo_id, folder_path=directory, commit_message="Add weights from vidformers")
+    return str(url)
+
+
+def _show(reports: list) -> None:
+    """One line for a comparison that passed, the whole of one that failed."""
+    for report in reports:
+        if report.passed:
+            worst = report.summary["worst"]
+            console.print(f"[green]✓[/green] {report.title}: {len(report.stages)} compared, ", end="")
+            console.print(f"worst relative difference {worst['relative']:.1e}", highlight=False)
+        else:
+            errors.print(f"[red]✗[/red] {escape(str(report))}", highlight=False)
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Print what the user can mend as a message instead of a traceback, and exit with status 1."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        errors.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each activity that reports progress, instead of those of transformers."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console) as bars:
+
+        def update(activity: str, done: int, total: int) -> None:
+            if activity not in tasks:
+                tasks[activity] = bars.add_task(activity, total=total)
+            bars.update(tasks[activity], completed=done, total=total)
+
+        try:
+            yield update
+        finally:
+            logging.enable_progress_bar()
+
+
+def main() -> None:
+    """Run the command."""
+    app()

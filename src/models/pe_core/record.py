@@ -1,0 +1,37 @@
+"""What PE core, PE lang and PE spatial are: their classes, processors and paper."""
+
+from ..records import Family, Part
+from .presets import PRESETS
+
+
+PE_CORE = Family(
+    model_type="pe_core",
+    title="PE core",
+    config_class="PeCoreConfig",
+    auto_models={"AutoModel": "PeCoreModel"},
+    parts=(
+        Part(
+            model_type="pe_core_text_model",
+            config_class="PeCoreTextConfig",
+            auto_models={"AutoModel": "PeCoreTextModel"},
+            input="text",
+            tokenizer_class="PeCoreTokenizer",
+        ),
+        Part(
+            model_type="pe_vision_model",
+            config_class="PeVisionConfig",
+            auto_models={"AutoModel": "PeVisionModel"},
+            input="images",
+            image_processor_class="PeCoreImageProcessor",
+        ),
+    ),
+    model_modules={"PeVisionConfig": "configuration_pe_vision", "PeVisionModel": "modeling_pe_vision"},
+    key_prefixes=("module.",),
+    video_processor_class="PeCoreVideoProcessor",
+    image_processor_classes=("PeCoreImageProcessor",),
+    tokenizer_class="PeCoreTokenizer",
+    processor_class="PeCoreProcessor",
+    input_text="{image_size}²",
+    presets=PRESETS,
+    paper="https://arxiv.org/abs/2504.13181",
+)

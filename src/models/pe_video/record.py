@@ -1,0 +1,26 @@
+"""What PE Video is: its classes, processors and paper."""
+
+from ..records import Family, Part
+from .presets import PRESETS
+
+
+PE_VIDEO = Family(
+    model_type="pe_video",
+    title="PE Video",
+    config_class="PeVideoConfig",
+    auto_models={"AutoModel": "PeVideoModel"},
+    contained_in={"pe_audio_video": "PeVideoModel"},
+    parts=(
+        Part(
+            model_type="pe_video_encoder",
+            config_class="PeVideoEncoderConfig",
+            auto_models={"AutoModel": "PeVideoEncoder"},
+        ),
+    ),
+    key_prefixes=("module.",),
+    video_processor_class="PeVideoVideoProcessor",
+    processor_class="PeVideoProcessor",
+    input_text="{image_size}²",
+    presets=PRESETS,
+    paper="https://arxiv.org/abs/2512.19687",
+)

@@ -1,0 +1,160 @@
+"""What a family's record says of it: its classes, and the published checkpoints that can be converted.
+
+Records hold names and numbers alone, so that importing them loads no model code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published original checkpoint and what its tensors do not say.
+
+    Attributes:
+        source: URL of the original file; `None` where it is not known, and the family's page says who names it.
+        config: configuration fields that differ from the family's defaults.
+        checkpoint_keys: for each part of the model, the entry of the original file that holds its tensors.
+        video_processor: arguments of the family's video processor.
+        probe: URL of the classifier head that belongs on top, or `None`.
+        architecture: name of the model class that the converted directory holds.
+        license: licence identifier of the repository that publishes the weights, `None` where nobody does.
+        hub: repository of the Hub with what transformers made of the same file, where there is one.
+        size_text: how `vidformers list` writes the size of the model, where not as the family says.
+        input_text: how it writes the input, likewise.
+    """
+
+    source: str | None
+    config: Mapping[str, Any]
+    checkpoint_keys: Mapping[str, str]
+    video_processor: Mapping[str, Any]
+    architecture: str
+    probe: str | None = None
+    license: str | None = "mit"
+    hub: str | None = None
+    size_text: str | None = None
+    input_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a family that has a configuration of its own, and with it an entry in the Auto classes.
+
+    Attributes:
+        model_type: `config.model_type`.
+        config_class: name of the configuration class.
+        auto_models: model class for each Auto class that serves the part.
+        input: "videos", "images" or "text", what the part takes first.
+        image_processor_class: name of the image processor class, or `None` for a part that takes no images.
+        tokenizer_class: name of the tokenizer class, or `None` for a part without text.
+        processor_class: name of the class that joins its processors, or `None` for a part with one of them.
+    """
+
+    model_type: str
+    config_class: str
+    auto_models: Mapping[str, str]
+    input: str = "videos"
+    image_processor_class: str | None = None
+    tokenizer_class: str | None = None
+    processor_class: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: the names under which its parts are found in `vidformers` and in the Auto classes.
+
+    Attributes:
+        model_type: `config.model_type`, also the name of the folder in `vidformers.models`.
+        title: the family's name in prose.
+        config_class: name of the configuration class.
+        auto_models: model class for each Auto class that serves the family.
+        video_processor_class: name of the video processor class.
+        image_processor_classes: names of the class that takes videos as lists of images, its own first, then older
+            ones; empty for a family without one.
+        shared_processors: names of processor classes that directories of other families carry as well as this one's;
+            the configuration of a directory says whose it is.
+        contained_in: values of `config.model_type` of larger models that transformers has, with the name of the class
+            that reads its part of their directories.
+        size_text: how `vidformers list` writes the size of a preset's model, from fields of its configuration or,
+            where there is one, of its `vision_config`.
+        input_text: how it writes the input, likewise.
+        other_models: model classes that no Auto class covers.
+        model_modules: for classes outside the modules that are named after the family, such as
+            `modeling_<model_type>.py`, the module that defines them.
+        functions: public functions of the family, with the module that defines each.
+        key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
+        presets: published checkpoints by name.
+        paper: the paper's address.
+        parts: towers that are models by themselves, with configurations of their own.
+        tokenizer_class: name of the tokenizer class, or `None` for a family without one of its own.
+        processor_class: name of the class that joins tokenizer and video processor, or `None`.
+    """
+
+    model_type: str
+    title: str
+    config_class: str
+    auto_models: Mapping[str, str]
+    video_processor_class: str
+    other_models: tuple[str, ...] = ()
+    model_modules: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
+    key_prefixes: tuple[str, ...] = ()
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    paper: str = ""
+    parts: tuple[Part, ...] = ()
+    tokenizer_class: str | None = None
+    processor_class: str | None = None
+    image_processor_classes: tuple[str, ...] = ()
+    shared_processors: tuple[str, ...] = ()
+    contained_in: Mapping[str, str] = field(default_factory=dict)
+    size_text: str = "{num_hidden_layers} × {hidden_size}"
+    input_text: str = "{frames_per_clip} × {crop_size}²"
+
+    @property
+    def model_classes(self) -> tuple[str, ...]:
+        """Names of all model classes of the family, each once."""
+        of_parts = [name for part in self.parts for name in part.auto_models.values()]
+        return tuple(dict.fromkeys([*self.auto_models.values(), *of_parts, *self.other_models]))
+
+    @property
+    def image_processor_class(self) -> str | None:
+        """Name of the class that takes videos as lists of images, if there is one."""
+        return next(iter(self.image_processor_classes), None)
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """Values of `config.model_type` that the family's configurations have, its own first."""
+        return (self.model_type, *(part.model_type for part in self.parts))
+
+    def describe(self, preset: str) -> tuple[str, str]:
+        """Size of a preset's model and of its input, as `vidformers list` writes them."""
+        entry = self.presets[preset]
+        fields = entry.config.get("vision_config", entry.config)
+        texts = entry.size_text or self.size_text, entry.input_text or self.input_text
+        return texts[0].format_map(fields), texts[1].format_map(fields)
+
+    def record(self, model_type: str) -> "Family | Part":
+        """What is entered under a `config.model_type`: the family itself or a part of it."""
+        return next(entry for entry in (self, *self.parts) if entry.model_type == model_type)
+
+    @property
+    def config_classes(self) -> tuple[str, ...]:
+        """Names of all configuration classes of the family, its own first."""
+        return (self.config_class, *(part.config_class for part in self.parts))
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """For each public name of the family, the module that defines it, relative to the family's package."""
+        stem = self.config_class.removesuffix("Config")
+        records = (self, *self.parts)
+        names = {
+            "configuration": self.config_classes,
+            "video_processing": (self.video_processor_class,),
+            "image_processing": [*self.image_processor_classes, *(part.image_processor_class for part in self.parts)],
+            "tokenization": [record.tokenizer_class for record in records],
+            "processing": [record.processor_class for record in records],
+            "modeling": (f"{stem}PreTrainedModel", *self.model_classes),
+        }
+        modules = {name: f"{module}_{self.model_type}" for module, names in names.items() for name in names if name}
+        return {name: f".{module}" for name, module in {**modules, **self.model_modules, **self.functions}.items()}

@@ -1,0 +1,30 @@
+"""What VideoMAE is: its classes, processors and paper."""
+
+from ..records import Family
+from .presets import PRESETS
+
+
+VIDEOMAE = Family(
+    model_type="videomae",
+    title="VideoMAE",
+    config_class="VideoMAEConfig",
+    auto_models={
+        "AutoModel": "VideoMAEModel",
+        "AutoModelForPreTraining": "VideoMAEForPreTraining",
+        "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
+    },
+    functions={"random_mask": "masking_videomae", "tube_mask": "masking_videomae"},
+    video_processor_class="VideoMAEVideoProcessor",
+    image_processor_classes=("VideoMAEImageProcessor", "VideoMAEFeatureExtractor"),
+    # TimeSformer's and X-CLIP's directories name them too.
+    shared_processors=(
+        "VideoMAEFeatureExtractor",
+        "VideoMAEImageProcessor",
+        "VideoMAEImageProcessorFast",
+        "VideoMAEImageProcessorPil",
+        "VideoMAEVideoProcessor",
+    ),
+    input_text="{num_frames} × {image_size}²",
+    presets=PRESETS,
+    paper="https://arxiv.org/abs/2203.12602",
+)

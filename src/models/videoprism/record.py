@@ -1,0 +1,38 @@
+"""What VideoPrism is: its classes, processors and paper."""
+
+from ..records import Family, Part
+from .presets import PRESETS
+
+
+VIDEOPRISM = Family(
+    model_type="videoprism",
+    title="VideoPrism",
+    config_class="VideoPrismConfig",
+    auto_models={"AutoModel": "VideoPrismClipModel"},
+    parts=(
+        Part(
+            model_type="videoprism_vision_model",
+            config_class="VideoPrismVisionConfig",
+            auto_models={
+                "AutoModel": "VideoPrismVisionModel",
+                "AutoModelForVideoClassification": "VideoPrismForVideoClassification",
+            },
+        ),
+        Part(
+            model_type="videoprism_text_model",
+            config_class="VideoPrismTextConfig",
+            auto_models={"AutoModel": "VideoPrismTextModel"},
+            input="text",
+            tokenizer_class="VideoPrismTokenizer",
+        ),
+    ),
+    other_models=("VideoPrismVideoModel",),
+    video_processor_class="VideoPrismVideoProcessor",
+    tokenizer_class="VideoPrismTokenizer",
+    processor_class="VideoPrismProcessor",
+    shared_processors=("LlavaOnevisionVideoProcessor",),
+    size_text="{num_spatial_layers} + {num_temporal_layers} × {hidden_size}",
+    input_text="{num_frames} × {image_size}²",
+    presets=PRESETS,
+    paper="https://arxiv.org/abs/2402.13217",
+)

@@ -1,0 +1,409 @@
+"""The shared layers beside plain references, written out element by element."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from tests.harness.compare import assert_close
+from tests.harness.tolerances import DTYPES, EXACT, REORDERED
+from vidformers.layers.attention import attention
+from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, activate, drop_path_rates
+from vidformers.layers.norms import unit_length
+from vidformers.layers.patchify import (
+    Grid,
+    PatchProjection,
+    TubeletProjection,
+    cut_to_tubelets,
+    select_tokens,
+    split_token_ids,
+    tubelets_of,
+)
+from vidformers.layers.pooling import pool_by_queries, project_queries
+from vidformers.layers.positions import alternating_sinusoids, resize_position_grid, resize_position_volume
+from vidformers.layers.rope import apply_rotary, rotary_table
+
+
+def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------------------------------------------- patchify
+
+
+def projection() -> TubeletProjection:
+    torch.manual_seed(0)
+    return TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=4)
+
+
+def embed_one_by_one(layer: TubeletProjection, video: torch.Tensor) -> torch.Tensor:
+    """(B, N, D): for every tubelet in turn, the sum of weight times pixel."""
+    tokens = []
+    for time in range(0, video.shape[1], 2):
+        for row in range(0, video.shape[3], 4):
+            for column in range(0, video.shape[4], 4):
+                tubelet = video[:, time : time + 2, :, row : row + 4, column : column + 4].transpose(1, 2)
+                tokens.append((tubelet[:, None] * layer.weight[None]).sum((2, 3, 4, 5)) + layer.bias)
+    return torch.stack(tokens, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tubelet_projection(dtype):
+    layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
+    expected = embed_one_by_one(layer, video)
+    actual = layer.to(dtype)(video.to(dtype), grid)
+    assert actual.dtype == dtype
+    assert_close("tubelets", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
+
+
+def test_tubelet_projection_of_selected_tokens():
+    layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
+    token_ids = torch.tensor([[17, 0, 5], [3, 3, 9], [1, 2, 4], [16, 8, 11]])  # two selections of each video
+    every = embed_one_by_one(layer, video)
+    expected = torch.stack([every[index % 2, ids] for index, ids in enumerate(token_ids)])
+    assert_close("selected", {"tokens": expected}, {"tokens": layer(video, grid, token_ids)}, REORDERED)
+
+
+def test_tubelet_projection_takes_another_dtype():
+    video, grid = seeded(1, 2, 3, 4, 4), Grid(1, 1, 1)
+    half = projection().to(torch.bfloat16)
+    assert_close("float32 video", {"t": half(video.bfloat16(), grid)}, {"t": half(video, grid)}, EXACT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_patch_projection_is_a_convolution(dtype):
+    torch.manual_seed(0)
+    layer, images = PatchProjection(num_channels=3, hidden_size=7, patch_size=4), seeded(2, 3, 8, 12)
+    expected = nn.functional.conv2d(images, layer.weight, stride=4).flatten(2).transpose(1, 2)
+    actual = layer.to(dtype)(images, Grid(1, 2, 3))
+    assert actual.dtype == dtype and layer.bias is None
+    assert_close("patches", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
+
+
+def test_cut_keeps_what_divides():
+    video = seeded(1, 4, 3, 16, 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept, grid = cut_to_tubelets(video, 2, 8)
+    assert kept is video
+    assert grid == (2, 2, 3)
+    assert grid.num_tokens == 12
+
+
+def test_cut_names_what_goes():
+    video = seeded(1, 5, 3, 17, 24)
+    with pytest.warns(UserWarning, match="frames from 5 to 4, height from 17 to 16") as caught:
+        kept, grid = cut_to_tubelets(video, 2, 8)
+    assert len(caught) == 1
+    assert "width from" not in str(caught[0].message)
+    assert "multiple of 2 frames" in str(caught[0].message)
+    assert torch.equal(kept, video[:, :4, :, :16])
+    assert grid == (2, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (2, 3, 7, 16), (2, 3, 16, 7), (0, 3, 16, 16)])
+def test_cut_leaves_at_least_one_tubelet(shape):
+    frames, _, height, width = shape
+    with pytest.raises(ValueError, match=rf"{frames} frame\(s\) of {height} × {width} pixels.*at least 2 frame"):
+        cut_to_tubelets(torch.zeros(1, *shape), 2, 8)
+
+
+def test_token_ids_count_width_then_height_then_time():
+    grid = Grid(2, 3, 4)
+    expected = [(t, h, w) for t in range(5) for h in range(3) for w in range(4)]  # three steps beyond the grid
+    actual = torch.stack(split_token_ids(torch.arange(60), grid), -1).tolist()
+    assert [tuple(place) for place in actual] == expected
+
+
+def test_rectangular_patches():
+    """Patches of 4 × 2 pixels: every token from its own pixels alone, height before width."""
+    layer = TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=(4, 2))
+    video, grid = seeded(2, 4, 3, 8, 6), Grid(2, 2, 3)
+    assert cut_to_tubelets(video, 2, (4, 2))[1] == grid
+    tokens = layer(video, grid)
+    expected = nn.functional.conv3d(video.transpose(1, 2), layer.weight, layer.bias, stride=(2, 4, 2))
+    assert_close("tokens", {"t": expected.flatten(2).transpose(1, 2)}, {"t": tokens}, REORDERED)
+    token_ids = torch.tensor([[11, 0], [4, 7]])
+    chosen = tubelets_of(video, grid, 2, (4, 2), token_ids)
+    assert torch.equal(chosen[1, 1], video[1, 2:4, :, 0:4, 2:4].transpose(0, 1))
+    assert torch.equal(chosen, select_tokens(tubelets_of(video, grid, 2, (4, 2)), token_ids))
+    with pytest.warns(UserWarning, match="height from 9 to 8, width from 7 to 6.*multiples of 4 × 2 pixels"):
+        cut_to_tubelets(seeded(1, 2, 3, 9, 7), 2, (4, 2))
+
+
+def test_select_tokens():
+    tokens = seeded(2, 6, 3)
+    token_ids = torch.tensor([[5, 0], [1, 1], [2, 3], [4, 0]])
+    actual = select_tokens(tokens, token_ids)
+    for index, ids in enumerate(token_ids.tolist()):
+        for place, token in enumerate(ids):
+            assert torch.equal(actual[index, place], tokens[index % 2, token])
+
+
+# --------------------------------------------------------------------------------------------------- positions
+
+
+def test_resized_tables_with_and_without_smoothing():
+    """Halved in both directions: the mean of the four middle ones of four, or of every place's own neighbours."""
+    table = seeded(1, 16, 2)
+    image = table.unflatten(1, (4, 4))
+    plain = resize_position_grid(table, (4, 4), (2, 2), antialias=False)
+    expected = torch.stack(
+        [image[:, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean((1, 2)) for r in (0, 1) for c in (0, 1)]
+    )
+    assert_close("not smoothed", {"t": expected.transpose(0, 1)}, {"t": plain}, REORDERED)
+    smooth = resize_position_grid(table, (4, 4), (2, 2))
+    weights = torch.tensor([[3.0, 3, 1, 0], [0, 1, 3, 3]]) / 7
+    expected = torch.einsum("ir,jc,brcd->bijd", weights, weights, image).flatten(1, 2)
+    assert_close("smoothed", {"t": expected}, {"t": smooth}, REORDERED)
+    assert resize_position_grid(table, (4, 4), (4, 4), antialias=False) is table
+
+
+@pytest.mark.parametrize("dim", [6, 7])
+def test_alternating_sinusoids(dim):
+    """Far positions too: float32 angles would be off by 1e-3 there."""
+    table = alternating_sinusoids(20000, dim)
+    assert table.dtype == torch.float32
+    for position in (0, 1, 777, 19999):
+        angles = [position / 10000 ** (2 * (channel // 2) / dim) for channel in range(dim)]
+        expected = [math.cos(angle) if channel % 2 else math.sin(angle) for channel, angle in enumerate(angles)]
+        assert_close("table", {"t": torch.tensor(expected)}, {"t": table[0, position]}, REORDERED)
+
+
+def test_resized_volume():
+    """A table that is linear along time and constant in space: only its ends know that it was resized."""
+    times = torch.arange(4.0)[:, None, None, None].expand(4, 3, 5, 2)
+    table = times.reshape(1, 60, 2)
+    assert torch.equal(resize_position_volume(table, (4, 3, 5), (4, 3, 5)), table)
+    resized = resize_position_volume(table, (4, 3, 5), (8, 2, 7)).view(8, 2, 7, 2)
+    expected = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])[:, None, None, None].expand(8, 2, 7, 2)
+    assert_close("time", {"t": expected}, {"t": resized}, REORDERED)
+
+    picture = seeded(1, 15, 4)  # 3 rows of 5
+    bicubic = nn.functional.interpolate(picture.view(1, 3, 5, 4).permute(0, 3, 1, 2), size=(6, 2), mode="bicubic")
+    resized = resize_position_volume(picture, (1, 3, 5), (1, 6, 2))
+    assert_close("space", {"t": bicubic.flatten(2).transpose(1, 2)}, {"t": resized}, REORDERED)
+
+
+# -------------------------------------------------------------------------------------------------------- rope
+
+
+def rotate_by_hand(x: torch.Tensor, positions: list[list[int]], pairing: str) -> torch.Tensor:
+    """Turn (1, N, heads, head_dim) channel by channel in double precision; `positions` has a list for each axis."""
+    head_dim, turned = x.shape[-1], x.double().clone()
+    pairs = (head_dim // len(positions)) // 2
+    for axis, places in enumerate(positions):
+        first = 2 * pairs * axis
+        for token, place in enumerate(places):
+            for channel in range(2 * pairs):
+                index = channel % pairs if pairing == "tiled" else channel // 2
+                angle = place * 10000.0 ** (-index / pairs)
+                own = x[0, token, :, first + channel].double()
+                other = x[0, token, :, first + (channel ^ 1)].double()
+                sign = -1 if channel % 2 == 0 else 1
+                turned[0, token, :, first + channel] = own * math.cos(angle) + sign * other * math.sin(angle)
+    return turned
+
+
+PLACES = [[0, 1, 2, 7], [3, 0, 5, 1], [2, 2, 9, 4]]
+
+
+@pytest.mark.parametrize("pairing", ["tiled", "interleaved"])
+@pytest.mark.parametrize("head_dim", [18, 20, 26, 64])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_rotation(axes, head_dim, pairing):
+    x, places = seeded(1, 4, 2, head_dim), PLACES[:axes]
+    table = rotary_table(tuple(torch.tensor([p]) for p in places), head_dim, pairing=pairing, dtype=torch.float32)
+    expected = rotate_by_hand(x, places, pairing)
+    assert_close("turned", {"x": expected}, {"x": apply_rotary(x, table)}, REORDERED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_wide_tables_turn_in_their_own_dtype(dtype):
+    x, positions = seeded(1, 4, 2, 8).to(dtype), (torch.tensor([[0, 3, 100, 999]]),)
+    table = rotary_table(positions, 8, pairing="interleaved", dtype=torch.float32)
+    turned = apply_rotary(x, table)
+    assert turned.dtype == dtype
+    assert torch.equal(turned, apply_rotary(x.float(), table).to(dtype))
+
+
+def test_channels_left_over_stay():
+    x = seeded(1, 4, 2, 26)  # three slices of 8, two channels over
+    table = rotary_table(tuple(torch.tensor([p]) for p in PLACES), 26, pairing="tiled", dtype=torch.float32)
+    turned = apply_rotary(x, table)
+    assert torch.equal(turned[..., 24:], x[..., 24:])
+    assert (turned[..., :24] != x[..., :24]).any(-1)[0, 1:].all()
+
+
+def test_interleaved_scores_depend_on_distances_alone():
+    def scores(shift: int) -> torch.Tensor:
+        positions = tuple(torch.tensor([p]) + shift for p in PLACES)
+        table = rotary_table(positions, 24, pairing="interleaved", dtype=torch.float32)
+        query, key = (apply_rotary(seeded(1, 4, 1, 24, seed=seed), table)[0, :, 0] for seed in (1, 2))
+        return query @ key.T
+
+    torch.testing.assert_close(scores(0), scores(11), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_angles_are_computed_in_float32(dtype):
+    """In bfloat16 the positions 1000 and 1001 would be one."""
+    positions = tuple(torch.tensor([[1000, 1001, 0]]) for _ in range(3))
+    exact = rotary_table(positions, 24, pairing="tiled", dtype=torch.float32)
+    rounded = rotary_table(positions, 24, pairing="tiled", dtype=dtype)
+    assert torch.equal(rounded.own, exact.own.to(dtype))
+    assert torch.equal(rounded.neighbour, exact.neighbour.to(dtype))
+    assert not torch.equal(rounded.own[:, 0], rounded.own[:, 1])
+
+
+# --------------------------------------------------------------------------------------------------- attention
+
+
+class Layer(nn.Module):
+    """What a backend reads of an attention layer."""
+
+    is_causal = False
+    config = None
+
+
+def attend_by_hand(query, key, value, scaling):
+    """(B, Nq, heads·head_dim) and the probabilities, in double precision."""
+    scores = torch.einsum("bhqd,bhkd->bhqk", query.double(), key.double()) * scaling
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    attended = torch.einsum("bhqk,bhkd->bqhd", weights, value.double())
+    return attended.flatten(2), weights
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("num_queries", [1, 5])
+def test_attention(implementation, num_queries):
+    query, key, value = seeded(2, 3, num_queries, 8), seeded(2, 3, 6, 8, seed=1), seeded(2, 3, 6, 8, seed=2)
+    expected, weights = attend_by_hand(query, key, value, 0.7)
+    attended, nothing = attention(Layer(), query, key, value, implementation=implementation, scaling=0.7)
+    assert nothing is None
+    assert_close(implementation, {"attended": expected}, {"attended": attended}, REORDERED)
+    attended, probabilities = attention(
+        Layer(), query, key, value, implementation=implementation, scaling=0.7, output_attentions=True
+    )
+    expected = {"attended": expected, "weights": weights}
+    assert_close("with weights", expected, {"attended": attended, "weights": probabilities}, REORDERED)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_dropout_is_for_training(implementation):
+    tensors = [seeded(1, 2, 40, 8, seed=seed) for seed in range(3)]
+
+    def run(training: bool, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        layer = Layer().train(training)
+        return attention(layer, *tensors, implementation=implementation, scaling=0.3, dropout=0.5)[0]
+
+    assert torch.equal(run(False, 0), run(False, 1))
+    assert torch.equal(run(True, 0), run(True, 0))
+    assert not torch.equal(run(True, 0), run(True, 1))
+    plain, dropped = run(False, 0), torch.stack([run(True, seed) for seed in range(300)])
+    torch.testing.assert_close(dropped.mean(0), plain, rtol=0, atol=0.25)
+
+
+# ------------------------------------------------------------------------------------------------ block pieces
+
+
+def test_drop_path_drops_whole_samples():
+    torch.manual_seed(0)
+    branch = torch.ones(4000, 3, 2)
+    dropped = DropPath(0.25).train()(branch)
+    per_sample = dropped.flatten(1)
+    assert (per_sample == per_sample[:, :1]).all()
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert (per_sample[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("layer", [DropPath(0.9).eval(), DropPath(0.0).train()])
+def test_drop_path_at_rest(layer):
+    branch = seeded(3, 2)
+    assert layer(branch) is branch
+
+
+def test_drop_path_rates_rise_linearly():
+    assert drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert drop_path_rates(0.3, 1) == [0]
+
+
+def mlp(activation: str) -> Mlp:
+    layer = Mlp(4, 6, activation)
+    for seed, parameter in enumerate(layer.parameters()):
+        parameter.data = seeded(*parameter.shape, seed=seed)
+    return layer
+
+
+def test_mlp():
+    layer, x = mlp("gelu"), seeded(2, 4)
+    hidden = x @ layer.fc1.weight.T + layer.fc1.bias
+    hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    expected = hidden @ layer.fc2.weight.T + layer.fc2.bias
+    assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
+
+
+def test_activation_overwrites_what_nobody_needs():
+    layer, gelu = nn.Linear(4, 4), ACT2FN["gelu"]
+    x = seeded(3, 4)
+    expected = nn.functional.gelu(x)
+    with torch.no_grad():
+        given = x.clone()
+        assert torch.equal(activate(gelu, given, layer), expected)
+        assert torch.equal(given, expected)
+        given = x.clone()
+        assert torch.equal(
+            activate(ACT2FN["gelu_pytorch_tanh"], given, layer), nn.functional.gelu(x, approximate="tanh")
+        )
+        assert torch.equal(given, x)
+        hook = layer.register_forward_hook(lambda *_: None)
+        assert torch.equal(activate(gelu, given, layer), expected)
+        assert torch.equal(given, x), "a hook may have kept it"
+        hook.remove()
+    assert torch.equal(activate(gelu, given, layer), expected)
+    assert torch.equal(given, x), "the backward pass reads it"
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
+@pytest.mark.parametrize("tokens", [1, TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 2 * TOKENS_AT_ONCE + 7])
+def test_mlp_in_blocks_of_tokens(activation, tokens):
+    layer, x = mlp(activation), seeded(3, tokens, 4)
+    expected, unchanged = layer(x), x.clone()
+    with torch.no_grad():
+        actual = layer(x)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+    assert torch.equal(x, unchanged)
+
+
+# ----------------------------------------------------------------------------------------------- pooling and norms
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("num_queries", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pooling_by_queries_is_attention(num_queries, bias, dtype):
+    """Beside keys and values of every token."""
+    tokens, queries, weights = seeded(2, 6, 12), seeded(1, num_queries, 12, seed=1), seeded(3, 8, 12, seed=2)
+    layers = [(weights[index], seeded(8, seed=3 + index) if bias else None) for index in range(3)]
+    query, key, value = (
+        nn.functional.linear(x, *layer).unflatten(-1, (4, 2)).transpose(1, 2)
+        for x, layer in zip((queries, tokens, tokens), layers, strict=True)
+    )
+    expected = nn.functional.scaled_dot_product_attention(query.expand(2, -1, -1, -1), key, value)
+    layers = [(weight.to(dtype), None if each is None else each.to(dtype)) for weight, each in layers]
+    projected = project_queries(queries.to(dtype), layers[0], 4)
+    assert projected.shape == (num_queries, 4, 2) and projected.dtype == torch.float32
+    pooled = pool_by_queries(tokens.to(dtype), projected * 2**-0.5, *layers[1:])
+    assert pooled.dtype == dtype
+    assert_close("pooled", {"x": expected.transpose(1, 2).flatten(2)}, {"x": pooled}, DTYPES[dtype])
+
+
+def test_unit_length():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert torch.equal(unit_length(x), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+    assert unit_length(x.bfloat16()).dtype == torch.bfloat16

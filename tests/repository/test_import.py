@@ -1,0 +1,205 @@
+"""What `import vidformers` does and leaves alone, each case in a fresh process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+TINY_CONFIG = {
+    "attn_implementation": "eager",
+    "crop_size": 32,
+    "frames_per_clip": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "pred_hidden_size": 24,
+    "pred_num_attention_heads": 2,
+    "pred_num_hidden_layers": 1,
+    "pred_num_mask_tokens": 1,
+}
+USE_STOCK = """
+import torch
+generator = torch.Generator().manual_seed(1)
+video = torch.randn(1, 4, 3, 32, 32, generator=generator)
+def run(model):
+    with torch.no_grad():
+        return model.eval()(video).last_hidden_state
+"""
+# The state of torchvision, as code that runs before anything else.
+NO_TORCHVISION = "import sys\nsys.modules['torchvision'] = None\n"
+# Any function that a version of transformers imports.
+ANY_FUNCTION = """
+from torchvision.transforms import InterpolationMode
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+"""
+FAKE_MODULES = {
+    "torchvision/__init__.py": "__version__ = '0.28.0'\n",
+    "torchvision/io.py": ANY_FUNCTION,
+    "torchvision/transforms/__init__.py": (
+        "from enum import Enum\n\n"
+        "InterpolationMode = Enum('InterpolationMode', 'NEAREST NEAREST_EXACT BILINEAR BICUBIC BOX HAMMING LANCZOS')\n"
+    ),
+    "torchvision/transforms/functional.py": ANY_FUNCTION,
+    "torchvision/transforms/v2/__init__.py": "",
+    "torchvision/transforms/v2/functional.py": ANY_FUNCTION,
+    "torchvision-0.28.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n",
+}
+
+
+def python(code, *arguments, path=None, **environment):
+    """Run code in a fresh interpreter and give back the finished process."""
+    inherited = {name: value for name, value in os.environ.items() if name != "VIDFORMERS_AUTO"}
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join([str(path), *filter(None, [inherited.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def succeed(code, *arguments, **options):
+    """Run code whose assertions must hold; gives back what it printed."""
+    done = python(code, *arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fake_torchvision(folder, **changed):
+    """Write an installed package `torchvision` that offers the names that transformers imports."""
+    for name, text in (FAKE_MODULES | changed).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock_directory(tmp_path_factory):
+    """A model directory written by transformers, and what transformers computes with it, without vidformers."""
+    folder = tmp_path_factory.mktemp("stock")
+    code = f"""
+import sys, torch
+from transformers import VJEPA2Config, VJEPA2Model
+{USE_STOCK}
+torch.manual_seed(0)
+model = VJEPA2Model(VJEPA2Config(**{TINY_CONFIG}))
+model.save_pretrained(sys.argv[1])
+torch.save(run(model), sys.argv[1] + "/expected.pt")
+assert "vidformers" not in sys.modules
+"""
+    succeed(code, folder)
+    processor = {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": {"height": 32, "width": 32}}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+def test_import_loads_only_what_registration_needs():
+    code = """
+import sys
+import vidformers
+heavy = {"av", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+vidformers.load_original
+assert "vidformers.conversion" in sys.modules
+"""
+    succeed(code)
+
+
+def test_public_names_load_on_first_use():
+    import vidformers
+
+    assert set(vidformers.__all__) <= set(dir(vidformers))
+    for name in vidformers.__all__:
+        assert getattr(vidformers, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'VJEPA3Model'"):
+        vidformers.VJEPA3Model  # noqa: B018
+
+
+def test_registration_can_be_left_to_the_user():
+    code = """
+import sys
+import vidformers
+assert not {"torch", "transformers"} & set(sys.modules)
+from transformers import AutoConfig
+assert type(AutoConfig.for_model("vjepa2")).__module__.startswith("transformers.")
+vidformers.register()
+vidformers.register()
+assert type(AutoConfig.for_model("vjepa2")) is vidformers.VJEPA2Config
+"""
+    succeed(code, VIDFORMERS_AUTO="0")
+
+
+@pytest.mark.parametrize("torchvision", ["absent", "present"])
+@pytest.mark.parametrize("first", ["transformers", "vidformers"])
+def test_auto_classes_give_ours(stock_directory, tmp_path, first, torchvision):
+    imports = [
+        "import transformers as earlier\n"
+        "from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor\n",
+        "import vidformers\n",
+    ]
+    code = f"""
+{NO_TORCHVISION if torchvision == "absent" else ""}
+{"".join(imports if first == "transformers" else imports[::-1])}
+import sys
+import transformers
+from transformers.models.auto import AutoVideoProcessor as FromSubmodule
+config = AutoConfig.from_pretrained(sys.argv[1])
+assert type(config) is vidformers.VJEPA2Config
+assert type(AutoModel.from_config(config)) is vidformers.VJEPA2Model
+assert type(AutoModel.from_pretrained(sys.argv[1])) is vidformers.VJEPA2Model
+assert type(AutoModelForVideoClassification.from_config(config)) is vidformers.VJEPA2ForVideoClassification
+for auto in (AutoVideoProcessor, FromSubmodule, transformers.AutoVideoProcessor, earlier.AutoVideoProcessor):
+    assert type(auto.from_pretrained(sys.argv[1])) is vidformers.VJEPA2VideoProcessor
+for module in (earlier, transformers):
+    assert issubclass(vidformers.VJEPA2VideoProcessor, module.VideoProcessorMixin)
+    assert module.VIDEO_PROCESSOR_MAPPING[type(config)] == {{"torchvision": vidformers.VJEPA2VideoProcessor}}
+"""
+    succeed(code, stock_directory, path=fake_torchvision(tmp_path) if torchvision == "present" else None)
+
+
+def test_broken_torchvision_is_explained(tmp_path):
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    done = python("import vidformers", path=fake_torchvision(tmp_path, **{"torchvision/__init__.py": broken}))
+
+    assert done.returncode == 1
+    *_, message = done.stderr.strip().splitlines()
+    assert message.startswith("ImportError: torchvision is installed but cannot be imported")
+    assert "operator torchvision::nms does not exist" in message
+    assert "pip uninstall torchvision" in message
+
+
+def test_failure_that_is_not_torchvisions_is_passed_on(tmp_path):
+    code = """
+import sys
+sys.modules["transformers.models.auto.modeling_auto"] = None
+import vidformers
+"""
+    done = python(code, path=fake_torchvision(tmp_path))
+
+    assert done.stderr.strip().splitlines()[-1].startswith("ModuleNotFoundError: import of transformers.models.auto")
+
+
+@pytest.mark.parametrize("first", ["transformers", "vidformers"])
+def test_classes_of_transformers_stay_as_they_are(stock_directory, first):
+    imports = ["from transformers import VJEPA2Config, VJEPA2Model\n", "import vidformers\n"]
+    code = f"""
+{"".join(imports if first == "transformers" else imports[::-1])}
+import sys
+{USE_STOCK}
+from transformers import AutoModel
+assert VJEPA2Model.__module__ == "transformers.models.vjepa2.modeling_vjepa2"
+assert type(AutoModel.from_config(VJEPA2Config(**{TINY_CONFIG}))) is VJEPA2Model
+model, info = VJEPA2Model.from_pretrained(sys.argv[1], attn_implementation="eager", output_loading_info=True)
+assert not any(info.values()), info
+assert type(model.config) is VJEPA2Config
+assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
+"""
+    succeed(code, stock_directory)
