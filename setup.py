@@ -45,7 +45,7 @@ setup(
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
-    package_data={"vidformers": ["demo_models/*/*.json", "demo_models/*/*.safetensors"]},
+    package_data={"vidformers": ["py.typed", "demo_models/*/*.json", "demo_models/*/*.safetensors"]},
     python_requires=">=3.10",
     install_requires=[
         "av>=14",
@@ -61,7 +61,7 @@ setup(
     ],
     extras_require={
         "test": ["accelerate>=1.1", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
-        # The Trainer of transformers, which utils/finetune.py uses, asks for it.
+        # The Trainer of transformers, which `vidformers finetune` uses, asks for it.
         "train": ["accelerate>=1.1"],
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.

@@ -19,10 +19,8 @@ class Preset:
         video_processor: arguments of the family's video processor.
         probe: URL of the classifier head that belongs on top, or `None`.
         architecture: name of the model class that the converted directory holds.
-        license: licence identifier of the repository that publishes the weights, `None` where nobody does.
+        license: license identifier of the repository that publishes the weights, `None` where nobody does.
         hub: repository of the Hub with what transformers made of the same file, where there is one.
-        size_text: how `vidformers list` writes the size of the model, where not as the family says.
-        input_text: how it writes the input, likewise.
     """
 
     source: str | None
@@ -33,8 +31,6 @@ class Preset:
     probe: str | None = None
     license: str | None = "mit"
     hub: str | None = None
-    size_text: str | None = None
-    input_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,11 @@ class Family:
             the configuration of a directory says whose it is.
         contained_in: values of `config.model_type` of larger models that transformers has, with the name of the class
             that reads its part of their directories.
-        size_text: how `vidformers list` writes the size of a preset's model, from fields of its configuration or,
-            where there is one, of its `vision_config`.
-        input_text: how it writes the input, likewise.
+        based_on: model types of families on whose classes this one is built; its room may import theirs.
+        architectures: fields that a named architecture stands for, where configurations have a field `architecture`.
         other_models: model classes that no Auto class covers.
         model_modules: for classes outside the modules that are named after the family, such as
-            `modeling_<model_type>.py`, the module that defines them.
+            `modeling_<model_type>.py`, the module of its room that defines them.
         functions: public functions of the family, with the module that defines each.
         key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
@@ -108,8 +103,8 @@ class Family:
     image_processor_classes: tuple[str, ...] = ()
     shared_processors: tuple[str, ...] = ()
     contained_in: Mapping[str, str] = field(default_factory=dict)
-    size_text: str = "{num_hidden_layers} × {hidden_size}"
-    input_text: str = "{frames_per_clip} × {crop_size}²"
+    based_on: tuple[str, ...] = ()
+    architectures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def model_classes(self) -> tuple[str, ...]:
@@ -126,13 +121,6 @@ class Family:
     def model_types(self) -> tuple[str, ...]:
         """Values of `config.model_type` that the family's configurations have, its own first."""
         return (self.model_type, *(part.model_type for part in self.parts))
-
-    def describe(self, preset: str) -> tuple[str, str]:
-        """Size of a preset's model and of its input, as `vidformers list` writes them."""
-        entry = self.presets[preset]
-        fields = entry.config.get("vision_config", entry.config)
-        texts = entry.size_text or self.size_text, entry.input_text or self.input_text
-        return texts[0].format_map(fields), texts[1].format_map(fields)
 
     def record(self, model_type: str) -> "Family | Part":
         """What is entered under a `config.model_type`: the family itself or a part of it."""

@@ -1,7 +1,7 @@
 """What PE core, PE lang and PE spatial are: their classes, processors and paper."""
 
 from ..records import Family, Part
-from .presets import PRESETS
+from .presets import PE_ARCHITECTURES, PRESETS
 
 
 PE_CORE = Family(
@@ -25,13 +25,19 @@ PE_CORE = Family(
             image_processor_class="PeCoreImageProcessor",
         ),
     ),
-    model_modules={"PeVisionConfig": "configuration_pe_vision", "PeVisionModel": "modeling_pe_vision"},
+    model_modules={
+        "PeVisionConfig": "configuration_pe_vision",
+        "PeVisionModel": "modeling_pe_vision",
+        "PeVisionPreTrainedModel": "modeling_pe_vision",
+    },
     key_prefixes=("module.",),
     video_processor_class="PeCoreVideoProcessor",
     image_processor_classes=("PeCoreImageProcessor",),
     tokenizer_class="PeCoreTokenizer",
     processor_class="PeCoreProcessor",
-    input_text="{image_size}²",
+    # Directories of PE core that vidformers wrote before it had a class of its own name it.
+    shared_processors=("PeVideoVideoProcessor",),
+    architectures=PE_ARCHITECTURES,
     presets=PRESETS,
     paper="https://arxiv.org/abs/2504.13181",
 )

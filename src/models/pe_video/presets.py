@@ -1,9 +1,9 @@
 """The published checkpoints of PE Video."""
 
+from ..pe_core.presets import tower_config
 from ..records import Preset
 
 
-PE_FILES = "https://huggingface.co/facebook"
 PE_AV_SIZES = {
     "small": {"hidden_size": 768, "intermediate_size": 2048, "num_attention_heads": 6},
     "base": {"hidden_size": 1024, "intermediate_size": 2752, "num_attention_heads": 8},
@@ -14,14 +14,13 @@ PE_AV_SIZES = {
 def _pe_av_preset(size: str, num_frames: int | None = None) -> Preset:
     """The video and text part of PE-AV, from the revision of a repository that perception_models itself reads."""
     name = f"pe-av-{size}" if num_frames is None else f"pe-av-{size}-{num_frames}-frame"
-    temporal = PE_AV_SIZES[size]
     return Preset(
-        source=f"{PE_FILES}/{name}/resolve/perception_models/model.safetensors",
+        source=f"https://huggingface.co/facebook/{name}/resolve/perception_models/model.safetensors",
         config={
             "video_config": {
-                **temporal,
+                **PE_AV_SIZES[size],
                 "num_hidden_layers": 4,
-                "vision_config": {"architecture": "vit_pe_core_large_patch14_336", "num_attention_heads": 16},
+                "vision_config": tower_config("PE-Core-L14-336"),
             },
             "text_config": {"num_hidden_layers": 22, "num_attention_heads": 16},
         },
@@ -29,8 +28,6 @@ def _pe_av_preset(size: str, num_frames: int | None = None) -> Preset:
         video_processor={} if num_frames is None else {"num_frames": num_frames, "do_sample_frames": True},
         architecture="PeVideoModel",
         license="apache-2.0",
-        size_text=f"L/14 + 4 × {temporal['hidden_size']}",
-        input_text=f"{num_frames or 'all'} × 336²",
     )
 
 

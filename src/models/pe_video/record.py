@@ -1,5 +1,6 @@
 """What PE Video is: its classes, processors and paper."""
 
+from ..pe_core.presets import PE_ARCHITECTURES
 from ..records import Family, Part
 from .presets import PRESETS
 
@@ -20,7 +21,8 @@ PE_VIDEO = Family(
     key_prefixes=("module.",),
     video_processor_class="PeVideoVideoProcessor",
     processor_class="PeVideoProcessor",
-    input_text="{image_size}²",
+    based_on=("pe_core",),
+    architectures=PE_ARCHITECTURES,
     presets=PRESETS,
     paper="https://arxiv.org/abs/2512.19687",
 )

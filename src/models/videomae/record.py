@@ -24,7 +24,6 @@ VIDEOMAE = Family(
         "VideoMAEImageProcessorPil",
         "VideoMAEVideoProcessor",
     ),
-    input_text="{num_frames} × {image_size}²",
     presets=PRESETS,
     paper="https://arxiv.org/abs/2203.12602",
 )

@@ -31,8 +31,6 @@ VIDEOPRISM = Family(
     tokenizer_class="VideoPrismTokenizer",
     processor_class="VideoPrismProcessor",
     shared_processors=("LlavaOnevisionVideoProcessor",),
-    size_text="{num_spatial_layers} + {num_temporal_layers} × {hidden_size}",
-    input_text="{num_frames} × {image_size}²",
     presets=PRESETS,
     paper="https://arxiv.org/abs/2402.13217",
 )

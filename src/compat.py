@@ -1,0 +1,223 @@
+"""What we change in transformers beyond entries in its Auto classes: one function a change.
+
+Each docstring says which part of transformers the change is about, and from which version of transformers on it will
+not be needed. Line numbers would age: the places are named by file and function, as of transformers 5.23.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from .families import FAMILIES
+
+
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
+
+
+# ------------------------------------------------------------------------------------------------------- the changes
+
+
+def show_video_classes(earlier: set[ModuleType]) -> None:
+    """Show `AutoVideoProcessor` and `VideoProcessorMixin` where torchvision is not installed.
+
+    transformers puts placeholders in their place, whose every use is an error, although neither class needs
+    torchvision. The real ones come back, and with them `VIDEO_PROCESSOR_MAPPING`. A placeholder that somebody has
+    imported before behaves as the real class from then on. With torchvision nothing changes.
+
+    Mends: `requires(backends=…)` in `models/auto/video_processing_auto.py` and the placeholders of
+    `utils/import_utils.py`. Upstream: https://github.com/huggingface/transformers/issues/43986 is about the same
+    missing package. Needed until: no version yet.
+
+    Args:
+        earlier: what [`~compat.transformers_modules`] gave before modules of transformers were imported.
+    """
+    video = import_module("transformers.models.auto.video_processing_auto")
+    if import_module("transformers.utils").is_torchvision_available():
+        return
+    holders = earlier | transformers_modules()
+    mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
+    for module in [*holders, *_loaded_modules()]:
+        _forward_placeholder(vars(module).get("AutoVideoProcessor"), video.AutoVideoProcessor)
+    for holder in (*holders, sys.modules["transformers.models.auto"]):
+        holder.AutoVideoProcessor = video.AutoVideoProcessor
+        holder.VIDEO_PROCESSOR_MAPPING = video.VIDEO_PROCESSOR_MAPPING
+    for holder in holders:
+        holder.VideoProcessorMixin = mixin
+
+
+def choose_processors_by_configuration() -> None:
+    """Let a directory's configuration say whose processor it has, where several families share the name of a class.
+
+    `AutoVideoProcessor` and `AutoImageProcessor` take the class whose name a directory's processor settings give.
+    Directories of VideoMAE name `VideoMAEImageProcessor`, and so do those of TimeSformer and X-CLIP; directories of
+    VideoPrism name LLaVA's. So that ours is found in the first and theirs in the second, `from_pretrained` of the two
+    asks the configuration's `model_type` first, only where such a name or none is found. All else, remote code
+    included, goes to transformers' own method.
+
+    Mends: `from_pretrained` in `models/auto/video_processing_auto.py` and `models/auto/image_processing_auto.py`,
+    which look at the configuration last. Upstream: no issue known. Needed until: no version yet.
+    """
+    video = import_module("transformers.models.auto.video_processing_auto")
+    image = import_module("transformers.models.auto.image_processing_auto")
+    for auto_class, kind in ((video.AutoVideoProcessor, VIDEOS), (image.AutoImageProcessor, IMAGES)):
+        _ask_configuration_first(auto_class, kind)
+
+
+def prefer_registered_processors() -> None:
+    """Let `AutoProcessor` find our processors, whose names are also those of classes of transformers.
+
+    `AutoProcessor` looks the name in a directory up among the classes that transformers ships, and only then among
+    those that are registered. So the entries of our families leave transformers' list.
+
+    Mends: `processor_class_from_name` in `models/auto/processing_auto.py`. Upstream:
+    https://github.com/huggingface/transformers/pull/41865 mended the same for video and image processors. Needed
+    until: no version yet.
+    """
+    processing = import_module("transformers.models.auto.processing_auto")
+    for family in FAMILIES.values():
+        for record in (family, *family.parts):
+            if record.processor_class:
+                processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
+
+
+# ------------------------------------------------------------------------------------------- missing and broken torchvision
+
+
+def transformers_modules() -> set[ModuleType]:
+    """Every object that code loaded so far knows as the module `transformers`.
+
+    Importing `transformers.processing_utils` runs the package a second time and replaces it in `sys.modules`, so that
+    an `import transformers` from before holds another object than one from after.
+    """
+    known = {vars(module).get("transformers") for module in _loaded_modules()}
+    known.add(sys.modules.get("transformers"))
+    return {module for module in known if isinstance(module, ModuleType) and module.__name__ == "transformers"}
+
+
+def _loaded_modules() -> list[ModuleType]:
+    return [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+
+
+class _Forward(type):
+    """Metaclass of a placeholder that someone imported before us: its attributes are those of the real class."""
+
+    _real: type
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(type.__getattribute__(cls, "_real"), name)
+
+
+def _forward_placeholder(placeholder: Any, real: type) -> None:
+    """Let a placeholder that `from transformers import …` has already handed out behave as the real class."""
+    if getattr(type(placeholder), "is_dummy", False):
+        placeholder._real = real
+        placeholder.__class__ = _Forward
+
+
+@contextmanager
+def broken_torchvision_explained() -> Iterator[None]:
+    """Say it where an import of transformers fails because the installed torchvision is unusable.
+
+    Raises:
+        ImportError: what is wrong with torchvision, and what to do.
+    """
+    try:
+        yield
+    except Exception:
+        if find_spec("torchvision") is not None:
+            _raise_if_torchvision_is_broken()
+        raise
+
+
+def _raise_if_torchvision_is_broken() -> None:
+    try:
+        import_module("torchvision.transforms.v2.functional")
+    except Exception as error:
+        torch_version = import_module("torch").__version__
+        raise ImportError(
+            f"torchvision is installed but cannot be imported ({type(error).__name__}: {error}). transformers imports "
+            "it wherever it is installed, so that no model can be loaded. vidformers does not need it: remove it "
+            "(`pip uninstall torchvision`), or install the release that was built for your torch "
+            f"{torch_version}, then start Python again."
+        ) from error
+
+
+# ------------------------------------------------------------------------------------ processors with a shared name
+
+
+class Kind(NamedTuple):
+    """Processors of videos or of images, and how transformers stores them.
+
+    Attributes:
+        field: of a `Family`, with the name of our class.
+        reader: method of transformers that reads a directory's settings.
+        keys: of the settings, those that name a class, the one that counts most first.
+    """
+
+    field: str
+    reader: str
+    keys: tuple[str, ...]
+
+
+IMAGES = Kind("image_processor_class", "get_image_processor_dict", ("image_processor_type", "feature_extractor_type"))
+VIDEOS = Kind("video_processor_class", "get_video_processor_dict", ("video_processor_type", *IMAGES.keys))
+
+
+def _ask_configuration_first(auto_class: type, kind: Kind) -> None:
+    """Put the question to the configuration before an Auto class' `from_pretrained`, once."""
+    if "_transformers_from_pretrained" in vars(auto_class):
+        return
+    auto_class._transformers_from_pretrained = auto_class.from_pretrained
+
+    @functools.wraps(auto_class.from_pretrained.__func__)
+    def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
+        ours = adopted_class(pretrained_model_name_or_path, kwargs, kind)
+        if ours is None:
+            return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        for name in ("config", "trust_remote_code", "backend", "use_fast"):
+            kwargs.pop(name, None)
+        return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+
+    auto_class.from_pretrained = classmethod(from_pretrained)
+
+
+def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> type | None:
+    """Our processor for a directory of ours whose settings name a class of several families, or none.
+
+    Args:
+        path: the directory, or a repository of the Hub.
+        arguments: those of `from_pretrained`.
+        kind: which processor.
+
+    Returns:
+        The class; `None` for all directories that transformers' own method is to load.
+    """
+    families = [family for family in FAMILIES.values() if getattr(family, kind.field)]
+    mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    try:
+        settings, _ = getattr(mixin, kind.reader)(path, **where)
+        found = next((settings[key] for key in kind.keys if settings.get(key)), None)
+        families = [family for family in families if found is None or found in family.shared_processors]
+        if not families or "auto_map" in settings:
+            return None
+        model_type = getattr(arguments.get("config"), "model_type", None) or _model_type(path, where)
+    except (OSError, ValueError):
+        return None  # The Auto class says what is wrong.
+    for family in families:
+        if model_type in family.model_types:
+            return getattr(import_module(f".models.{family.model_type}", __package__), getattr(family, kind.field))
+    return None
+
+
+def _model_type(path: Any, where: dict[str, Any]) -> str | None:
+    """`model_type` of a directory's configuration."""
+    config_class = import_module("transformers.configuration_utils").PretrainedConfig
+    settings, _ = config_class.get_config_dict(path, **where)
+    return settings.get("model_type")
