@@ -86,7 +86,7 @@ def prefer_registered_processors() -> None:
                 processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
 
 
-# ------------------------------------------------------------------------------------------- missing and broken torchvision
+# --------------------------------------------------------------------------------- missing and broken torchvision
 
 
 def transformers_modules() -> set[ModuleType]:

@@ -1,16 +1,21 @@
-"""The families that there are: the records of the rooms in `models`, collected."""
+"""The families that there are: the records of the rooms in `models`, collected. Importing it loads no model code."""
 
-from .models.pe_core.record import PE_CORE
-from .models.pe_video.record import PE_VIDEO
+from importlib import import_module
+
 from .models.records import Family
-from .models.videomae.record import VIDEOMAE
-from .models.videoprism.record import VIDEOPRISM
-from .models.vjepa2.record import VJEPA2
 
 
-FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (VJEPA2, VIDEOPRISM, VIDEOMAE, PE_VIDEO, PE_CORE)
-}
+ROOMS = (
+    "vjepa2",
+    "videoprism",
+    "videomae",
+    "pe_video",
+    "pe_core",
+)
+"""The folders of `models` that hold a family, in the order in which they are listed everywhere."""
+
+FAMILIES: dict[str, Family] = {name: import_module(f".models.{name}.record", __package__).FAMILY for name in ROOMS}
+"""The families by `config.model_type`, which is also the name of the room."""
 
 
 def public_modules() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """PE core, lang and spatial: the Perception Encoder (https://arxiv.org/abs/2504.13181)."""
 
 from ...lazy import lazy_exports
-from .record import PE_CORE
+from .record import FAMILY
 
 
-__all__ = list(PE_CORE.modules)
-__getattr__, __dir__ = lazy_exports(__name__, PE_CORE.modules)
+__all__ = list(FAMILY.modules)
+__getattr__, __dir__ = lazy_exports(__name__, FAMILY.modules)

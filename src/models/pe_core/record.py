@@ -4,7 +4,7 @@ from ..records import Family, Part
 from .presets import PE_ARCHITECTURES, PRESETS
 
 
-PE_CORE = Family(
+FAMILY = Family(
     model_type="pe_core",
     title="PE core",
     config_class="PeCoreConfig",

@@ -5,7 +5,7 @@ from ..records import Family, Part
 from .presets import PRESETS
 
 
-PE_VIDEO = Family(
+FAMILY = Family(
     model_type="pe_video",
     title="PE Video",
     config_class="PeVideoConfig",

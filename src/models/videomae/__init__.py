@@ -1,8 +1,8 @@
 """VideoMAE: masked autoencoders that learn from the pixels of hidden tubelets (https://arxiv.org/abs/2203.12602)."""
 
 from ...lazy import lazy_exports
-from .record import VIDEOMAE
+from .record import FAMILY
 
 
-__all__ = list(VIDEOMAE.modules)
-__getattr__, __dir__ = lazy_exports(__name__, VIDEOMAE.modules)
+__all__ = list(FAMILY.modules)
+__getattr__, __dir__ = lazy_exports(__name__, FAMILY.modules)

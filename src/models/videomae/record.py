@@ -4,7 +4,7 @@ from ..records import Family
 from .presets import PRESETS
 
 
-VIDEOMAE = Family(
+FAMILY = Family(
     model_type="videomae",
     title="VideoMAE",
     config_class="VideoMAEConfig",

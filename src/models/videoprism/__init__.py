@@ -1,8 +1,8 @@
 """VideoPrism: a video encoder, and with a text encoder a video-text model (https://arxiv.org/abs/2402.13217)."""
 
 from ...lazy import lazy_exports
-from .record import VIDEOPRISM
+from .record import FAMILY
 
 
-__all__ = list(VIDEOPRISM.modules)
-__getattr__, __dir__ = lazy_exports(__name__, VIDEOPRISM.modules)
+__all__ = list(FAMILY.modules)
+__getattr__, __dir__ = lazy_exports(__name__, FAMILY.modules)

@@ -4,7 +4,7 @@ from ..records import Family, Part
 from .presets import PRESETS
 
 
-VIDEOPRISM = Family(
+FAMILY = Family(
     model_type="videoprism",
     title="VideoPrism",
     config_class="VideoPrismConfig",

@@ -1,8 +1,8 @@
 """V-JEPA 2: self-supervised video encoder and predictor (https://arxiv.org/abs/2506.09985)."""
 
 from ...lazy import lazy_exports
-from .record import VJEPA2
+from .record import FAMILY
 
 
-__all__ = list(VJEPA2.modules)
-__getattr__, __dir__ = lazy_exports(__name__, VJEPA2.modules)
+__all__ = list(FAMILY.modules)
+__getattr__, __dir__ = lazy_exports(__name__, FAMILY.modules)

@@ -4,7 +4,7 @@ from ..records import Family
 from .presets import PRESETS
 
 
-VJEPA2 = Family(
+FAMILY = Family(
     model_type="vjepa2",
     title="V-JEPA 2",
     config_class="VJEPA2Config",
