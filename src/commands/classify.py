@@ -1,22 +1,17 @@
 """Zero-shot classification of a video against labels in words: what the command `vidformers classify` does."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from vidformers.inference.directory import Directory, any_size, frames_of_a_clip, read_clip
+from vidformers.inference.clips import frames_of_a_clip, read_clip
+from vidformers.inference.directory import Directory
 
 
-# A tiny model that ships with the package; utils/train_demo.py trained it on drawn clips of moving shapes.
+# A tiny model that ships with the package; utils/demo/train_demo.py trained it on drawn clips of moving shapes.
 TOY_MODEL = Path(__file__).parents[1] / "demo_models/shapes_clip"
-# What similarities are divided by where the model has learned no temperature.
-DEFAULT_TEMPERATURE = 0.01
-# What models call the similarities of videos (rows) and texts. VideoPrism's `logits_per_video` has been through a
-# softmax over the videos.
-SIMILARITIES = ("similarity_logits_per_video", "logits_per_video", "logits_video_text")
 
 
 def read_label_list(text: str) -> list[str]:
@@ -48,14 +43,14 @@ class Classifier:
 
     def __init__(self, directory: str | os.PathLike | None = None, num_frames: int | None = None):
         opened = Directory.open(TOY_MODEL if directory is None else directory)
-        if not hasattr(opened.config, "text_config"):
+        if not opened.model_class.has_text_tower:
             raise ValueError(
-                f"{directory}: a model of type {opened.config.model_type!r} has no text tower to compare labels with. "
-                "Give the directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
+                f"{directory}: {opened.model_class.__name__} has no text tower to compare labels with. Give the "
+                "directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
             )
         self.model = opened.load_model(torch.float32)
         self.processor = opened.processor_class.from_pretrained(opened.path)
-        self.num_frames = num_frames or frames_of_a_clip(self.processor.video_processor, self.model.config)
+        self.num_frames = num_frames or frames_of_a_clip(self.model, self.processor.video_processor)
 
     @torch.inference_mode()
     def classify(self, video: str | os.PathLike, labels: Sequence[str]) -> dict[str, float]:
@@ -74,11 +69,9 @@ class Classifier:
         """
         frames, _ = read_clip(video, self.processor.video_processor, self.num_frames)
         inputs = self.processor(videos=frames, text=list(labels), do_sample_frames=False, return_tensors="pt")
-        options = any_size(self.model)
-        if "temperature" in inspect.signature(self.model.forward).parameters and self.model.logit_scale is None:
-            options["temperature"] = DEFAULT_TEMPERATURE
-        output = self.model(**inputs, **options)
-        logits = next(output[name] for name in SIMILARITIES if name in output)  # (1, labels)
+        pixels = inputs[self.processor.video_processor.model_input_names[0]]
+        texts = self.model.embed_texts(inputs["input_ids"], inputs.get("attention_mask"))
+        logits = self.model.compare(self.model.embed_videos(pixels), texts)  # (1, labels)
         shares = logits[0].float().softmax(0)
         order = shares.argsort(descending=True).tolist()
         return {labels[index]: shares[index].item() for index in order}

@@ -3,8 +3,6 @@
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -66,16 +64,10 @@ def convert(
 ) -> None:
     """Write an original checkpoint as a directory for from_pretrained, and check it."""
     with _reported_errors():
-        import torch
+        from . import convert as job
 
-        from vidformers.conversion import convert_checkpoint
-        from vidformers.conversion.load import class_named
-
-        overrides = _settings(set_ or [])
-        if labels is not None:
-            overrides["id2label"] = dict(enumerate(read_labels(labels)))
         with _progress_bars() as progress:
-            reports = convert_checkpoint(
+            reports = job.convert(
                 source,
                 out,
                 family=family,
@@ -84,16 +76,18 @@ def convert(
                 checkpoint_key=checkpoint_key,
                 probe_index=probe_index,
                 tokenizer=tokenizer,
-                dtype=getattr(torch, dtype.value),
-                model_class=model_class and class_named(model_class),
+                labels=labels,
+                dtype=dtype.value,
+                model_class=model_class,
+                settings=set_ or [],
                 original_repo=original_repo,
+                hub_repo=push_to_hub,
                 progress=progress,
-                **overrides,
             )
         _show(reports)
         console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
         if push_to_hub:
-            console.print(f"Uploaded to {_push(out, push_to_hub)}")
+            console.print(f"Uploaded to {job.push(out, push_to_hub)}")
 
 
 @app.command()
@@ -172,27 +166,23 @@ def embed(
     with _reported_errors():
         import torch
 
-        from .embed import Embedder, Failure, check_output, find_videos, write_embeddings
+        from .embed import embed_files
 
-        check_output(out)
-        files, done = find_videos(videos), []
         with _progress_bars() as progress:
-            progress("loading the model", 0, 1)
-            embedder = Embedder(model, pool.value, num_frames, device, getattr(torch, dtype.value))
-            progress("loading the model", 1, 1)
-            for number, result in enumerate(embedder.embed(files), start=1):
-                if isinstance(result, Failure):
-                    reason = escape(f"{result.name}: {result.reason}")
-                    errors.print(f"[red]✗[/red] {reason}", highlight=False, soft_wrap=True)
-                else:
-                    done.append(result)
-                progress("embedding videos", number, len(files))
-        if done:
-            write_embeddings(out, done, model=model, pool=embedder.pool, num_frames=embedder.num_frames)
-            console.print(
-                f"Wrote the features of {len(done)} of {len(files)} videos to [bold]{escape(str(out))}[/bold]."
+            done, total = embed_files(
+                videos,
+                model,
+                out,
+                pool=pool.value,
+                num_frames=num_frames,
+                device=device,
+                dtype=getattr(torch, dtype.value),
+                progress=progress,
+                on_failure=lambda failure: _show_failure(f"{failure.name}: {failure.reason}"),
             )
-        if len(done) < len(files):
+        if done:
+            console.print(f"Wrote the features of {done} of {total} videos to [bold]{escape(str(out))}[/bold].")
+        if done < total:
             raise typer.Exit(1)
 
 
@@ -232,67 +222,64 @@ def share_table(shares: dict[str, float]) -> Table:
     return table
 
 
+@app.command()
+def finetune(
+    folder: Annotated[Path, typer.Argument(help="A folder of video files for each class, named as the class is.")],
+    model: Annotated[str, typer.Option(help="Directory or name on the Hub of the model to start from.")],
+    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the clips.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips of a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="At its highest, after a tenth of the steps.")] = 5e-5,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of a clip; the model's number by default.")
+    ] = None,
+    validation_share: Annotated[float, typer.Option(help="Share of every class to measure with.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Decides the split, the order and the new head.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be decoded.")
+    ] = False,
+) -> None:
+    """Train a video classifier on a folder of clips, with the Trainer of transformers."""
+    with _reported_errors():
+        from .finetune import prepare, train
+
+        task = prepare(
+            folder,
+            model,
+            num_frames=num_frames,
+            validation_share=validation_share,
+            seed=seed,
+            skip_unreadable=skip_unreadable,
+        )
+        for reason in task.unreadable:
+            _show_failure(f"left out: {reason}")
+        counts = f"{len(task.training)} clips to train on, {len(task.validation)} to measure with"
+        console.print(f"{len(task.classes)} classes, {counts}")
+    options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    accuracy = train(task, out, **options, seed=seed, workers=workers)["eval_accuracy"]
+    console.print(f"Accuracy {accuracy:.1%} on the clips kept from training.")
+    console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
 @app.command("list")
 def list_presets() -> None:
     """List the families and the published checkpoints that can be converted."""
-    from vidformers.families import FAMILIES
+    from .listing import list_checkpoints
 
-    for family in FAMILIES.values():
-        urls = [url for preset in family.presets.values() for url in (preset.source, preset.probe) if url]
-        base = os.path.commonpath(urls).replace(":/", "://", 1) if urls else ""
-        title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
-        table = Table(title=title, title_justify="left")
+    for listing in list_checkpoints():
+        table = Table(title=listing.title, title_justify="left")
         for column in ("preset", "layers", "input"):
             table.add_column(column, no_wrap=True)
         table.add_column("files", overflow="fold")
-        for name, preset in family.presets.items():
-            files = [url for url in (preset.source, preset.probe) if url]
-            table.add_row(
-                name,
-                *family.describe(name),
-                "\n".join(url.removeprefix(f"{base}/") for url in files) or "see the docs",
-            )
+        for entry in listing.checkpoints:
+            table.add_row(entry.preset, entry.size, entry.input, "\n".join(entry.files) or "see the docs")
         console.print(table)
 
 
-def read_labels(path: Path) -> list[str]:
-    """Class names in order, from a JSON list, a JSON dictionary (number → name or name → number) or lines of text."""
-    text = path.read_text("utf-8")
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    names = json.loads(text)
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    if not all(key.isdigit() for key in names):
-        names = {number: name for name, number in names.items()}
-    by_number = {int(number): str(name) for number, name in names.items()}
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
-    return [by_number[number] for number in range(len(by_number))]
-
-
-def _settings(assignments: list[str]) -> dict[str, Any]:
-    """`field=value` pairs, the values as JSON where they are and as text otherwise."""
-    settings = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment}: expected FIELD=VALUE.")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
-    return settings
-
-
-def _push(directory: Path, repo: str) -> str:
-    """Upload a directory to a repository of the Hugging Face Hub, made if it doesn't exist; returns its address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    url = api.create_repo(repo, exist_ok=True)
-    api.upload_folder(repo_id=url.repo_id, folder_path=directory, commit_message="Add weights from vidformers")
-    return str(url)
+def _show_failure(text: str) -> None:
+    """One line for a file that could not be used."""
+    errors.print(f"[red]✗[/red] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _show(reports: list) -> None:
@@ -311,7 +298,7 @@ def _reported_errors() -> Iterator[None]:
     """Print what the user can mend as a message instead of a traceback, and exit with status 1."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         errors.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

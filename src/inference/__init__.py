@@ -1,0 +1,1 @@
+"""Models on video files: what the commands share, for programs too."""

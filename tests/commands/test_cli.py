@@ -12,7 +12,9 @@ from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from tests.original_files import V2_CONFIG, probe_tree, v2_tree
-from vidformers.commands.cli import app, read_labels
+from vidformers.commands.cli import app
+from vidformers.commands.convert import read_labels
+from vidformers.commands.listing import describe
 from vidformers.families import FAMILIES
 
 
@@ -114,7 +116,24 @@ def test_list_names_every_preset():
     for family in FAMILIES.values():
         for name, preset in family.presets.items():
             file = (preset.source or "seethedocs").rpartition("/")[2]
-            assert name in unfolded and file in unfolded
+            size, shape = (text.replace(" ", "") for text in describe(family, preset))
+            assert name in unfolded and file in unfolded and f"{size}{shape}" in unfolded
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "expected"),
+    [
+        ("vjepa2", "vjepa2-vitl-fpc64-256", ("24 × 1024", "64 × 256²")),
+        ("videoprism", "videoprism-lvt-base-f16r288", ("12 + 4 × 768", "16 × 288²")),
+        ("videomae", "videomae-huge-k400-1600e", ("32 × 1280", "16 × 224²")),
+        ("pe_core", "PE-Core-L14-336", ("24 × 1024", "336²")),
+        ("pe_core", "PE-Lang-G14-448-Tiling", ("47 × 1536", "448²")),
+        ("pe_video", "pe-av-large", ("24 × 1024 + 4 × 1792", "all × 336²")),
+        ("pe_video", "pe-av-small-16-frame", ("24 × 1024 + 4 × 768", "16 × 336²")),
+    ],
+)
+def test_presets_in_words(family, name, expected):
+    assert describe(FAMILIES[family], FAMILIES[family].presets[name]) == expected
 
 
 class FakeApi:

@@ -11,12 +11,14 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 import vidformers
-from tests.SPECS import spec as SPECS
+from tests.specs import SPECS
 from tests.video_files import decode_all, truncate, write_video
 from vidformers import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor
 from vidformers.commands import embed
 from vidformers.commands.cli import app
-from vidformers.commands.embed import Embedder, Embedding, Failure, find_videos, write_embeddings
+from vidformers.commands.embed import write_embeddings
+from vidformers.inference.clips import find_videos
+from vidformers.inference.features import Embedder, Embedding, Failure
 
 
 CONFIG = {

@@ -1,37 +1,31 @@
-"""utils/finetune.py: a classifier learns from a folder of clips, and what is wrong with a folder is said."""
+"""`vidformers finetune`: a classifier learns from a folder of clips, and what is wrong with a folder is said."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+from typer.testing import CliRunner
 
 import vidformers
 from tests.video_files import write_video
 from vidformers import VJEPA2Config, VJEPA2Model, VJEPA2VideoProcessor
+from vidformers.commands import finetune
+from vidformers.commands.cli import app
 
 
-ROOT = Path(__file__).parents[2]
 SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"
 VJEPA2 = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "pred_hidden_size": 24}
 VJEPA2 |= {"pred_num_hidden_layers": 1, "pred_num_attention_heads": 2, "crop_size": 32, "patch_size": 16}
 
 
-@pytest.fixture(scope="module")
-def finetune():
-    spec = importlib.util.spec_from_file_location("_finetune", ROOT / "utils/finetune.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(finetune, *arguments) -> None:
-    finetune.main([*map(str, arguments), "--workers", "0"])
+def run(*arguments, expect: int = 0) -> str:
+    """What the command prints."""
+    result = CliRunner().invoke(app, ["finetune", *map(str, arguments), "--workers", "0"])
+    assert result.exit_code == expect, result.output + repr(result.exception)
+    return result.output
 
 
 @pytest.fixture
@@ -53,7 +47,7 @@ def tiny_vjepa2(tmp_path_factory) -> Path:
     return folder
 
 
-def test_motions_are_learned(finetune, shapes, tmp_path):
+def test_motions_are_learned(shapes, tmp_path):
     """From the toy VideoMAE, which knows clips but no classes: a single frame does not tell these four apart."""
     rng, motions = np.random.default_rng(0), list(shapes.MOTIONS)[:4]
     for motion in motions:
@@ -63,67 +57,61 @@ def test_motions_are_learned(finetune, shapes, tmp_path):
             frames = shapes.render(scenes[rng.integers(len(scenes))], rng, num_frames=8, side=64)
             shapes.write_clip(tmp_path / "clips" / motion / f"{index}.mp4", frames)
     options = ("--model", SHAPES_MAE, "--out", tmp_path / "out", "--epochs", 4, "--learning-rate", 1e-3)
-    run(finetune, tmp_path / "clips", *options, "--validation-share", 0.25)
+    run(tmp_path / "clips", *options, "--validation-share", 0.25)
     measured = json.loads((tmp_path / "out/eval_results.json").read_text())
     assert measured["eval_accuracy"] >= 0.95
     config = AutoModelForVideoClassification.from_pretrained(tmp_path / "out").config
     assert list(config.id2label.values()) == sorted(motions)
 
 
-def test_any_family(finetune, two_classes, tiny_vjepa2, tmp_path, capsys):
-    arguments = ("--model", tiny_vjepa2, "--out", tmp_path / "out", "--num-frames", 4, "--epochs", 1)
-    run(finetune, two_classes, *arguments)
-    assert "2 classes, 6 clips to train on, 2 to measure with" in capsys.readouterr().out
+def test_any_family(two_classes, tiny_vjepa2, tmp_path):
+    output = run(two_classes, "--model", tiny_vjepa2, "--out", tmp_path / "out", "--num-frames", 4, "--epochs", 1)
+    assert "2 classes, 6 clips to train on, 2 to measure with" in output
     model = AutoModelForVideoClassification.from_pretrained(tmp_path / "out")
     assert type(model) is vidformers.VJEPA2ForVideoClassification and model.config.label2id == {"flat": 0, "tall": 1}
     assert AutoVideoProcessor.from_pretrained(tmp_path / "out").crop_size == {"height": 32, "width": 32}
 
 
-def test_folders_that_are_none(finetune, two_classes, tiny_vjepa2, tmp_path, capsys):
-    def message(folder) -> str:
-        with pytest.raises(SystemExit) as stop:
-            run(finetune, folder, "--model", tiny_vjepa2, "--out", tmp_path / "out")
-        assert stop.value.code == 1 and not (tmp_path / "out").exists()
-        return capsys.readouterr().err
+def test_folders_and_models_that_are_none(two_classes, tiny_vjepa2, tmp_path):
+    def message(folder, model=tiny_vjepa2) -> str:
+        output = run(folder, "--model", model, "--out", tmp_path / "out", expect=1)
+        assert not (tmp_path / "out").exists()
+        return output
 
     assert "each of two classes or more, found no such folder" in message(tmp_path / "absent")
     assert "found none" in message(two_classes / "flat")
     (tmp_path / "one/flat").mkdir(parents=True)
     (tmp_path / "one/.hidden").mkdir()
     assert "found only flat" in message(tmp_path / "one")
+    assert "no such directory" in message(two_classes, tmp_path / "absent-model")
+    text = vidformers.VideoPrismTextConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1)
+    text.save_pretrained(tmp_path / "text")
+    assert "VideoPrismTextModel has no counterpart that classifies videos" in message(two_classes, tmp_path / "text")
     for index in range(1, 4):
         (two_classes / f"tall/{index}.mp4").rename(two_classes / f"tall/{index}.txt")
     assert "too few of tall (1). Looked for .3gp" in message(two_classes)
-    assert "absent" in message_of_model(finetune, two_classes, tmp_path, capsys)
 
 
-def message_of_model(finetune, folder, tmp_path, capsys) -> str:
-    for index in range(1, 4):
-        (folder / f"tall/{index}.txt").rename(folder / f"tall/{index}.mp4")
-    with pytest.raises(SystemExit):
-        run(finetune, folder, "--model", tmp_path / "absent", "--out", tmp_path / "out")
-    return capsys.readouterr().err
+def test_without_accelerate(two_classes, tiny_vjepa2, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    output = run(two_classes, "--model", tiny_vjepa2, "--out", tmp_path / "out", expect=1)
+    assert "needs accelerate" in output and "vidformers[train]" in output
 
 
-def test_unreadable_files_are_named_or_left_out(finetune, two_classes, tiny_vjepa2, tmp_path, capsys):
+def test_unreadable_files_are_named_or_left_out(two_classes, tiny_vjepa2, tmp_path):
     (two_classes / "tall/2.mp4").write_text("no video")
     (two_classes / "flat/empty.mp4").touch()
     arguments = (two_classes, "--model", tiny_vjepa2, "--out", tmp_path / "out", "--epochs", 1)
-    with pytest.raises(SystemExit):
-        run(finetune, *arguments)
-    message = capsys.readouterr().err
+    message = run(*arguments, expect=1)
     assert "tall/2.mp4" in message and "flat/empty.mp4" in message and "--skip-unreadable" in message
-    run(finetune, *arguments, "--skip-unreadable")
-    output = capsys.readouterr().out
+    output = run(*arguments, "--skip-unreadable")
     assert "2 classes, 5 clips to train on, 2 to measure with" in output and "tall/2.mp4" in output
     for index in (0, 1, 3):
         (two_classes / f"tall/{index}.mp4").write_text("no video")
-    with pytest.raises(SystemExit):
-        run(finetune, *arguments, "--skip-unreadable")
-    assert "too few of tall (0)" in capsys.readouterr().err
+    assert "too few of tall (0)" in run(*arguments, "--skip-unreadable", expect=1)
 
 
-def test_split(finetune):
+def test_split():
     clips = [
         finetune.Clip(Path(f"{label}/{index}"), label) for label, count in ((0, 2), (1, 20)) for index in range(count)
     ]
