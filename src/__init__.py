@@ -1,8 +1,9 @@
 """Video foundation models for Hugging Face Transformers, exact to their original implementations.
 
-Importing this package makes `AutoConfig`, `AutoModel`, `AutoModelForVideoClassification` and `AutoVideoProcessor`
-give the classes of this package for the families that it holds. Set the environment variable `VIDFORMERS_AUTO=0` to
-leave that to a call of `vidformers.register()`. Everything else loads on first use.
+Importing this package enters its classes in the Auto classes of transformers, which then give them for the families
+that it holds. The few other changes that this takes in transformers are the functions of `vidformers.compat`. Set the
+environment variable `VIDFORMERS_AUTO=0` to leave all of it to a call of `vidformers.register()`. Everything else loads
+on first use.
 """
 
 import os

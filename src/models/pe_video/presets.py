@@ -1,6 +1,7 @@
 """The published checkpoints of PE Video."""
 
-from ..pe_core.presets import tower_config
+from vidformers.models.pe_core.presets import tower_config
+
 from ..records import Preset
 
 

@@ -1,6 +1,7 @@
 """What PE Video is: its classes, processors and paper."""
 
-from ..pe_core.presets import PE_ARCHITECTURES
+from vidformers.models.pe_core.presets import PE_ARCHITECTURES
+
 from ..records import Family, Part
 from .presets import PRESETS
 

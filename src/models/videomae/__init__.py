@@ -1,6 +1,7 @@
 """VideoMAE: masked autoencoders that learn from the pixels of hidden tubelets (https://arxiv.org/abs/2203.12602)."""
 
-from ...lazy import lazy_exports
+from vidformers.lazy import lazy_exports
+
 from .record import FAMILY
 
 

@@ -1,6 +1,7 @@
 """V-JEPA 2: self-supervised video encoder and predictor (https://arxiv.org/abs/2506.09985)."""
 
-from ...lazy import lazy_exports
+from vidformers.lazy import lazy_exports
+
 from .record import FAMILY
 
 
