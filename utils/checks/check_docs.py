@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check that pages and docstrings say what the code does.
 
-Usage: python utils/check_docs.py
+Usage: python utils/checks/check_docs.py
 
 Prints one line per fault and exits with status 1 if there is any:
 
@@ -23,16 +23,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from docs.docstrings import Docstring, Entry, parse
-from docs.names import Documentation, listed, output_classes, references
-from docs.pages import broken_links
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 import vidformers
 
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from docs.docstrings import Docstring, Entry, parse
+from docs.names import Documentation, listed, output_classes, references
+from docs.pages import broken_links
+
+
+ROOT = Path(__file__).parents[2]
 # Bases of a family's models: they hold nothing that the models' own entries don't show.
 NOT_ON_PAGES = ("PreTrainedModel", "__version__")
 PUBLIC_SUBPACKAGES = ("video", "conversion")

@@ -1,16 +1,23 @@
 #!/usr/bin/env python3
 """Collect the families' differences from Transformers on one page, docs/exactness.md.
 
-Usage: python utils/exactness.py
+Usage: python utils/checks/exactness.py
 
 The source is the section "Differences from Transformers" of each family's page: a table, whose first column says in
-which case and whose last what is done here, or else a paragraph. `utils/check_repo.py` sees that the page is up to
-date.
+which case and whose last what is done here, or else a paragraph. `utils/checks/check_repo.py` sees that the
+page is up to date.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from checks.families import load_families
 
 
 PAGE = "docs/exactness.md"
@@ -34,28 +41,28 @@ def differences(page: str) -> str | None:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def collected(root: Path, titles: Mapping[str, str]) -> str:
+def collected(root: Path, families: Mapping[str, Any]) -> str:
     """The page as it should be.
 
     Args:
         root: the repository.
-        titles: names of the families in prose by `model_type`; those without a page or a section are left out.
+        families: the records by `model_type`; those without a page or a section are left out.
     """
     text = ""
-    for name, title in titles.items():
+    for name, family in families.items():
         page = root / f"docs/model_doc/{name}.md"
         table = differences(page.read_text("utf-8")) if page.exists() else None
         if table is not None:
             link = f"model_doc/{name}.md#{HEADING.lower().replace(' ', '-')}"
-            text += f"\n## {title}\n\n{table}\n\nMore in [{title}]({link}).\n"
+            text += f"\n## {family.title}\n\n{table}\n\nMore in [{family.title}]({link}).\n"
     page = (root / PAGE).read_text("utf-8")
     return BLOCK.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
 
 
-if __name__ == "__main__":
-    from check_repo import load_families
+def write(root: Path) -> None:
+    """Bring the page of a repository up to date."""
+    (root / PAGE).write_text(collected(root, load_families(root)), "utf-8")
 
-    repository = Path(__file__).parents[1]
-    families = load_families(repository / "src/families.py").FAMILIES
-    family_titles = {name: family.title for name, family in families.items()}
-    (repository / PAGE).write_text(collected(repository, family_titles), "utf-8")
+
+if __name__ == "__main__":
+    write(Path(__file__).parents[2])

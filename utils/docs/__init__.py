@@ -1,1 +1,1 @@
-"""Parts of `utils/build_docs.py`: docstrings, pages, and the tables that come from the code."""
+"""The build of the documentation (`build_docs.py`) and its parts: docstrings, pages, tables made from the code."""

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Build the documentation: a site to browse, and the files that Hugging Face's documentation server takes.
 
-Usage: python utils/build_docs.py [OUT]
+Usage: python utils/docs/build_docs.py [OUT]
 
 Under OUT, by default `build/docs`: `site/index.html`, which needs neither a server nor a network; `hf/`, what
 `doc-builder build` makes; `pages/` and `package/`, what the site is made from. `docs/` is only read. Any fault that
-`utils/check_docs.py` finds, or that the builders warn of, stops the build with exit status 1.
+`utils/checks/check_docs.py` finds, or that the builders warn of, stops the build with exit status 1.
 
 The pages are those of `docs/_toctree.yml`. For every family in `src/families.py` one is added with the tables of its
 checkpoints and of the rules that convert them.
@@ -20,16 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from check_docs import PUBLIC_SUBPACKAGES, ROOT, check
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 import vidformers
+from vidformers.families import FAMILIES
+
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from checks.check_docs import PUBLIC_SUBPACKAGES, ROOT, check
+
 from docs.names import Documentation
 from docs.pages import to_site
 from docs.tables import family_page
-from vidformers.families import FAMILIES
 
 
 PACKAGE = vidformers.__name__

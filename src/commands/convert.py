@@ -1,0 +1,88 @@
+"""What the command `vidformers convert` does besides `vidformers.conversion`: class names, settings, uploads."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidformers.conversion import convert_checkpoint
+from vidformers.conversion.load import class_named, parse_settings
+from vidformers.conversion.verify import Report
+
+
+def convert(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    labels: str | os.PathLike | None = None,
+    settings: Sequence[str] = (),
+    dtype: str = "float32",
+    model_class: str | None = None,
+    hub_repo: str | None = None,
+    **options: Any,
+) -> list[Report]:
+    """Write an original checkpoint as a directory for `from_pretrained`, and check it.
+
+    Args:
+        source: the original checkpoint.
+        out: the directory to write.
+        labels: file of the names of classes, as for [`~vidformers.commands.convert.read_labels`].
+        settings: fields of the configuration, "field=value" or "tower.field=value" each.
+        dtype: name of the type of the weights on disk.
+        model_class: name of the class to make where it isn't the file's own.
+        hub_repo: the repository that the directory is for.
+        **options: as for [`~vidformers.conversion.convert_checkpoint`].
+
+    Returns:
+        The reports of the checks, all passed.
+
+    Raises:
+        ConversionError: as `convert_checkpoint`.
+        ValueError: settings or labels that are none.
+    """
+    overrides = parse_settings(settings)
+    if labels is not None:
+        overrides["id2label"] = dict(enumerate(read_labels(labels)))
+    return convert_checkpoint(
+        source,
+        out,
+        dtype=getattr(torch, dtype),
+        model_class=model_class and class_named(model_class),
+        hub_repo=hub_repo,
+        **options,
+        **overrides,
+    )
+
+
+def read_labels(path: str | os.PathLike) -> list[str]:
+    """Class names in order, from a JSON list, a JSON dictionary (number → name or name → number) or lines of text.
+
+    Raises:
+        ValueError: numbers with a gap, or repeated ones.
+    """
+    path = Path(path)
+    text = path.read_text("utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    names = json.loads(text)
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    if not all(key.isdigit() for key in names):
+        names = {number: name for name, number in names.items()}
+    by_number = {int(number): str(name) for number, name in names.items()}
+    if sorted(by_number) != list(range(len(by_number))):
+        raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
+    return [by_number[number] for number in range(len(by_number))]
+
+
+def push(directory: str | os.PathLike, repo: str) -> str:
+    """Upload a directory to a repository of the Hugging Face Hub, made if it doesn't exist; returns its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    url = api.create_repo(repo, exist_ok=True)
+    api.upload_folder(repo_id=url.repo_id, folder_path=directory, commit_message="Add weights from vidformers")
+    return str(url)

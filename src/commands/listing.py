@@ -1,0 +1,80 @@
+"""The published checkpoints in words: what the command `vidformers list` shows. Loads no torch."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vidformers.families import FAMILIES
+from vidformers.models.records import Family, Preset
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint.
+
+    Attributes:
+        preset: its name.
+        size: depth and width of its model, such as "24 × 1024".
+        input: frames and pixels that it is meant for, such as "16 × 224²".
+        files: its original files, where they are known, without the family's address.
+    """
+
+    preset: str
+    size: str
+    input: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A family's checkpoints.
+
+    Attributes:
+        title: the family, and the address that all of its files begin with, if they do.
+        checkpoints: its checkpoints.
+    """
+
+    title: str
+    checkpoints: tuple[Checkpoint, ...]
+
+
+def list_checkpoints() -> Iterator[Listing]:
+    """The checkpoints of all families."""
+    for family in FAMILIES.values():
+        base = (
+            os.path.commonpath(files) if (files := [url for p in family.presets.values() for url in _files(p)]) else ""
+        )
+        base = base.replace(":/", "://", 1)
+        title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
+        checkpoints = (
+            Checkpoint(name, *describe(family, preset), tuple(url.removeprefix(f"{base}/") for url in _files(preset)))
+            for name, preset in family.presets.items()
+        )
+        yield Listing(title, tuple(checkpoints))
+
+
+def describe(family: Family, preset: Preset) -> tuple[str, str]:
+    """Size of a preset's model, blocks × width of each stage, and of its input, frames × side²."""
+    config = preset.config
+    video = config.get("video_config", {})
+    tower = _fields(family, video.get("vision_config") or config.get("vision_config") or config)
+    if "num_spatial_layers" in tower:
+        size = f"{tower['num_spatial_layers']} + {tower['num_temporal_layers']} × {tower['hidden_size']}"
+    else:
+        stages = (tower, video) if video else (tower,)
+        size = " + ".join(f"{stage['num_hidden_layers']} × {stage['hidden_size']}" for stage in stages)
+    side = f"{tower['crop_size'] if 'crop_size' in tower else tower['image_size']}²"
+    frames = tower.get("frames_per_clip") or tower.get("num_frames") or preset.video_processor.get("num_frames")
+    if video:
+        frames = frames or "all"
+    return size, f"{frames} × {side}" if frames else side
+
+
+def _fields(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's fields, those that the name of its architecture stands for included."""
+    return {**family.architectures.get(config.get("architecture"), {}), **config}
+
+
+def _files(preset: Preset) -> list[str]:
+    return [url for url in (preset.source, preset.probe) if url]
