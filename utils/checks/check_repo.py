@@ -1,54 +1,63 @@
 #!/usr/bin/env python3
 """Check the rules that keep the repository in one piece: who may import whom, and what every family brings along.
 
-Usage: python utils/check_repo.py [ROOT]
+Usage: python utils/checks/check_repo.py [ROOT]
 
 Prints one line per violation, `file:line: rule`, and exits with status 1 if there is any. Files are parsed, not run,
-apart from the list of families, `src/families.py`.
+apart from the records of the families.
 """
 
 import ast
-import importlib.util
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-
-import exactness
+from typing import Any
 
 
-PACKAGE = "vidformers"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from checks import exactness
+from checks.families import PACKAGE, load_families
+
+
 FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
 
 # Which parts of the package each part may import besides itself. "" is the package's own `__init__`.
+ROOT_MODULES = {"", "families", "files"}
 MAY_IMPORT = {
-    "": {"auto", "families", "lazy", "models"},
-    "auto": {"families", "models"},
-    "classify": {"inference"},
-    "cli": {"classify", "conversion", "embed", "families"},
-    "conversion": {"", "families", "lazy", "layers", "models", "video"},
-    "embed": {"inference"},
-    "families": set(),
-    "inference": {"", "families", "video"},
-    "layers": set(),
-    "lazy": set(),
-    "models": {"families", "layers", "lazy", "video"},
+    "commands": {*ROOT_MODULES, "conversion", "inference", "layers", "models", "training", "video"},
+    "inference": {*ROOT_MODULES, "layers", "models", "training", "video"},
+    "training": {*ROOT_MODULES, "layers", "models", "video"},
+    "conversion": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
+    "models": {"layers", "lazy", "video"},
     "video": {"lazy"},
+    "layers": set(),
+    "": {"auto", "families", "lazy"},
+    "auto": {"compat", "families", "models"},
+    "compat": {"families"},
+    "families": {"models"},
+    "files": set(),
+    "lazy": set(),
 }
-# What families share within `models`.
-SHARED_BY_FAMILIES = {"configuration", "pretrained", "processing"}
+# What may be imported against these rules: the part, what it imports, and the module or the function that does so.
+EXCEPTIONS = {
+    ("models", "conversion", "from_original"),
+    ("conversion", "commands", f"{PACKAGE}.conversion.__main__"),
+}
 ONLY_IN_TESTS = {"timm", "torchvision"}
 NOT_IMPORTABLE = {"conversion", "src", "utils"}
-FAMILY_FILES = (
-    "conversion/maps/{}.py",
-    "conversion/originals/{}.py",
+FURNITURE = (
+    "conversion/{}/checkpoint.py",
+    "conversion/{}/original.py",
     "docs/model_doc/{}.md",
-    "tests/families/{}.py",
+    "src/models/{}/presets.py",
+    "src/models/{}/record.py",
+    "tests/{}/spec.py",
     "utils/benchmarks/{}.py",
 )
-# Runs original code from a checkout of it, whose packages may have any name.
-ORIGINALS = f"{PACKAGE}.conversion.originals"
+LISTING = "src/families.py"
 
 
 @dataclass(frozen=True, order=True)
@@ -65,11 +74,19 @@ class Violation:
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: its absolute dotted path, and the function that the statement stands in."""
+    """One imported name.
+
+    Attributes:
+        target: its absolute dotted path.
+        line: of the statement.
+        function: the function that the statement stands in.
+        base: of a relative import the package that its dots stand for, of others "".
+    """
 
     target: str
     line: int
     function: str
+    base: str
 
 
 class Source:
@@ -90,9 +107,10 @@ class Source:
         return part_of(self.module)
 
     @property
-    def family(self) -> str | None:
-        """The family whose folder the file lies in."""
-        return self.parts[2] if self.parts[:2] == ("src", "models") and len(self.parts) > 3 else None
+    def floor(self) -> str:
+        """The folder of the package that the file lies in, as a module: the package itself for `src/auto.py`."""
+        in_folder = self.parts[0] == "conversion" or len(self.parts) > 2
+        return ".".join(self.module.split(".")[: 1 + in_folder])
 
     def imports(self) -> Iterator[Import]:
         """Every import of the file, also those by `import_module("…")` with a literal name."""
@@ -100,31 +118,30 @@ class Source:
 
     def _imports_below(self, node: ast.AST, function: str) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
-            for target in self._targets(child):
-                yield Import(target, child.lineno, function)
+            for name, base in self._names(child):
+                yield Import(name, child.lineno, function, base)
             is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from self._imports_below(child, child.name if is_function else function)
 
-    def _targets(self, node: ast.AST) -> list[str]:
+    def _names(self, node: ast.AST) -> list[tuple[str, str]]:
+        """The names that a statement imports, each with the package that leading dots stand for."""
         if isinstance(node, ast.Import):
-            return [alias.name for alias in node.names]
+            return [(alias.name, "") for alias in node.names]
         if isinstance(node, ast.ImportFrom):
-            if node.level and not self.packaged:
-                return []  # the scripts' own modules, whatever folder they are run from
-            base = self._absolute("." * node.level + (node.module or ""))
-            return [f"{base}.{alias.name}" for alias in node.names]
+            base, module = self._base(node.level), node.module or ""
+            return [(".".join(filter(None, (base, module, alias.name))), base) for alias in node.names]
         if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in {"import_module", "__import__"}:
             name = node.args[0] if node.args else None
-            return [self._absolute(name.value)] if isinstance(name, ast.Constant) else []
+            if isinstance(name, ast.Constant):
+                stripped = name.value.lstrip(".")
+                base = self._base(len(name.value) - len(stripped))
+                return [(".".join(filter(None, (base, stripped))), base)]
         return []
 
-    def _absolute(self, name: str) -> str:
-        if not name.startswith("."):
-            return name
-        stripped = name.lstrip(".")
-        levels = len(name) - len(stripped) - self.is_init
-        base = self.module.split(".")[: -levels or None]
-        return ".".join([*base, stripped] if stripped else base)
+    def _base(self, level: int) -> str:
+        """The package that so many leading dots stand for; "" without any."""
+        names = self.module.split(".")
+        return ".".join(names[: len(names) + self.is_init - level]) if level else ""
 
 
 def dotted(node: ast.AST) -> str:
@@ -142,49 +159,72 @@ def part_of(module: str) -> str:
     return names[1] if names[1] in MAY_IMPORT else ""
 
 
-def check_import_direction(source: Source) -> Iterator[Violation]:
-    """Data flows one way, and imports follow it."""
+def room_of(module: str, families: Iterable[str]) -> str | None:
+    """The family whose room in `models` or `conversion` a module or a name lies in."""
+    names = module.split(".")
+    in_room = len(names) > 2 and names[0] == PACKAGE and names[1] in ("models", "conversion") and names[2] in families
+    return names[2] if in_room else None
+
+
+def check_import_direction(source: Source, families: Mapping[str, Any]) -> Iterator[Violation]:
+    """A floor imports from those below it."""
     if not source.packaged:
         return
     top = source.module.split(".")[1:2]
     if top and top[0] not in MAY_IMPORT:
-        yield Violation(source.file, 1, f"no rule says what `{top[0]}` may import: add it to utils/check_repo.py")
+        yield Violation(source.file, 1, f"no rule says what `{top[0]}` may import: add it to {Path(__file__).name}")
         return
     for found in source.imports():
         if found.target.split(".")[0] != PACKAGE:
             continue
         part = part_of(found.target)
-        if part == source.part or part in MAY_IMPORT[source.part]:
-            continue
-        if (source.part, part, found.function) == ("models", "conversion", "from_original"):
-            continue
-        if source.module == f"{PACKAGE}.conversion.__main__" and part == "cli":
+        excepted = {(source.part, part, found.function), (source.part, part, source.module)} & EXCEPTIONS
+        if part == source.part or part in MAY_IMPORT[source.part] or excepted:
             continue
         yield Violation(
             source.file, found.line, f"`{source.part or PACKAGE}` must not import `{part or PACKAGE}` ({found.target})"
         )
 
 
-def check_families_apart(source: Source) -> Iterator[Violation]:
-    """A family doesn't import another one."""
-    allowed = {source.family, *SHARED_BY_FAMILIES}
-    for found in source.imports() if source.family else ():
-        names = found.target.split(".")
-        if names[:2] == [PACKAGE, "models"] and len(names) > 3 and names[2] not in allowed:
-            yield Violation(source.file, found.line, f"family `{source.family}` must not import family `{names[2]}`")
+def check_relative_imports(source: Source, families: Mapping[str, Any]) -> Iterator[Violation]:
+    """An import with dots stays on its floor, so that the folders show where it leads."""
+    for found in source.imports() if source.packaged else ():
+        if found.base and not f"{found.base}.".startswith(f"{source.floor}."):
+            rule = f"relative import leaves `{source.floor}`: write `{found.target.rpartition('.')[0]}`"
+            yield Violation(source.file, found.line, rule)
 
 
-def check_foreign_imports(source: Source) -> Iterator[Violation]:
+def check_families_apart(source: Source, families: Mapping[str, Any]) -> Iterator[Violation]:
+    """A family's room imports only those that the family is built on; what families share imports none."""
+    if not source.packaged:
+        return
+    own = room_of(source.module, families)
+    allowed = {own, *families[own].based_on} if own else set()
+    for found in source.imports():
+        other = room_of(found.target, families)
+        if other is None or other in allowed:
+            continue
+        who = f"family `{own}`" if own else "what families share"
+        remedy = " (its record's `based_on` doesn't name it)" if own else ""
+        yield Violation(source.file, found.line, f"{who} must not import family `{other}`{remedy}")
+
+
+def check_foreign_imports(source: Source, families: Mapping[str, Any]) -> Iterator[Violation]:
     """No torchvision or timm in the package; the repository's folders aren't importable by their own names."""
     for found in source.imports():
         top = found.target.split(".")[0]
-        if top in ONLY_IN_TESTS and source.packaged and source.part != "auto":
+        if top in ONLY_IN_TESTS and source.packaged and source.part != "compat":
             yield Violation(source.file, found.line, f"the package must not import `{top}`")
-        if top in NOT_IMPORTABLE and not source.module.startswith(ORIGINALS):
+        # A family's original.py runs code from a checkout, whose packages may have any name.
+        if (
+            top in NOT_IMPORTABLE
+            and not found.base
+            and not (source.packaged and source.parts[-1].startswith("original"))
+        ):
             yield Violation(source.file, found.line, f"`{top}` is no package: import `{PACKAGE}.…` instead")
 
 
-def check_auto_classes(source: Source) -> Iterator[Violation]:
+def check_auto_classes(source: Source, families: Mapping[str, Any]) -> Iterator[Violation]:
     """Only `src/auto.py` enters classes in the Auto classes; nothing changes how transformers' own classes load."""
     if not source.packaged or source.part == "auto":
         return
@@ -199,72 +239,75 @@ def check_auto_classes(source: Source) -> Iterator[Violation]:
             yield Violation(source.file, node.lineno, "key maps of transformers are global: don't register any")
 
 
-def check_packages(root: Path) -> Iterator[Violation]:
+def check_packages(root: Path, families: Mapping[str, Any]) -> Iterator[Violation]:
     """A folder with modules is a package; without its `__init__.py` an installation would lack it."""
     for folder in sorted({path.parent for name in FOLDERS for path in (root / name).rglob("*.py")}):
         if not (folder / "__init__.py").exists():
             yield Violation(folder.relative_to(root).as_posix(), 1, "folder of modules without `__init__.py`")
 
 
-def check_family_files(root: Path) -> Iterator[Violation]:
-    """Every registered family has all files of a family, and a place in the pages that are about all of them."""
-    listing = "src/families.py"
-    for name, family in load_families(root / listing).FAMILIES.items():
-        lines = (root / listing).read_text("utf-8").splitlines()
-        line = next(i for i, text in enumerate(lines, 1) if f'"{name}"' in text)
-        for pattern in FAMILY_FILES:
-            if not (root / pattern.format(name)).exists():
-                yield Violation(listing, line, f"family `{name}` lacks {pattern.format(name)}")
+def check_rooms(root: Path, families: Mapping[str, Any]) -> Iterator[Violation]:
+    """Every family has the furniture of a family, and a place in the pages that are about all of them."""
+    lines = (root / LISTING).read_text("utf-8").splitlines()
+    for name, family in families.items():
+        line = next((i for i, text in enumerate(lines, 1) if re.search(rf"\b{name}\b", text)), 1)
+        for path in (pattern.format(name) for pattern in FURNITURE):
+            if not (root / path).exists():
+                yield Violation(LISTING, line, f"family `{name}` lacks {path}")
         for page, text, what in (
             ("CHANGELOG.md", family.title, f"({family.title}) is not in"),
             ("docs/_toctree.yml", f"local: model_doc/{name}\n", "is not in"),
             ("docs/benchmarks.md", f"<!-- measured: {name} -->", "has no block in"),
         ):
             if not (root / page).exists() or text not in (root / page).read_text("utf-8"):
-                yield Violation(listing, line, f"family `{name}` {what} {page}")
+                yield Violation(LISTING, line, f"family `{name}` {what} {page}")
 
 
-def check_exactness(root: Path) -> Iterator[Violation]:
+def check_rooms_are_listed(root: Path, families: Mapping[str, Any]) -> Iterator[Violation]:
+    """Every room belongs to a family."""
+    for folder in ("src/models", "conversion"):
+        for init in sorted((root / folder).glob("*/__init__.py")):
+            if init.parent.name not in families:
+                yield Violation(init.relative_to(root).as_posix(), 1, f"a room of no family that {LISTING} lists")
+
+
+def check_exactness(root: Path, families: Mapping[str, Any]) -> Iterator[Violation]:
     """Every family's page tells its differences from transformers, and one page has them all."""
-    families = load_families(root / "src/families.py").FAMILIES
     for name in families:
         page = root / f"docs/model_doc/{name}.md"
         if page.exists() and exactness.differences(page.read_text("utf-8")) is None:
             yield Violation(page.relative_to(root).as_posix(), 1, f"has no section `{exactness.HEADING}`")
     if not (root / exactness.PAGE).exists():
         yield Violation(exactness.PAGE, 1, "is missing")
-        return
-    page = exactness.collected(root, {name: family.title for name, family in families.items()})
-    if page != (root / exactness.PAGE).read_text("utf-8"):
-        yield Violation(exactness.PAGE, 1, "is not what the families' pages say: run `python utils/exactness.py`")
+    elif exactness.collected(root, families) != (root / exactness.PAGE).read_text("utf-8"):
+        command = "python utils/checks/exactness.py"
+        yield Violation(exactness.PAGE, 1, f"is not what the families' pages say: run `{command}`")
 
 
-def load_families(path: Path) -> ModuleType:
-    """Run the list of families by itself, without the package around it."""
-    spec = importlib.util.spec_from_file_location("_families", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-FILE_RULES = (check_import_direction, check_families_apart, check_foreign_imports, check_auto_classes)
-TREE_RULES = (check_packages, check_family_files, check_exactness)
+FILE_RULES = (
+    check_import_direction,
+    check_relative_imports,
+    check_families_apart,
+    check_foreign_imports,
+    check_auto_classes,
+)
+TREE_RULES = (check_packages, check_rooms, check_rooms_are_listed, check_exactness)
 
 
 def check(root: Path) -> list[Violation]:
     """All violations in the repository at `root`."""
-    found = [violation for rule in TREE_RULES for violation in rule(root)]
+    families = load_families(root)
+    found = [violation for rule in TREE_RULES for violation in rule(root, families)]
     paths = [path for name in (*FOLDERS, "tests", "utils") for path in (root / name).rglob("*.py")]
     for path in paths:
         source = Source(root, path)
-        found += [violation for rule in FILE_RULES for violation in rule(source)]
+        found += [violation for rule in FILE_RULES for violation in rule(source, families)]
     return sorted(set(found))
 
 
 def main() -> int:
     """Print the violations below the folder given on the command line, by default this repository."""
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1]).resolve()
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     violations = check(root)
     print(*violations, sep="\n", end="\n" if violations else "")
     return 1 if violations else 0
