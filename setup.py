@@ -49,9 +49,11 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "av>=14",
+        "ftfy>=6.1",
         "huggingface_hub>=1.0",
         "numpy>=1.26",
         "pillow>=10.1",
+        "regex>=2022.1.18",
         "rich>=13",
         "safetensors>=0.5",
         "tokenizers>=0.22",
@@ -60,7 +62,14 @@ setup(
         "typer>=0.12",
     ],
     extras_require={
-        "test": ["accelerate>=1.1", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11", "sentencepiece>=0.2"],
+        "test": [
+            "accelerate>=1.1",
+            "protobuf>=4",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.11",
+            "sentencepiece>=0.2",
+        ],
         # The Trainer of transformers, which `vidformers finetune` uses, asks for it.
         "train": ["accelerate>=1.1"],
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
