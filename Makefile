@@ -14,7 +14,7 @@ INSTALLED_OLDEST := $(OLDEST)/.installed
 .PHONY: demo test test-oldest check bench docs
 
 demo: $(INSTALLED)
-	$(BIN)/python utils/demo.py
+	$(BIN)/python utils/demo/demo.py
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
@@ -28,14 +28,14 @@ test-oldest: $(INSTALLED_OLDEST)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python utils/check_repo.py
+	$(BIN)/python utils/checks/check_repo.py
 
 bench: $(INSTALLED)
 	$(BIN)/python utils/benchmarks/run.py
 
 # build/docs/site/index.html
 docs: $(INSTALLED_DOCS)
-	HF_HUB_OFFLINE=1 $(BIN)/python utils/build_docs.py
+	HF_HUB_OFFLINE=1 $(BIN)/python utils/docs/build_docs.py
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Write the files of a further model family, to be filled with what is its own.
+"""Write the rooms of a further model family, to be filled with what is its own.
 
 Usage: python utils/new_family.py NAME [--prefix PREFIX] [--title TITLE] [--root ROOT]
 
     python utils/new_family.py dinovid --prefix DinoVid --title "DINO Vid"
 
 NAME is `config.model_type`, PREFIX begins the names of classes, TITLE names the family in prose. What comes out works:
-a small video transformer with configuration, video processor, record, map, spec, page, benchmark and changelog entry,
+a small video transformer with configuration, video processor, record, presets, forms, spec, tests, page and benchmark,
 which passes `make check` and the shared tests apart from those that ask for recordings of the original code. The
 templates are in `utils/family_template`; `newfam`, `NewFam`, `NEWFAM` and `New Family` in them stand for the names.
 docs/add_a_family.md says what to put in their place.
+
+Of the files that are there already three get a line each: the list in src/families.py, the table of contents and the
+changelog. docs/exactness.md is made anew.
 """
 
 import argparse
@@ -17,51 +20,26 @@ import keyword
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
-import exactness
-from check_repo import load_families
+from checks import exactness
 
 
-Fill = Callable[[str], str]
 TEMPLATES = Path(__file__).parent / "family_template"
 SUFFIX = ".txt"
-RECORD = """NEWFAM = Family(
-    model_type="newfam",
-    title="New Family",
-    config_class="NewFamConfig",
-    auto_models={"AutoModel": "NewFamModel"},
-    video_processor_class="NewFamVideoProcessor",
-    input_text="{num_frames} × {image_size}²",
-    presets={
-        "newfam-base": Preset(
-            source=None,
-            config={
-                "hidden_size": 768,
-                "num_hidden_layers": 12,
-                "num_attention_heads": 12,
-                "image_size": 224,
-                "num_frames": 16,
-            },
-            checkpoint_keys={},
-            video_processor={},
-            architecture="NewFamModel",
-            license=None,
-        ),
-    },
-)
-
-"""
-SECTION = """## New Family
-
-<!-- measured: newfam -->
-Not measured yet.
-<!-- end -->
-
-"""
+# Shared files: the line below which a list stands, what the list's lines begin with, and the lines to add to it.
+LISTS = {
+    "src/families.py": ("ROOMS = (", "    ", '    "newfam",\n'),
+    "docs/_toctree.yml": ("- title: Models", "  ", "    - local: model_doc/newfam\n      title: New Family\n"),
+    "CHANGELOG.md": (
+        "### Added",
+        "",
+        "- New Family (`newfam`): configuration, encoder, video processor and conversion.\n",
+    ),
+}
 
 
 class CannotWrite(ValueError):
@@ -96,60 +74,21 @@ def new_files(names: dict[str, str]) -> dict[str, str]:
     }
 
 
-def with_record(text: str, fill: Fill) -> str:
-    """`src/families.py` with the record, as the last entry of the list."""
-    before, listing, after = text.partition("FAMILIES: dict[str, Family]")
-    after, count = re.subn(r"(for family in \()([^)]*?),?\s*(\))", fill(r"\1\2, NEWFAM\3"), after, count=1)
-    if not count:
-        raise CannotWrite("src/families.py: no `FAMILIES` made of a tuple of records.")
-    return f"{before}{fill(RECORD)}{listing}{after}"
+def with_lines(text: str, heading: str, indent: str, lines: str) -> str:
+    """A text with lines more at the end of a list.
 
-
-def after_last(text: str, pattern: str, addition: str) -> str:
-    """A text with an addition after the last match of a pattern."""
-    found = list(re.finditer(pattern, text, re.MULTILINE))
+    Args:
+        text: has the list.
+        heading: the line above it.
+        indent: what each line of the list begins with.
+        lines: to add.
+    """
+    before, found, after = text.partition(f"{heading}\n")
     if not found:
-        raise CannotWrite(f"nothing looks like {pattern!r}, after which {addition.strip()!r} belongs.")
-    end = found[-1].end()
-    return text[:end] + addition + text[end:]
-
-
-def with_section(text: str, fill: Fill) -> str:
-    """`docs/benchmarks.md` with a section before the first one that is about no family."""
-    before, heading, after = text.partition("## Video input")
-    if not heading:
-        raise CannotWrite("no section `Video input`, before which those of the families stand.")
-    return before + fill(SECTION) + heading + after
-
-
-def with_entry(text: str, fill: Fill) -> str:
-    """`CHANGELOG.md` with an entry among what the newest version added."""
-    entry = "- New Family (`newfam`): configuration, encoder, video processor and conversion.\n"
-    start = text.index("### Added\n") if "### Added\n" in text else None
-    if start is None:
-        raise CannotWrite("no section `Added`.")
-    end = re.compile(r"\n+#|\n*\Z").search(text, start).start() + 1
-    return text[:end] + fill(entry) + text[end:]
-
-
-EDITS: dict[str, Callable[[str, Fill], str]] = {
-    "src/families.py": with_record,
-    "CHANGELOG.md": with_entry,
-    "docs/benchmarks.md": with_section,
-    "docs/_toctree.yml": lambda text, fill: after_last(
-        text,
-        r"^ +- local: model_doc/.*\n +title: .*\n",
-        fill("    - local: model_doc/newfam\n      title: New Family\n"),
-    ),
-    "docs/index.md": lambda text, fill: after_last(
-        text, r"^\|.*\(model_doc/.*\n", fill("| [New Family](model_doc/newfam) | features |\n")
-    ),
-    "README.md": lambda text, fill: after_last(
-        text,
-        r"^\|.*\(docs/model_doc/.*\n",
-        fill("| New Family | encoder; converter | [docs/model_doc/newfam.md](docs/model_doc/newfam.md) |\n"),
-    ),
-}
+        raise CannotWrite(f"has no line {heading!r}, below which {lines.strip()!r} belongs.")
+    listed = list(takewhile(lambda line: line.strip() and line.startswith(indent), after.splitlines(keepends=True)))
+    end = sum(map(len, listed))
+    return before + found + after[:end] + lines + after[end:]
 
 
 def planned(root: Path, names: dict[str, str]) -> Iterator[tuple[Path, str]]:
@@ -158,10 +97,10 @@ def planned(root: Path, names: dict[str, str]) -> Iterator[tuple[Path, str]]:
         if (root / name).exists():
             raise CannotWrite(f"{name} is there already.")
         yield root / name, text
-    for name, edit in EDITS.items():
+    for name, (heading, indent, lines) in LISTS.items():
         before = (root / name).read_text("utf-8")
         try:
-            yield root / name, edit(before, partial(filled, names=names))
+            yield root / name, with_lines(before, heading, indent, filled(lines, names))
         except CannotWrite as error:
             raise CannotWrite(f"{name}: {error}") from error
 
@@ -172,8 +111,7 @@ def write_family(root: Path, names: dict[str, str]) -> list[Path]:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-    titles = {name: family.title for name, family in load_families(root / "src/families.py").FAMILIES.items()}
-    (root / exactness.PAGE).write_text(exactness.collected(root, titles), "utf-8")
+    exactness.write(root)
     sources = [str(path) for path in texts if path.suffix == ".py"]
     if find_spec("ruff"):
         # The order of imports and the breaks of lines depend on the names.
@@ -197,7 +135,10 @@ def main() -> int:
     except CannotWrite as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print("Next: the steps of docs/add_a_family.md, golden cases of the original code first.")
+    print(
+        "Next: the steps of docs/add_a_family.md, golden cases of the original code first. The tables of README.md and"
+    )
+    print("docs/index.md name families too.")
     return 0
 
 

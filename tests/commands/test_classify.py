@@ -60,9 +60,9 @@ def test_held_out_scenes_from_files(shapes, clips, classifier):
     assert np.mean(right) >= 0.85, {scene: caption for scene, caption in found.items() if scene.caption() != caption}
 
 
-@pytest.mark.parametrize("attribute", ["colour", "shape", "motion"])
+@pytest.mark.parametrize("attribute", ["color", "shape", "motion"])
 def test_labels_of_one_word(shapes, clips, classifier, attribute):
-    values = {"colour": shapes.COLOURS, "shape": shapes.SHAPES, "motion": shapes.MOTIONS}[attribute]
+    values = {"color": shapes.COLORS, "shape": shapes.SHAPES, "motion": shapes.MOTIONS}[attribute]
     right = [
         next(iter(classifier.classify(clip, [f"it {value}" if attribute == "motion" else value for value in values])))
         == ("it " * (attribute == "motion") + getattr(scene, attribute))

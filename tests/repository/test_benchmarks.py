@@ -25,9 +25,13 @@ from side_by_side import Comparison, Options, Table  # noqa: E402
 PAGE = (FOLDER.parents[1] / "docs/benchmarks.md").read_text("utf-8")
 
 
-def test_every_script_has_a_block_of_the_page():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run", "side_by_side"}
-    assert sorted(runner.blocks(PAGE)) == sorted(scripts)
+def test_every_block_of_the_page_has_a_script():
+    assert set(runner.blocks(PAGE)) <= set(runner.scripts()) and set(FAMILIES) <= set(runner.scripts())
+
+
+def test_page_gets_a_section_for_a_new_script():
+    page = runner.filled("# Page\n", "newfam", "A table.\n")
+    assert page == "# Page\n\n## newfam\n\n<!-- measured: newfam -->\nA table.\n<!-- end -->\n"
 
 
 def test_rounds_start_with_another_call_each():

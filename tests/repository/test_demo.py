@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def demo(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "utils"))
+    monkeypatch.syspath_prepend(str(ROOT / "utils/demo"))
     spec = importlib.util.spec_from_file_location("_demo", ROOT / "utils/demo/demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -43,8 +43,8 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
 
     figure = np.asarray(Image.open(tmp_path / "features.png"))
     assert figure.shape[1] < 700, "two columns, one for each step"
-    colours = figure[100 + 174 : 100 + 174 + 168, 180 : 180 + 168]
-    assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 50, "the row of components holds a picture"
+    colors = figure[100 + 174 : 100 + 174 + 168, 180 : 180 + 168]
+    assert len(np.unique(colors.reshape(-1, 3), axis=0)) > 50, "the row of components holds a picture"
 
     frames, _ = decode_video(tmp_path / "shapes.mp4")
     assert frames.shape == (48, 128, 128, 3)
@@ -107,4 +107,4 @@ def test_principal_components(demo):
     components, shares = demo.principal_components(values, count=2)
     assert shares[0] > 0.8 and np.isclose(shares.sum(), 1)
     assert np.corrcoef(components[:, 0], values[:, 0])[0, 1] > 0.99, "the longer tail is positive"
-    assert demo.to_grey(components).min() == 0 and demo.to_grey(components).max() == 255
+    assert demo.to_gray(components).min() == 0 and demo.to_gray(components).max() == 255

@@ -20,11 +20,11 @@ MAE = SMALL | {"num_hidden_layers": 1, "decoder_num_hidden_layers": 1, "decoder_
 
 @pytest.fixture(scope="module")
 def train_demo():
-    sys.path.insert(0, str(ROOT / "utils"))
+    sys.path.insert(0, str(ROOT / "utils/demo"))
     try:
         import train_demo
     finally:
-        sys.path.remove(str(ROOT / "utils"))
+        sys.path.remove(str(ROOT / "utils/demo"))
     return train_demo
 
 
@@ -83,7 +83,7 @@ def test_the_command_gives_its_options_on(train_demo, tmp_path, monkeypatch, cap
         torch.manual_seed(0)
         model = train_demo.shapes_mae.build_model(settings)
         record = {"held_out_error": 0.05, "held_out_clips": 24}
-        record |= {"error_of_nearest_patch": 0.2, "error_of_mean_colour": 0.1}
+        record |= {"error_of_nearest_patch": 0.2, "error_of_mean_color": 0.1}
         return model, train_demo.shapes_mae.build_processor(settings), record
 
     threads = torch.get_num_threads()
@@ -100,7 +100,7 @@ def test_ways_to_fill_in_without_a_model(train_demo):
     patches = mae.patches_of(frames, 2)
     assert patches.shape == (1, 9, 2, 3, 2, 2) and torch.equal(patches[0, 5], frames[0, :, :, 2:4, 4:6])
     is_hidden = torch.tensor([[False, True, True, True, True, True, False, True, False]])  # a corner and two below
-    mean = mae.mean_colour(patches, is_hidden)
+    mean = mae.mean_color(patches, is_hidden)
     assert torch.allclose(mean[0, 4, 1, 2], patches[0, [0, 6, 8], 1, 2].mean().expand(2, 2))
     nearest = mae.nearest_visible(patches, is_hidden)
     for place, copied in ((0, 0), (1, 0), (5, 8), (7, 6)):
@@ -111,7 +111,7 @@ def test_scenes_held_out(shapes):
     assert (
         len(shapes.HELD_OUT) == 24 and len(shapes.TRAINING) == 120 and not set(shapes.HELD_OUT) & set(shapes.TRAINING)
     )
-    for attribute, count in (("colour", 4), ("shape", 6), ("motion", 4)):
+    for attribute, count in (("color", 4), ("shape", 6), ("motion", 4)):
         words = [getattr(scene, attribute) for scene in shapes.HELD_OUT]
         assert {words.count(word) for word in words} == {count}, "every word is held out equally often"
 
@@ -120,8 +120,8 @@ def test_clips_show_their_scenes(shapes):
     for scene in shapes.SCENES:
         frames = shapes.render(scene, np.random.default_rng(3), 8, 64).astype(float)
         assert frames.shape == (8, 64, 64, 3)
-        colour = 255 * np.array(shapes.COLOURS[scene.colour])
-        shown = np.abs(frames - colour).max(-1) < 35  # (T, H, W)
+        color = 255 * np.array(shapes.COLORS[scene.color])
+        shown = np.abs(frames - color).max(-1) < 35  # (T, H, W)
         times, y, x = np.nonzero(shown)
         size = np.array([shown[time].sum() for time in (0, 7)])
         shift = [values[times == 7].mean() - values[times == 0].mean() for values in (x, y)]

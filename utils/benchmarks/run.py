@@ -2,7 +2,8 @@
 """Run the benchmarks of this folder, one after the other, and write what they measure into docs/benchmarks.md.
 
 The page has a block for every script, between `<!-- measured: NAME -->` and `<!-- end -->`; what stands around the
-blocks is kept. Blocks are written as soon as their script is done.
+blocks is kept. A script without a block gets a section at the end of the page. Blocks are written as soon as their
+script is done.
 
     python utils/benchmarks/run.py                     # everything
     python utils/benchmarks/run.py vjepa2 videoprism   # the blocks of these scripts
@@ -37,8 +38,15 @@ def block_text(measured: dict) -> str:
     return "\n\n".join([*tables, f"Measured on {measured['machine']}"]) + "\n"
 
 
+def scripts() -> list[str]:
+    """Names of the scripts of this folder."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "side_by_side"))
+
+
 def filled(page: str, name: str, text: str) -> str:
-    """The page with another text in one of its blocks."""
+    """The page with another text in one of its blocks, which is made if there is none."""
+    if name not in blocks(page):
+        page += f"\n## {name}\n\n<!-- measured: {name} -->\n<!-- end -->\n"
     return BLOCK.sub(lambda found: f"{found[1]}{text}{found[3]}" if found[2] == name else found[0], page)
 
 
@@ -49,11 +57,12 @@ def main(
     page: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:
     """Run benchmarks and write the page."""
-    known = blocks(page.read_text("utf-8"))
+    known = scripts()
     unknown = set(names or ()) - set(known)
     if unknown:
-        raise typer.BadParameter(f"{page} has no block for {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
-    for name in names or known:
+        raise typer.BadParameter(f"There is no script {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
+    ordered = blocks(page.read_text("utf-8"))
+    for name in names or [*ordered, *(name for name in known if name not in ordered)]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "tables.json"
             command = [sys.executable, str(FOLDER / f"{name}.py"), "--device", device, "--json", str(out)]

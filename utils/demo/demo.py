@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Show the main jobs on real video files: convert and check a checkpoint, embed a video, classify one, fill one in.
 
-Usage: python utils/demo.py [VIDEO] [--out FOLDER]
+Usage: python utils/demo/demo.py [VIDEO] [--out FOLDER]
 
 Without VIDEO a small one is drawn and encoded. The checkpoint is a tiny one with random weights in the layout of
 Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives the video, the checkpoint, the converted
 directory and `features.png`: frames above the first three principal components of their patch features. Without
-training these show colour and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
+training these show color and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
 encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
 with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`).
 """
@@ -26,8 +26,9 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 from transformers.utils import logging
 
 import vidformers
-from vidformers import cli, decode_video, tube_mask
-from vidformers.classify import Classifier
+from vidformers import decode_video, tube_mask
+from vidformers.commands import cli
+from vidformers.commands.classify import Classifier
 from vidformers.video import uniform_indices
 
 
@@ -159,15 +160,15 @@ def convert(checkpoint: Path, directory: Path) -> None:
 
 def principal_components(features: np.ndarray, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """The first principal components of tokens (N, D): their values (N, count), and their shares of the variance."""
-    centred = features - features.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    components = centred @ vectors[:, ::-1][:, :count]
+    centered = features - features.mean(axis=0)
+    values, vectors = np.linalg.eigh(centered.T @ centered)
+    components = centered @ vectors[:, ::-1][:, :count]
     # A component's sign is arbitrary: let its longer tail be bright.
     components *= np.where((components**3).sum(axis=0) < 0, -1, 1)
     return components, values[::-1][:count] / values.sum()
 
 
-def to_grey(components: np.ndarray) -> np.ndarray:
+def to_gray(components: np.ndarray) -> np.ndarray:
     """Each component (..., count) to uint8, from its first to its 99th percentile."""
     low, high = np.percentile(components.reshape(-1, components.shape[-1]), (1, 99), axis=0)
     return (255 * ((components - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
@@ -330,10 +331,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     frames, features, seconds = embed(video, directory)
     components, shares = principal_components(features.reshape(-1, features.shape[-1]))
-    grey = to_grey(components.reshape(*features.shape[:3], 3))
+    gray = to_gray(components.reshape(*features.shape[:3], 3))
     percent = [f"{100 * share:.0f} %" for share in shares]
-    rows = [("input: first of\na step's two frames", frames), ("components\n1, 2, 3 as\nred, green, blue", grey)]
-    rows += [(f"component {i + 1}\n{percent[i]} of variance", grey[..., i]) for i in range(3)]
+    rows = [("input: first of\na step's two frames", frames), ("components\n1, 2, 3 as\nred, green, blue", gray)]
+    rows += [(f"component {i + 1}\n{percent[i]} of variance", gray[..., i]) for i in range(3)]
     title = f"{video.name}: principal components of the patch features over time"
     subtitle = f"tiny V-JEPA 2, random weights; each square is the feature of {PATCH} by {PATCH} pixels of two frames"
     figure = draw_figure(title, subtitle, [f"{second:.2f} s" for second in seconds], rows, out / "features.png")

@@ -1,7 +1,7 @@
 """Clips of one moving shape and sentences about them: what the demo model learns from and is shown.
 
-A scene is a colour, a shape and a motion; everything else about a clip is random: where the shape is, its size, tilt
-and speed, the shade of its colour, and the background.
+A scene is a color, a shape and a motion; everything else about a clip is random: where the shape is, its size, tilt
+and speed, the shade of its color, and the background.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 
-COLOURS = {
+COLORS = {
     "red": (0.9, 0.15, 0.15),
     "green": (0.15, 0.75, 0.2),
     "blue": (0.2, 0.35, 0.95),
@@ -37,15 +37,15 @@ PARTICIPLES = {
 }
 
 TEMPLATES = (
-    "a {colour} {shape} {motion}",
-    "a {colour} {shape} {participle}",
-    "a {colour} {shape} that {motion}",
-    "the {shape} {motion} and is {colour}",
-    "a video of a {participle} {shape}, {colour}",
+    "a {color} {shape} {motion}",
+    "a {color} {shape} {participle}",
+    "a {color} {shape} that {motion}",
+    "the {shape} {motion} and is {color}",
+    "a video of a {participle} {shape}, {color}",
 )
 # What is said of one attribute alone.
 PARTIAL_TEMPLATES = {
-    "colour": ("{colour}", "a {colour} shape", "something {colour}", "it is {colour}"),
+    "color": ("{color}", "a {color} shape", "something {color}", "it is {color}"),
     "shape": ("{shape}", "a {shape}", "the shape is a {shape}", "a video of a {shape}"),
     "motion": ("it {motion}", "something {participle}", "{participle}", "a shape that {motion}"),
 }
@@ -55,24 +55,24 @@ PARTIAL_TEMPLATES = {
 class Scene:
     """What a clip shows."""
 
-    colour: str
+    color: str
     shape: str
     motion: str
 
     def caption(self, template: str = TEMPLATES[0]) -> str:
         """The template with this scene's words."""
         return template.format(
-            colour=self.colour, shape=self.shape, motion=self.motion, participle=PARTICIPLES[self.motion]
+            color=self.color, shape=self.shape, motion=self.motion, participle=PARTICIPLES[self.motion]
         )
 
 
-SCENES = tuple(Scene(*words) for words in product(COLOURS, SHAPES, MOTIONS))
-_ORDER = [list(words) for words in (COLOURS, SHAPES, MOTIONS)]
-# One motion of each colour and shape together is kept from training: 24 of the 144 scenes.
+SCENES = tuple(Scene(*words) for words in product(COLORS, SHAPES, MOTIONS))
+_ORDER = [list(words) for words in (COLORS, SHAPES, MOTIONS)]
+# One motion of each color and shape together is kept from training: 24 of the 144 scenes.
 HELD_OUT = tuple(
     scene
     for scene in SCENES
-    if sum(_ORDER[axis].index(word) for axis, word in enumerate((scene.colour, scene.shape, scene.motion))) % 6 == 0
+    if sum(_ORDER[axis].index(word) for axis, word in enumerate((scene.color, scene.shape, scene.motion))) % 6 == 0
 )
 TRAINING = tuple(scene for scene in SCENES if scene not in HELD_OUT)
 
@@ -106,13 +106,13 @@ def render(scene: Scene, rng: np.random.Generator, num_frames: int, side: int) -
     u, v = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
     coverage = (0.5 - distance(scene.shape, u, v) * sizes * side).clip(0, 1)[..., None]  # (T, side, side, 1)
 
-    colour = np.clip(np.array(COLOURS[scene.colour]) + rng.uniform(-0.07, 0.07, 3), 0, 1).astype(np.float32)
+    color = np.clip(np.array(COLORS[scene.color]) + rng.uniform(-0.07, 0.07, 3), 0, 1).astype(np.float32)
     ends = rng.uniform(0, 0.35, (2, 1, 1, 3)).astype(np.float32)
     ramp = np.linspace(0, 1, side, dtype=np.float32)
     ramp = ramp[:, None, None] if rng.random() < 0.5 else ramp[None, :, None]
     background = ends[0] + (ends[1] - ends[0]) * ramp  # (side, side, 3) once broadcast
     noise = rng.normal(0, 0.02, (1, side, side, 1)).astype(np.float32)
-    image = background + coverage * (colour - background) + noise
+    image = background + coverage * (color - background) + noise
     return (255 * image.clip(0, 1)).round().astype(np.uint8)
 
 

@@ -1,6 +1,6 @@
-"""The model that tells moving shapes by sentences: a tiny VideoPrism CLIP, which utils/train_demo.py trains.
+"""The model that tells moving shapes by sentences: a tiny VideoPrism CLIP, which train_demo.py trains.
 
-It sees 120 of 144 scenes (6 colours × 4 shapes × 6 motions, see utils/shapes.py), with captions of many kinds. Its
+It sees 120 of 144 scenes (6 colors × 4 shapes × 6 motions, see shapes.py), with captions of many kinds. Its
 accuracy is that on clips of the other 24 scenes: how often the right one among the captions of all 144 is the closest.
 """
 
@@ -105,7 +105,7 @@ def build_model(settings: Settings, vocab_size: int) -> VideoPrismClipModel:
     )
     # At a few dozen tokens a matrix of scores costs less than going about without one.
     model = VideoPrismClipModel._from_config(config, attn_implementation="eager")
-    # Motion is place times time. At their usual size beside normalised features both say too little to start from.
+    # Motion is place times time. At their usual size beside normalized features both say too little to start from.
     encoder = model.video_model.vision_model
     with torch.no_grad():
         encoder.spatial_embeddings.position_embeddings.mul_(3)
@@ -136,9 +136,9 @@ def batch_loss(
     scenes = [shapes.TRAINING[index] for index in chosen]
     texts = [scene.caption(str(rng.choice(shapes.TEMPLATES))) for scene in scenes]
     targets, widths = [], []
-    for attribute, values in (("colour", shapes.COLOURS), ("shape", shapes.SHAPES), ("motion", shapes.MOTIONS)):
+    for attribute, values in (("color", shapes.COLORS), ("shape", shapes.SHAPES), ("motion", shapes.MOTIONS)):
         template = str(rng.choice(shapes.PARTIAL_TEMPLATES[attribute]))
-        words = {"colour": "red", "shape": "circle", "motion": "grows"}
+        words = {"color": "red", "shape": "circle", "motion": "grows"}
         texts += [shapes.Scene(**{**words, attribute: value}).caption(template) for value in values]
         targets.append(torch.tensor([list(values).index(getattr(scene, attribute)) for scene in scenes]))
         widths.append(len(values))

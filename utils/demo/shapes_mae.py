@@ -1,11 +1,11 @@
-"""The model that fills in hidden parts of clips of moving shapes: a tiny VideoMAE, which utils/train_demo.py trains.
+"""The model that fills in hidden parts of clips of moving shapes: a tiny VideoMAE, which train_demo.py trains.
 
-It sees clips of 120 of 144 scenes (see utils/shapes.py) with three quarters of each hidden, other ones in every clip,
-and predicts the hidden pixels as they are: without the normalisation of targets that published checkpoints have, after
+It sees clips of 120 of 144 scenes (see shapes.py) with three quarters of each hidden, other ones in every clip,
+and predicts the hidden pixels as they are: without the normalization of targets that published checkpoints have, after
 which a picture needs each hidden patch's true brightness and contrast.
 
 Its error is the root mean square over the hidden pixels of clips of the other 24 scenes, where pixels run from 0 to 1.
-It is compared with two ways of filling in without a model: the mean colour of a frame's visible patches, and for each
+It is compared with two ways of filling in without a model: the mean color of a frame's visible patches, and for each
 hidden patch a copy of the nearest visible one.
 """
 
@@ -50,7 +50,7 @@ def build_model(settings: Settings) -> VideoMAEForPreTraining:
     """The model with random weights that make the first steps count.
 
     Queries and keys start alike, so that a token looks at places near its own before it has learned anything; pixels
-    start small beside positions; and the first predictions are nearly one grey.
+    start small beside positions; and the first predictions are nearly one gray.
     """
     config = VideoMAEConfig(**{name: getattr(settings, name) for name in CONFIG_FIELDS}, norm_pix_loss=False)
     model = VideoMAEForPreTraining(config)
@@ -107,9 +107,9 @@ def held_out_errors(
         logits = model(pixels, mask).logits
         predicted = patches_of(model.reconstruct(pixels, mask, logits), settings.patch_size)
         true, is_hidden = patches_of(clips / 255, settings.patch_size), mask[:, : predicted.shape[1]]
-        ways = (predicted.clamp(0, 1), mean_colour(true, is_hidden), nearest_visible(true, is_hidden))
+        ways = (predicted.clamp(0, 1), mean_color(true, is_hidden), nearest_visible(true, is_hidden))
         squares.append([(way - true)[is_hidden].square().mean().item() for way in ways])
-    names = ("held_out_error", "error_of_mean_colour", "error_of_nearest_patch")
+    names = ("held_out_error", "error_of_mean_color", "error_of_nearest_patch")
     return {name: round(float(error), 4) for name, error in zip(names, np.sqrt(np.mean(squares, axis=0)))}
 
 
@@ -119,8 +119,8 @@ def patches_of(frames: torch.Tensor, side: int) -> torch.Tensor:
     return squares.permute(0, 3, 5, 1, 2, 4, 6).flatten(1, 2)
 
 
-def mean_colour(patches: torch.Tensor, is_hidden: torch.Tensor) -> torch.Tensor:
-    """For every patch (B, N, T, 3, side, side) the mean colour of its frame's visible patches, in the same shape."""
+def mean_color(patches: torch.Tensor, is_hidden: torch.Tensor) -> torch.Tensor:
+    """For every patch (B, N, T, 3, side, side) the mean color of its frame's visible patches, in the same shape."""
     visible = patches[~is_hidden].unflatten(0, (len(patches), -1))
     return visible.mean((1, 4, 5))[:, None, :, :, None, None].expand_as(patches)
 
@@ -155,5 +155,5 @@ def describe(record: dict) -> str:
     """The result in a line."""
     return (
         f"error of hidden pixels {record['held_out_error']:.3f} on {record['held_out_clips']} held-out clips; nearest "
-        f"visible patch {record['error_of_nearest_patch']:.3f}, mean colour {record['error_of_mean_colour']:.3f}"
+        f"visible patch {record['error_of_nearest_patch']:.3f}, mean color {record['error_of_mean_color']:.3f}"
     )

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Train a demo model that ships with the package, from clips of moving shapes that are drawn on the fly.
 
-Usage: python utils/train_demo.py {clip,mae} [--out FOLDER] [--steps N] [--batch-size N] [--seed N] [--threads N]
+Usage: python utils/demo/train_demo.py {clip,mae} [--out FOLDER] [--steps N] [--batch-size N] [--seed N]
+       [--threads N]
 
-`clip` is the VideoPrism CLIP that tells shapes by sentences (utils/shapes_clip.py), `mae` the VideoMAE that fills in
-hidden parts of a clip (utils/shapes_mae.py). FOLDER (src/demo_models/shapes_clip or shapes_mae) receives model and
+`clip` is the VideoPrism CLIP that tells shapes by sentences (shapes_clip.py), `mae` the VideoMAE that fills in
+hidden parts of a clip (shapes_mae.py). FOLDER (src/demo_models/shapes_clip or shapes_mae) receives model and
 processor as `from_pretrained` takes them, and `training.json`: settings, the curve, and the result on scenes that the
 training has not seen.
 """
@@ -19,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 
-FOLDER = Path(__file__).parents[1] / "src/demo_models"
+FOLDER = Path(__file__).parents[2] / "src/demo_models"
 MODELS = {"clip": shapes_clip, "mae": shapes_mae}
 
 

@@ -159,12 +159,12 @@ def site_settings(out: Path, documentation: Documentation) -> dict[str, Any]:
 
 
 def palette(scheme: str, icon: str, other: str, preferred: str) -> dict[str, Any]:
-    """A colour scheme, taken where the system prefers it, and the button to the other one."""
+    """A color scheme, taken where the system prefers it, and the button to the other one."""
     return {
         "media": f"(prefers-color-scheme: {preferred})",
         "scheme": scheme,
         "primary": "indigo",
-        "toggle": {"icon": f"material/{icon}", "name": f"Switch to {other} colours"},
+        "toggle": {"icon": f"material/{icon}", "name": f"Switch to {other} colors"},
     }
 
 
