@@ -125,7 +125,7 @@ class Embedder:
     def _embed(self, name: str, pixels: torch.Tensor, metadata: VideoMetadata) -> Embedding:
         pixels, grid = pixels.to(self.model.device, self.model.dtype), None
         if self.pool == "joint":
-            features = self.model.embed_videos(pixels)[0]
+            features = torch.nn.functional.normalize(self.model.embed_videos(pixels)[0].float(), dim=0)
         else:
             features = self.model.get_feature_map(pixels)[0]  # (t, h, w, D)
             grid = tuple(features.shape[:3])

@@ -1,4 +1,4 @@
-"""utils/demo/train_demo.py with the models that it trains and utils/demo/shapes.py, on smaller models and for a few steps."""
+"""utils/demo/train_demo.py and the models that it trains, smaller ones and for a few steps."""
 
 import json
 import sys

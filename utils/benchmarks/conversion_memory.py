@@ -4,7 +4,7 @@ A model with random weights is written as the original's file. A fresh process c
 reports its peak resident memory, in which the mapped pages of files count as well, less the resident memory once
 torch, transformers and this package are imported. A file without anything that conversion leaves out is the strictest
 case: every byte of it is read. For V-JEPA 2 there is also a file as the hub has it, with the encoder twice and the
-state of the optimiser. The target is a peak of at most 1.3 × the file.
+state of the optimizer. The target is a peak of at most 1.3 × the file.
 
 Needs some 10 GB of disk where temporary files go; `TMPDIR` names another place.
 """
@@ -63,7 +63,7 @@ def write_original(preset: Preset, folder: Path) -> Path:
 
 
 def write_hub_file(path: Path) -> Path:
-    """V-JEPA 2's file with a second encoder and the state of the optimiser."""
+    """V-JEPA 2's file with a second encoder and the state of the optimizer."""
     tree = torch.load(path, mmap=True, weights_only=True)
     trained = [tensor for part in tree.values() for tensor in part.values()]
     state = {index: {"exp_avg": tensor.clone(), "exp_avg_sq": tensor.clone()} for index, tensor in enumerate(trained)}
@@ -89,7 +89,7 @@ def conversion(family: str, options: Options) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         files = {"all of it converted": write_original(preset, Path(folder))}
         if family == "vjepa2":
-            files["with another encoder and the optimiser"] = write_hub_file(files["all of it converted"])
+            files["with another encoder and the optimizer"] = write_hub_file(files["all of it converted"])
         for label, path in files.items():
             size, used = path.stat().st_size, measure(path, Path(folder) / f"{path.stem}-converted", family, name)
             own = used["peak"] - used["baseline"]

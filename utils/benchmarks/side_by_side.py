@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from vidformers.layers.linear import FALLBACK_DTYPES
+from vidformers.layers.cpu import FALLBACK_DTYPES
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -16,7 +16,7 @@ from side_by_side import LIBRARIES, Call, Comparison, Options, Table, compare, m
 
 import vidformers
 from vidformers.conversion.originals import importable
-from vidformers.conversion.originals.videoprism import clip_parameters, encoder_parameters
+from vidformers.conversion.videoprism.original import clip_parameters, encoder_parameters
 
 
 NUM_FRAMES = 16
