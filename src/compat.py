@@ -26,13 +26,15 @@ HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subf
 def show_video_classes(earlier: set[ModuleType]) -> None:
     """Show `AutoVideoProcessor` and `VideoProcessorMixin` where torchvision is not installed.
 
-    transformers puts placeholders in their place, whose every use is an error, although neither class needs
-    torchvision. The real ones come back, and with them `VIDEO_PROCESSOR_MAPPING`. A placeholder that somebody has
-    imported before behaves as the real class from then on. With torchvision nothing changes.
+    transformers has a placeholder for the first, whose every use is an error, and lacks the second, although neither
+    class needs torchvision. The real ones come back, and with them `VIDEO_PROCESSOR_MAPPING`. A placeholder that
+    somebody has imported before behaves as the real class from then on. Where torchvision is installed, nothing
+    changes.
 
-    Mends: `requires(backends=…)` in `models/auto/video_processing_auto.py` and the placeholders of
-    `utils/import_utils.py`. Upstream: https://github.com/huggingface/transformers/issues/43986 is about the same
-    missing package. Needed until: no version yet.
+    Mends: `requires(backends=…)` in `models/auto/video_processing_auto.py`, the placeholders of
+    `utils/import_utils.py`, and the list of names in `__init__.py`. Upstream:
+    https://github.com/huggingface/transformers/issues/43986 is about the same missing package. Needed until: no
+    version yet.
 
     Args:
         earlier: what [`~compat.transformers_modules`] gave before modules of transformers were imported.

@@ -1,12 +1,24 @@
-"""What `import vidformers` does and leaves alone, each case in a fresh process."""
+"""What `import vidformers` does and leaves alone, each case in a fresh process, and what the package offers."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
+import vidformers
+from vidformers import compat
+from vidformers.families import FAMILIES
+
+
+ROOT = Path(__file__).parents[2]
 
 TINY_CONFIG = {
     "attn_implementation": "eager",
@@ -114,8 +126,6 @@ assert "vidformers.conversion" in sys.modules
 
 
 def test_public_names_load_on_first_use():
-    import vidformers
-
     assert set(vidformers.__all__) <= set(dir(vidformers))
     for name in vidformers.__all__:
         assert getattr(vidformers, name) is not None
@@ -135,6 +145,108 @@ vidformers.register()
 assert type(AutoConfig.for_model("vjepa2")) is vidformers.VJEPA2Config
 """
     succeed(code, VIDFORMERS_AUTO="0")
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_record_names_what_the_modules_offer(family):
+    room = import_module(f"vidformers.models.{family.model_type}")
+    offered = {
+        name: f".{module.name}"
+        for module in iter_modules(room.__path__)
+        for name in getattr(import_module(f"{room.__name__}.{module.name}"), "__all__", ())
+    }
+    assert family.modules == offered
+    assert set(room.__all__) == set(offered) <= set(vidformers.__all__)
+
+
+def public_functions():
+    """The public functions of the package, and the methods that its public classes define, by name."""
+    for owner in (vidformers, import_module("vidformers.video"), import_module("vidformers.conversion")):
+        for name in owner.__all__:
+            value = getattr(owner, name)
+            if inspect.isfunction(value):
+                yield name, value
+            for method, function in vars(value).items() if inspect.isclass(value) else ():
+                function = getattr(function, "__func__", function)
+                is_public = method == "__init__" or not method.startswith("_")
+                if is_public and inspect.isfunction(function) and function.__module__ == value.__module__:
+                    yield f"{name}.{method}", function
+
+
+def test_public_functions_are_typed():
+    assert (files("vidformers") / "py.typed").is_file()
+    untyped = []
+    for name, function in public_functions():
+        signature = inspect.signature(function)
+        for parameter in signature.parameters.values():
+            of_the_user = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if of_the_user and parameter.name not in ("self", "cls") and parameter.annotation is parameter.empty:
+                untyped.append(f"{name}: {parameter.name}")
+        if signature.return_annotation is signature.empty and not name.endswith(".__init__"):
+            untyped.append(f"{name}: what it returns")
+    assert untyped == []
+
+
+def test_changes_in_transformers_are_on_their_page():
+    changes = {
+        name: " ".join(inspect.getdoc(value).split())
+        for name, value in vars(compat).items()
+        if inspect.isfunction(value) and "Mends:" in (value.__doc__ or "")
+    }
+    page = (ROOT / "docs/transformers_changes.md").read_text("utf-8")
+    assert set(re.findall(r"\[\[autodoc\]\] compat\.(\w+)", page)) == set(changes)
+    called = inspect.getsource(vidformers.register)
+    for name, text in changes.items():
+        assert all(f"{word}:" in text for word in ("Mends", "Upstream", "Needed until")), name
+        assert f"compat.{name}(" in called
+
+
+@pytest.mark.parametrize("torchvision", ["absent", "present"])
+def test_registration_changes_what_compat_says(tmp_path, torchvision):
+    """Names of transformers' modules and attributes of its Auto classes, before and after."""
+    code = f"""
+{NO_TORCHVISION if torchvision == "absent" else ""}
+import sys
+import vidformers
+for name in vidformers.__all__:
+    getattr(vidformers, name)  # loads all that registration loads
+from transformers.models.auto import (
+    configuration_auto, image_processing_auto, modeling_auto, processing_auto, tokenization_auto, video_processing_auto
+)
+LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin")
+
+def snapshot():
+    modules = {{name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}}
+    holders = "transformers", "transformers.models.auto"
+    found = {{(holder, name): getattr(modules[holder], name, None) for holder in holders for name in LAZY}}
+    for module_name, module in modules.items():
+        for name, value in vars(module).items():
+            found[module_name, name] = value
+            is_placeholder = getattr(type(value), "is_dummy", False)
+            if isinstance(value, type) and name.startswith("Auto") and not is_placeholder:
+                found |= {{(name, attribute): of_it for attribute, of_it in vars(value).items()}}
+    found |= {{("processors", name): value for name, value in processing_auto.PROCESSOR_MAPPING_NAMES.items()}}
+    return found
+
+before = snapshot()
+vidformers.register()
+after = snapshot()
+changed = {{key for key in before if before[key] is not after.get(key)}}
+changed |= {{key for key in after.keys() - before.keys() if key[0].startswith("Auto")}}
+print(sorted(changed))
+"""
+    expected = {
+        *((name, "from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
+        *((name, "_transformers_from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
+        *(("processors", name) for name in ("pe_video", "videoprism")),
+    }
+    if torchvision == "absent":
+        names = "AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin"
+        expected |= {("transformers", name) for name in names}
+        expected |= {("transformers.models.auto", name) for name in names[:2]}
+    path = fake_torchvision(tmp_path) if torchvision == "present" else None
+    printed = succeed(code, path=path, VIDFORMERS_AUTO="0")
+    assert printed.strip().splitlines()[-1] == str(sorted(expected))
 
 
 @pytest.mark.parametrize("torchvision", ["absent", "present"])
@@ -203,3 +315,17 @@ assert type(model.config) is VJEPA2Config
 assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
 """
     succeed(code, stock_directory)
+
+
+def test_pe_core_directories_may_name_the_processor_of_pe_video(tmp_path):
+    """So did those that vidformers wrote before `PeCoreVideoProcessor` was there."""
+    from transformers import AutoVideoProcessor
+
+    vidformers.PeVideoVideoProcessor(num_frames=5).save_pretrained(tmp_path)
+    assert type(AutoVideoProcessor.from_pretrained(tmp_path)) is vidformers.PeVideoVideoProcessor
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pe_core"}))
+    processor = AutoVideoProcessor.from_pretrained(tmp_path)
+    assert type(processor) is vidformers.PeCoreVideoProcessor
+    assert processor.num_frames == 5
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pe_video"}))
+    assert type(AutoVideoProcessor.from_pretrained(tmp_path)) is vidformers.PeVideoVideoProcessor
