@@ -11,19 +11,24 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 OLDEST := $(VENV)/oldest
 INSTALLED_OLDEST := $(OLDEST)/.installed
 
-.PHONY: demo test test-oldest check bench docs
+.PHONY: demo test test-slow test-oldest check bench docs
 
 demo: $(INSTALLED)
 	$(BIN)/python utils/demo/demo.py
 
+# What a contributor runs before every commit.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+# The rest.
+test-slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 
 # The tests that other versions of Transformers are most likely to fail, beside the oldest one that setup.py admits.
 test-oldest: $(INSTALLED_OLDEST)
 	PYTHONPATH=$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
-		tests/test_pe_video.py tests/test_pe_video_processing.py tests/test_families.py \
-		-k "not test_families or TestConfig or TestParity or test_save_and_load or test_backend_can_be_changed"
+		tests/*/test_modeling_*.py tests/*/test_video_processing_*.py \
+		-k "pe_video or config or golden or save_and_load or backend_can_be_changed"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

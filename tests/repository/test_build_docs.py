@@ -1,4 +1,4 @@
-"""utils/checks/check_docs.py sees every kind of fault, and pages and tables of the site hold what they are made from."""
+"""check_docs.py sees every kind of fault, and pages and tables of the site hold what they are made from."""
 
 import importlib
 import itertools
@@ -15,7 +15,7 @@ from vidformers.families import FAMILIES
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "utils"))
 
-from check_docs import SHAPE, check  # noqa: E402
+from checks.check_docs import SHAPE, check  # noqa: E402
 from docs.docstrings import parse, to_markdown  # noqa: E402
 from docs.names import Documentation  # noqa: E402
 from docs.pages import to_site  # noqa: E402
