@@ -3,7 +3,7 @@
 Every page runs in a folder of its own where the files that it names exist: `video.mp4`, `vitl.pt`, … The names of Hub
 repositories are those of folders there, `facebook/…`, with tiny models of the same classes; `from_pretrained` prefers
 a folder to the Hub. Presets keep their names and get the tiny models' sizes. `<!-- needs: PACKAGE -->` before a block
-leaves it out where that is not installed.
+leaves it out where that is not installed. Blocks in `text` show something and don't run.
 """
 
 import gzip
@@ -34,8 +34,10 @@ from vidformers import (
     VJEPA2ForVideoClassification,
     VJEPA2Model,
     VJEPA2VideoProcessor,
-    cli,
 )
+from vidformers.commands import cli
+from vidformers.commands import convert as convert_command
+from vidformers.commands.listing import describe
 from vidformers.conversion import reverse_directory
 from vidformers.families import FAMILIES
 
@@ -46,6 +48,7 @@ FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MUL
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
+IN_A_TEST = {"finetune": ["--epochs", "1", "--workers", "0"]}  # options that make a command quick
 PUBLISHED_WIDTHS = 1024, 768, 1792  # of V-JEPA 2's ViT-L, VideoPrism's base size and PE Video's large one
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
@@ -101,6 +104,10 @@ def named_files(tmp_path_factory) -> Path:
     (folder / "videos").mkdir()
     for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
+    for label in ("left", "right"):
+        (folder / "clips" / label).mkdir(parents=True)
+        for name in ("one.mp4", "two.mp4"):
+            write_video(folder / "clips" / label / name, num_frames=16)
     Image.fromarray(picture(0, 300, 400)).save(folder / "image.jpg")
 
     encoder = encoder_shapes(width=FILE_WIDTH, mlp=4 * FILE_WIDTH, patch=16)
@@ -180,7 +187,7 @@ def save_pe_video(folder: Path) -> None:
 
 
 def save_pe_core(folder: Path) -> None:
-    """Directories, files and a vocabulary as the page of PE Video names them for PE core and PE spatial."""
+    """Directories, files and a vocabulary as the page of PE core names them."""
     (folder / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress(b"#version\na b</w>"))
     text = {**HUB, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 520, "projection_dim": HUB_WIDTH}
     config = vidformers.PeCoreConfig(vision_config={**PE_VISION, "projection_dim": HUB_WIDTH}, text_config=text)
@@ -192,7 +199,7 @@ def save_pe_core(folder: Path) -> None:
     processors = {
         "PE-Core-L14-336": vidformers.PeCoreProcessor(
             vidformers.PeCoreImageProcessor(),
-            vidformers.PeVideoVideoProcessor(),
+            vidformers.PeCoreVideoProcessor(),
             vidformers.PeCoreTokenizer(folder / "bpe_simple_vocab_16e6.txt.gz"),
         ),
         "PE-Spatial-L14-448": vidformers.PeCoreImageProcessor(size={"height": 448, "width": 448}),
@@ -236,13 +243,13 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
             monkeypatch.setitem(config[name], field, tiny[field])
     monkeypatch.setitem(config["video_config"]["vision_config"], "num_attention_heads", HUB["num_attention_heads"])
     for name in ("PE-Core-L14-336", "PE-Spatial-L14-448"):
-        config = FAMILIES["pe_video"].presets[name].config
+        config = FAMILIES["pe_core"].presets[name].config
         for part in (config.get("vision_config", config), config.get("text_config", {})):
             monkeypatch.setitem(part, "num_attention_heads", HUB["num_attention_heads"])
     for preset in FAMILIES["videomae"].presets.values():
         for name, value in VIDEOMAE.items():
             monkeypatch.setitem(preset.config, name, value)
-    monkeypatch.setattr(cli, "_push", lambda directory, repo: f"https://huggingface.co/{repo}")
+    monkeypatch.setattr(convert_command, "push", lambda directory, repo: f"https://huggingface.co/{repo}")
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
         stand_in.VideoDecoder = StandInDecoder
@@ -283,7 +290,8 @@ def run_python(code: str, page: str, line: int, namespace: dict) -> None:
 
 def run_commands(text: str) -> None:
     for command in re.findall(r"^vidformers .*$", text, re.MULTILINE):
-        result = CliRunner().invoke(cli.app, shlex.split(command, comments=True)[1:])
+        arguments = shlex.split(command, comments=True)[1:]
+        result = CliRunner().invoke(cli.app, [*arguments, *IN_A_TEST.get(arguments[0], [])])
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
 
 
@@ -293,7 +301,7 @@ def test_blocks_run(page, folder):
     for line, language, text in blocks(page):
         if language == "python":
             run_python(text, page, line, namespace)
-        else:
+        elif language != "text":
             assert language == "bash", f"{page}:{line}: nothing runs a block in {language}"
             run_commands(text)
 
@@ -341,7 +349,7 @@ def test_page_has_every_class_and_checkpoint(family):
     rows = [row for row in rows if row[0] in family.presets]
     assert len(rows) > 0
     for name, size, clip, model_class in rows:
-        assert [numbers(size), numbers(clip)] == [numbers(text) for text in family.describe(name)]
+        assert [numbers(size), numbers(clip)] == [numbers(text) for text in describe(family, family.presets[name])]
         assert model_class == f"[`{family.presets[name].architecture}`]"
 
 
