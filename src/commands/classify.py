@@ -45,7 +45,7 @@ class Classifier:
         opened = Directory.open(TOY_MODEL if directory is None else directory)
         if not opened.model_class.has_text_tower:
             raise ValueError(
-                f"{directory}: {opened.model_class.__name__} has no text tower to compare labels with. Give the "
+                f"{opened.path}: {opened.model_class.__name__} has no text tower to compare labels with. Give the "
                 "directory of a video-text model, such as VideoPrismClipModel, PeVideoModel or PeCoreModel."
             )
         self.model = opened.load_model(torch.float32)
