@@ -92,7 +92,7 @@ def test_label_numbers_with_a_gap(tmp_path):
     [
         (["convert", "none.pt", "out"], "none.pt: no such file"),
         (["convert", "vit.pt", "out", "--set", "depth"], "--set depth: expected FIELD=VALUE"),
-        (["convert", "vit.pt", "out", "--set", "vision_config.depth"], "--set vision_config.depth: expected FIELD=VALUE"),
+        (["convert", "vit.pt", "out", "--set", "tower.depth"], "--set tower.depth: expected FIELD=VALUE"),
         (["convert", "vit.pt", "out", *SETTINGS, "--set", "widht=3"], "has no field 'widht'"),
         (["convert", "vit.pt", ".", *SETTINGS], "exists already"),
         (["verify", "."], "no readable config.json"),
