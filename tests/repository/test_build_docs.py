@@ -206,6 +206,7 @@ def test_planted_fault_is_reported(sample, file, old, new, report):
         "(B or 1, L)": True,
         "(B, N')": True,
         "(B, T₀, h, w, D)": True,
+        "(B, T, …)": True,
         "scalar": True,
         "always `None`; kept": True,
         "(see there)": False,
