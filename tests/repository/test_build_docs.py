@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vidformers
-from vidformers.conversion.core import Drop
+from vidformers.conversion.rules import forms_of
 from vidformers.families import FAMILIES
 
 
@@ -19,7 +19,7 @@ from checks.check_docs import SHAPE, check  # noqa: E402
 from docs.docstrings import parse, to_markdown  # noqa: E402
 from docs.names import Documentation  # noqa: E402
 from docs.pages import to_site  # noqa: E402
-from docs.tables import code, family_page  # noqa: E402
+from docs.tables import code, example_rules, family_page  # noqa: E402
 
 
 NUMBERS = itertools.count()
@@ -287,16 +287,17 @@ def test_outputs_are_added_to_the_page_of_the_model(sample):
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_page_of_a_family_has_every_rule_and_checkpoint(family):
+def test_page_of_a_family_has_every_form_rule_and_checkpoint(family):
     text = family_page(family)
-    table = importlib.import_module(f"vidformers.conversion.maps.{family.model_type}").MAP
     rows = {line for line in text.splitlines() if line.startswith("|")}
     for name, preset in family.presets.items():
         (row,) = (row for row in rows if row.startswith(f"| {code(name)} |"))
         assert all(url in row for url in (preset.source, preset.probe) if url)
         assert (preset.license or "not known") in row
-    for rule in (rule for part in table.parts.values() for rule in part.rules):
-        found = [row for row in rows if all(code(name) in row for name in (*rule.sources, *rule.targets))]
-        assert found
-        if isinstance(rule.op, Drop):
-            assert any(rule.op.reason in row for row in found)
+    for form in forms_of(family.model_type):
+        assert form.title in text
+        rules = example_rules(form)
+        assert len(rules) > 0
+        for rule in rules:
+            found = [row for row in rows if all(code(name) in row for name in (*rule.theirs, *rule.ours))]
+            assert any(rule.why in row for row in found), rule

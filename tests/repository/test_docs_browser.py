@@ -76,7 +76,7 @@ def test_site_in_a_browser(site, server, tmp_path):
 
 
 def visit(browser, start: str) -> None:
-    """Open pages of every kind on wide and narrow windows, switch the colours, follow a result of the search."""
+    """Open pages of every kind on wide and narrow windows, switch the colors, follow a result of the search."""
     browser.prefer("light")
     family = next(iter(FAMILIES))
     for width in (1400, 420):
