@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from vidformers.files import writing
+from vidformers.files import check_target, explained_write, written_whole
 from vidformers.inference.clips import find_videos
 from vidformers.inference.features import Embedder, Embedding, Failure
 
@@ -70,11 +69,7 @@ def check_output(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix not in OUTPUT_SUFFIXES:
         raise ValueError(f"{path}: the name must end in {' or '.join(OUTPUT_SUFFIXES)}.")
-    if path.exists():
-        raise ValueError(f"{path}: exists already; remove it or choose another name.")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}.")
-    return path
+    return check_target(path)
 
 
 def write_embeddings(path: str | os.PathLike, embeddings: Sequence[Embedding], **about: Any) -> None:
@@ -94,15 +89,13 @@ def write_embeddings(path: str | os.PathLike, embeddings: Sequence[Embedding], *
     path = check_output(path)
     text = json.dumps({**about, "videos": {item.name: item.record for item in embeddings}})
     tensors = {item.name: item.features.contiguous() for item in embeddings}
-    try:
-        with writing(path) as unfinished:
-            if path.suffix == ".npz":
-                arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
-                _write_npz(unfinished, {**arrays, "__metadata__": np.array(text)})
-            else:
-                save_file(tensors, unfinished, metadata={"format": "pt", "embeddings": text})
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written ({error}).") from error
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with written_whole(path) as (place,), explained_write(path, num_bytes):
+        if path.suffix == ".npz":
+            arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
+            _write_npz(place, {**arrays, "__metadata__": np.array(text)})
+        else:
+            save_file(tensors, place, metadata={"format": "pt", "embeddings": text})
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
