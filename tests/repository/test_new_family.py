@@ -17,7 +17,8 @@ PAGES = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTIN
 # Of the family's tests, what is quick and touches every file that is written.
 TESTS = (
     "ConfigTest or ConversionTest or GoldenTest or test_shapes or save_and_load or hidden_states or "
-    "every_module_initial or has_a_gradient or presets_are_buildable or off_size or order_matters or values or feeds_the_model"
+    "every_module_initial or has_a_gradient or presets_are_buildable or off_size or order_matters or values or "
+    "feeds_the_model"
 )
 # Of the tests of all families, those of this one.
 ELSEWHERE = "tests/test_families.py", "tests/repository/test_readme.py", "tests/repository/test_benchmarks.py"
