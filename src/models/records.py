@@ -122,6 +122,11 @@ class Family:
         """Values of `config.model_type` that the family's configurations have, its own first."""
         return (self.model_type, *(part.model_type for part in self.parts))
 
+    @property
+    def input(self) -> str:
+        """What the family's own model takes first, as for its parts: always videos."""
+        return "videos"
+
     def record(self, model_type: str) -> "Family | Part":
         """What is entered under a `config.model_type`: the family itself or a part of it."""
         return next(entry for entry in (self, *self.parts) if entry.model_type == model_type)
