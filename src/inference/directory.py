@@ -24,6 +24,7 @@ class Directory:
         model_class: class of the base model.
         processor_class: class that loads its processors.
         record: the entry of the family's record that the base model belongs to.
+        input: "videos", "images" or "text", what the base model takes first.
     """
 
     path: str | os.PathLike
@@ -31,6 +32,7 @@ class Directory:
     model_class: type[VideoPreTrainedModel]
     processor_class: type
     record: Family | Part
+    input: str
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Directory":
@@ -63,7 +65,9 @@ class Directory:
             else:
                 continue
             config = model_class.config_class.from_pretrained(path)
-            return cls(path, config, model_class, processor_class, family.record(config.model_type))
+            record = family.record(config.model_type)
+            takes = "videos" if record is family else record.input
+            return cls(path, config, model_class, processor_class, record, takes)
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
 

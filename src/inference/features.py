@@ -82,8 +82,8 @@ class Embedder:
             raise ValueError(f"Expected pool {', '.join(map(repr, POOLS))}, got {pool!r}.")
         opened = Directory.open(directory)
         name, joint = opened.model_class.__name__, opened.model_class.has_text_tower
-        if opened.record.input != "videos":
-            raise ValueError(f"{directory}: {name} does not embed videos; it takes {opened.record.input}.")
+        if opened.input != "videos":
+            raise ValueError(f"{directory}: {name} does not embed videos; it takes {opened.input}.")
         if pool == "joint" and not joint:
             raise ValueError(f"{directory}: {name} has no joint embedding of videos and texts.")
         self.pool = pool if pool != "auto" else "joint" if joint else "mean"
