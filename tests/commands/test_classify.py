@@ -142,8 +142,8 @@ def test_the_demo_models_are_package_data():
     distribution.package_data = {"vidformers": package_data_patterns()}
     build = distribution.get_command_obj("build_py")
     build.ensure_finalized()
-    packed = {name.removeprefix("demo_models/") for _, _, _, names in build.data_files for name in names}
-    assert packed == set(shipped)
+    packed = {name for _, _, _, names in build.data_files for name in names}
+    assert packed == {"py.typed", *(f"demo_models/{name}" for name in shipped)}
 
 
 def package_data_patterns() -> list[str]:

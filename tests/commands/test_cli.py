@@ -62,7 +62,7 @@ def test_a_wrong_number_of_labels(files):
     (files / "labels.json").write_text('["jump", "run"]')
     options = ["--probe", files / "probe.pt", "--labels", files / "labels.json"]
     output = run("convert", files / "vit.pt", files / "out", *options, *PROBE_SETTINGS, expect=1)
-    assert "num_labels=2 was given, but linear.weight of classifiers/0 says 3" in output
+    assert "num_labels=2 was given" in output and "say 3" in output
     assert not (files / "out").exists()
 
 
