@@ -19,6 +19,7 @@ _MODULES = {
     "VideoDecodeError": ".video.decode",
     "decode_video": ".video.decode",
     "load_original": ".conversion",
+    "VideoPreTrainedModel": ".models.pretrained",
     **public_modules(),
 }
 __all__ = ["__version__", "register", *_MODULES]
