@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .linear import linear
+from .modules import to_dtype_of
 
 
 class Grid(NamedTuple):
@@ -104,6 +105,34 @@ def tubelets_of(
     return tubelets[videos, time, row, column]
 
 
+def embed_video(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
+    """Embed all tubelets of videos by a convolution whose stride is its kernel.
+
+    Args:
+        projection: from C to D channels, with tubelets as kernel and stride.
+        video: (B, T, C, H, W), divisible by the kernel, in any floating dtype.
+
+    Returns:
+        (B, N, D), in the dtype of the projection.
+    """
+    return projection(to_dtype_of(projection, video).transpose(1, 2)).flatten(2).transpose(1, 2)
+
+
+def embed_tubelets(projection: nn.Conv3d, tubelets: torch.Tensor) -> torch.Tensor:
+    """Embed tubelets that [`tubelets_of`] cut out, by the same convolution: side by side, as patches of one row.
+
+    Args:
+        projection: from C to D channels, with tubelets as kernel and stride.
+        tubelets: (B, K, C, t, p, p), in any floating dtype.
+
+    Returns:
+        (B, K, D), in the dtype of the projection.
+    """
+    row = to_dtype_of(projection, tubelets).permute(0, 2, 3, 4, 1, 5).flatten(4)  # (B, C, t, p, K·p)
+    return projection(row)[:, :, 0, 0].transpose(1, 2)
+
+
+# TODO(M2): both projections go once no family uses them.
 class TubeletProjection(nn.Conv3d):
     """A 3-D convolution whose stride is its kernel, without the slow paths that such convolutions fall into.
 

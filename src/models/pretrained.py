@@ -1,11 +1,16 @@
 """What the models of all families share: the contract that programs may rely on, and what a call returns."""
 
 import os
-from typing import ClassVar, NoReturn
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
+
+from ..layers.cpu import checkpoint_with_products, float32_products
 
 
 class NestedOutput(ModelOutput):
@@ -176,10 +181,30 @@ class VideoPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             getattr(module, "config", self.config).__dict__.pop("_attn_was_changed", None)
 
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with float32_products(self.dtype, self.device):
+            return super().__call__(*args, **kwargs)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
+    ) -> None:
+        """Let blocks run again in the backward pass as they ran in the forward pass."""
+        super()._set_gradient_checkpointing(enable, checkpoint_with_products(gradient_checkpointing_func), **kwargs)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Let `_init_weights` see modules without parameters of their own, which say how those in them start.
+
+        transformers passes them by in other packages than its own, whose functions could draw loaded weights anew;
+        those of `transformers.initialization`, which ours use, don't.
+        """
+        super()._initialize_weights(module)
+
+    def _flags(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What to record: as a call says, or as the configuration says where it does not."""
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
+
+    _records = _flags  # TODO(M2): goes once no family uses it
 
 
 def _subclasses(cls: type) -> set[type]:
