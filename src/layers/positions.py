@@ -1,6 +1,4 @@
-"""Tables of absolute positions: learned ones at other sizes, and sinusoids. All are computed in float32."""
-
-from math import log
+"""Tables of absolute positions at other sizes."""
 
 import torch
 from torch import nn
@@ -26,26 +24,3 @@ def resize_position_grid(
     image = table.float().unflatten(1, tuple(grid)).permute(0, 3, 1, 2)  # (1, D, rows, columns)
     resized = nn.functional.interpolate(image, size=tuple(size), mode="bilinear", antialias=antialias)
     return resized.flatten(2).transpose(1, 2).to(table.dtype)
-
-
-def resize_positions(table: torch.Tensor, length: int) -> torch.Tensor:
-    """Resize a learned table (1, positions, D) over its only axis: (1, length, D), as [`resize_position_grid`]."""
-    return resize_position_grid(table, (table.shape[1], 1), (length, 1))
-
-
-def sinusoidal_positions(positions: torch.Tensor, dim: int, longest: float = 10000.0) -> torch.Tensor:
-    """Sines, then cosines, of positions at wavelengths from 2π to 2π·`longest`, both ends included.
-
-    Args:
-        positions: integers or floats of any shape.
-        dim: even number of channels.
-        longest: the longest wavelength is 2π·`longest`.
-
-    Returns:
-        (*positions.shape, dim), float32.
-    """
-    count = dim // 2
-    steps = torch.arange(count, dtype=torch.float32, device=positions.device)
-    frequencies = (steps * (-log(longest) / max(count - 1, 1))).exp()
-    angles = positions.float()[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -22,7 +22,6 @@ from vidformers.layers.patchify import (
     split_token_ids,
     tubelets_of,
 )
-from vidformers.layers.pooling import pool_by_queries, project_queries
 from vidformers.layers.positions import alternating_sinusoids, resize_position_grid, resize_position_volume
 from vidformers.layers.rope import apply_rotary, rotary_table
 
@@ -381,26 +380,6 @@ def test_mlp_in_blocks_of_tokens(activation, tokens):
 
 
 # ----------------------------------------------------------------------------------------------- pooling and norms
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("num_queries", [1, 3])
-@pytest.mark.parametrize("bias", [True, False])
-def test_pooling_by_queries_is_attention(num_queries, bias, dtype):
-    """Beside keys and values of every token."""
-    tokens, queries, weights = seeded(2, 6, 12), seeded(1, num_queries, 12, seed=1), seeded(3, 8, 12, seed=2)
-    layers = [(weights[index], seeded(8, seed=3 + index) if bias else None) for index in range(3)]
-    query, key, value = (
-        nn.functional.linear(x, *layer).unflatten(-1, (4, 2)).transpose(1, 2)
-        for x, layer in zip((queries, tokens, tokens), layers, strict=True)
-    )
-    expected = nn.functional.scaled_dot_product_attention(query.expand(2, -1, -1, -1), key, value)
-    layers = [(weight.to(dtype), None if each is None else each.to(dtype)) for weight, each in layers]
-    projected = project_queries(queries.to(dtype), layers[0], 4)
-    assert projected.shape == (num_queries, 4, 2) and projected.dtype == torch.float32
-    pooled = pool_by_queries(tokens.to(dtype), projected * 2**-0.5, *layers[1:])
-    assert pooled.dtype == dtype
-    assert_close("pooled", {"x": expected.transpose(1, 2).flatten(2)}, {"x": pooled}, DTYPES[dtype])
 
 
 def test_unit_length():

@@ -20,7 +20,8 @@ from transformers.utils import can_return_tuple
 
 from ...layers.attention import attention
 from ...layers.block import Records
-from ...layers.losses import sigmoid_loss
+from ...layers.cpu import float32_products
+from ...layers.losses import check_pairs
 from ...layers.modules import to_dtype_of
 from ...layers.norms import unit_length
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
@@ -447,6 +448,23 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         return real if torch.compiler.is_compiling() or not real.all() else None
 
 
+def sigmoid_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of every pair, summed over the texts of a video (https://arxiv.org/abs/2303.15343).
+
+    Args:
+        logits: (N, N); entry (i, i) belongs to a matching pair, all others don't match.
+
+    Returns:
+        A scalar, in float32: the mean over videos.
+
+    Raises:
+        ValueError: the matrix isn't square, so that pairs cannot be told.
+    """
+    check_pairs(logits)
+    signs = 2 * torch.eye(logits.shape[0], device=logits.device) - 1
+    return -nn.functional.logsigmoid(signs * logits.float()).sum() / logits.shape[0]
+
+
 def _check_video(video: torch.Tensor, config: PeVideoEncoderConfig) -> torch.Size:
     """Number of videos and of frames of `pixel_values_videos`, or a ValueError for another layout."""
     num_channels = config.vision_config.num_channels
@@ -537,8 +555,10 @@ class PeVideoModel(PeVideoPreTrainedModel):
             The text tower's output: `last_hidden_state` (texts, L, width), and as `pooler_output` (texts, P) the
             embeddings that are compared.
         """
-        output = self._encode_text(input_ids, attention_mask, **self._flags(output_hidden_states, output_attentions))
-        output.pooler_output = self.text_video_head(output.pooler_output)
+        flags = self._flags(output_hidden_states, output_attentions)
+        with float32_products(self.dtype, self.device):
+            output = self._encode_text(input_ids, attention_mask, **flags)
+            output.pooler_output = self.text_video_head(output.pooler_output)
         return output
 
     @can_return_tuple
@@ -569,7 +589,8 @@ class PeVideoModel(PeVideoPreTrainedModel):
         output = self.video_encoder(
             pixel_values_videos, padding_mask_videos, pe_features=pe_features, **flags, return_dict=True
         )
-        output.pooler_output = self.video_head(output.pooler_output)
+        with float32_products(self.dtype, self.device):
+            output.pooler_output = self.video_head(output.pooler_output)
         return output
 
     def embed_videos(

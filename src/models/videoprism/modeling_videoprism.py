@@ -54,6 +54,10 @@ class VideoPrismStages:
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
 
 
+PASSED_ON = ("hidden_states", "attentions", *(field.name for field in fields(VideoPrismStages)))
+"""Fields of the encoder's output that models on top of it have too."""
+
+
 @dataclass
 class VideoPrismLastStates(BaseModelOutput):
     """The outputs of the encoder's last blocks, in transformers' order of the fields."""
@@ -541,8 +545,8 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
 
 def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, Any]:
     """What models on top of the encoder pass on of its output."""
-    names = ("hidden_states", "attentions", *(field.name for field in fields(VideoPrismStages)))
-    return {"spatiotemporal_features": encoded.last_hidden_state, **{name: getattr(encoded, name) for name in names}}
+    passed_on = {name: getattr(encoded, name) for name in PASSED_ON}
+    return {"spatiotemporal_features": encoded.last_hidden_state, **passed_on}
 
 
 class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
