@@ -48,7 +48,6 @@ def attention(
     softcap: float | None = None,
     mask: torch.Tensor | None = None,
     output_attentions: bool = False,
-    implementation: str | None = None,  # TODO(M2): goes once no family passes it
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Multi-head attention, over all keys or over those that a mask leaves.
 

@@ -1,9 +1,5 @@
 """Pieces of a transformer block that do not depend on the family."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
@@ -81,50 +77,3 @@ class Records:
     def attentions(self) -> tuple[torch.Tensor, ...] | None:
         """The probabilities of every block, if they were wanted."""
         return None if self._attentions is None else tuple(self._attentions)
-
-
-# TODO(M2): StackOutput and run_layers go once no family uses them.
-@dataclass
-class StackOutput:
-    """What a stack of blocks leaves: its output, the records that were asked for, and outputs of blocks by number."""
-
-    last: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None
-    attentions: tuple[torch.Tensor, ...] | None
-    kept: dict[int, torch.Tensor]
-
-
-def run_layers(
-    layers: nn.ModuleList,
-    hidden_states: torch.Tensor,
-    *inputs: Any,
-    output_hidden_states: bool = False,
-    output_attentions: bool = False,
-    keep: Collection[int] = (),
-) -> StackOutput:
-    """Run blocks in order, recording what was asked for.
-
-    Args:
-        layers: blocks whose forward takes hidden states, `inputs` and `output_attentions`, in this order, and returns
-            hidden states and attention probabilities.
-        hidden_states: (B, N, D).
-        inputs: what every block is given besides.
-        output_hidden_states: whether to record the input of every block and the output of the last one.
-        output_attentions: whether to record the attention probabilities of every block.
-        keep: numbers, from 0, of blocks whose outputs are wanted.
-    """
-    hidden_record, attention_record, kept = [hidden_states], [], {}
-    for index, layer in enumerate(layers):
-        hidden_states, probabilities = layer(hidden_states, *inputs, output_attentions)
-        if output_hidden_states:
-            hidden_record.append(hidden_states)
-        if output_attentions:
-            attention_record.append(probabilities)
-        if index in keep:
-            kept[index] = hidden_states
-    return StackOutput(
-        last=hidden_states,
-        hidden_states=tuple(hidden_record) if output_hidden_states else None,
-        attentions=tuple(attention_record) if output_attentions else None,
-        kept=kept,
-    )

@@ -204,8 +204,6 @@ class VideoPreTrainedModel(PreTrainedModel):
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
-    _records = _flags  # TODO(M2): goes once no family uses it
-
 
 def _subclasses(cls: type) -> set[type]:
     """A class and all classes that are derived from it."""
