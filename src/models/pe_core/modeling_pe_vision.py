@@ -317,15 +317,13 @@ def check_video(video: torch.Tensor, num_channels: int) -> None:
         )
 
 
-def run_on_frames(
-    tower: PeVisionModel, video: torch.Tensor, real: torch.Tensor | None, **flags: bool
-) -> PeVisionOutput:
+def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | None, **flags: bool) -> PeVisionOutput:
     """Run the tower on the frames of videos, but not on those that only fill the batch.
 
     A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
 
     Args:
-        tower: the model.
+        tower: a [`PeVisionModel`], or what holds one.
         video: (B, T, C, H, W).
         real: (B, T) booleans, false at frames that fill the batch; `None` where there are none.
         flags: what the tower is to record.

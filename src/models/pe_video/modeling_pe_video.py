@@ -82,6 +82,9 @@ class PeVideoFrameTower(nn.Module):
         super().__init__()
         self.timm_model = PeVisionModel(config)
 
+    def forward(self, pixel_values: torch.Tensor, **flags: bool) -> PeVisionOutput:
+        return self.timm_model(pixel_values, **flags)
+
 
 class PeVideoEmbedder(nn.Module):
     """Frames to embeddings of length one, and these to the temporal encoder's tokens."""
@@ -99,7 +102,7 @@ class PeVideoEmbedder(nn.Module):
 
         Both are zero where `real` (B, T), if there is one, is false.
         """
-        output = run_on_frames(self.vision_model.timm_model, video, real, **flags)
+        output = run_on_frames(self.vision_model, video, real, **flags)
         return unit_length(output.image_embeds).unflatten(0, video.shape[:2]), output
 
     def forward(self, pe_features: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ class VideoPrismLastStates(BaseModelOutput):
 
 @dataclass
 class VideoPrismVisionOutput(VideoPrismStages, VideoPrismLastStates):
-    """What [`VideoPrismVisionModel`] computes, besides the fields of [`VideoPrismStages`].
+    """What [`VideoPrismVisionModel`] computes.
 
     Args:
         last_hidden_state: (B, T·N, D), frame by frame, normalized.
@@ -78,12 +78,14 @@ class VideoPrismVisionOutput(VideoPrismStages, VideoPrismLastStates):
         attentions: of the spatial blocks, (B·T, heads, N, N), then of the temporal blocks, (B·N, heads, T, T).
         last_temporal_hidden_state: (B·N, T, D), output of the last temporal block, not normalized.
         last_spatial_hidden_state: (B·T, N, D), output of the last spatial block, not normalized.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder's stages, as in [`VideoPrismStages`].
     """
 
 
 @dataclass
 class VideoPrismVideoOutput(VideoPrismStages, BaseModelOutputWithPooling):
-    """What [`VideoPrismVideoModel`] computes, besides the fields of [`VideoPrismStages`].
+    """What [`VideoPrismVideoModel`] computes.
 
     Args:
         last_hidden_state: (B, T·N, D), output of the auxiliary blocks.
@@ -95,6 +97,8 @@ class VideoPrismVideoOutput(VideoPrismStages, BaseModelOutputWithPooling):
         spatiotemporal_features: (B, T·N, D), the encoder's output.
         auxiliary_hidden_states: (B, T·N, D), the input of every auxiliary block and the output of the last one.
         auxiliary_attentions: (B, heads, T·N, T·N) of every auxiliary block.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder's stages, as in [`VideoPrismStages`].
     """
 
     frame_embeddings: torch.Tensor | None = None
@@ -133,7 +137,7 @@ class VideoPrismClipOutput(NestedOutput):
 
 @dataclass
 class VideoPrismVideoClassifierOutput(VideoPrismStages, ImageClassifierOutput):
-    """What [`VideoPrismForVideoClassification`] computes, besides the fields of [`VideoPrismStages`].
+    """What [`VideoPrismForVideoClassification`] computes.
 
     Args:
         loss: scalar, when labels were given.
@@ -142,6 +146,8 @@ class VideoPrismVideoClassifierOutput(VideoPrismStages, ImageClassifierOutput):
         attentions: of the encoder, as in [`VideoPrismVisionOutput`].
         pooler_output: (B, D), what the classifier reads.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder's stages, as in [`VideoPrismStages`].
     """
 
     pooler_output: torch.Tensor | None = None
