@@ -128,7 +128,7 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         Args:
             input_ids: (B, L) token numbers. The first token with the highest number of a text ends it; what comes
                 after it, padding for one, changes nothing of the embeddings.
-            output_hidden_states, output_attentions: what to record, as for [`~vidformers.models.pretrained.VideoPreTrainedModel`].
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             [`PeCoreTextOutput`].
@@ -190,7 +190,7 @@ class PeCoreModel(PeCorePreTrainedModel):
 
         Args:
             pixel_values: (B, C, H, W), values in [-1, 1].
-            output_hidden_states, output_attentions: what to record, as for [`~vidformers.models.pretrained.VideoPreTrainedModel`].
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The vision tower's output: `last_hidden_state` (B, N, D), the records, and as `pooler_output` (B, E) the
@@ -214,7 +214,7 @@ class PeCoreModel(PeCorePreTrainedModel):
 
         Args:
             input_ids: (B, L) token numbers, as for [`PeCoreTextModel`].
-            output_hidden_states, output_attentions: what to record, as for [`~vidformers.models.pretrained.VideoPreTrainedModel`].
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The text tower's output: `last_hidden_state` (B, L, D), the records, and as `pooler_output` (B, E) the
@@ -244,7 +244,7 @@ class PeCoreModel(PeCorePreTrainedModel):
                 count nothing.
             normalize_frames: bring every frame's embedding to length one before the mean, whose length is not one
                 then.
-            output_hidden_states, output_attentions: what to record, as for [`~vidformers.models.pretrained.VideoPreTrainedModel`].
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The vision tower's output for (B·T, …) frames, video after video, with the video embeddings (B, E) as
@@ -327,7 +327,7 @@ class PeCoreModel(PeCorePreTrainedModel):
             normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalized again then, as in
                 the original's retrieval benchmarks.
             return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i.
-            output_hidden_states, output_attentions: what to record, as for [`~vidformers.models.pretrained.VideoPreTrainedModel`].
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             [`PeCoreOutput`].

@@ -172,7 +172,10 @@ def init_tower_tables(module: nn.Module) -> None:
 
 
 class PeVisionPreTrainedModel(VideoPreTrainedModel):
-    """Weight initialization, loading and saving of the vision tower."""
+    """Weight initialization, loading and saving of the vision tower.
+
+    Its flags `output_hidden_states` and `output_attentions` are those of [`VideoPreTrainedModel`].
+    """
 
     config_class = PeVisionConfig
     config: PeVisionConfig
