@@ -1,6 +1,7 @@
 """PE core, lang and spatial: the Perception Encoder (https://arxiv.org/abs/2504.13181)."""
 
-from ...lazy import lazy_exports
+from vidformers.lazy import lazy_exports
+
 from .record import PE_CORE
 
 

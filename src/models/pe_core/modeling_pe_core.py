@@ -15,9 +15,10 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import Records
-from ...layers.losses import contrastive_loss
-from ...layers.norms import unit_length
+from vidformers.layers.block import Records
+from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.norms import unit_length
+
 from ..pretrained import NestedOutput
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
 from .modeling_pe_vision import (

@@ -17,12 +17,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Mlp, Records
-from ...layers.modules import to_dtype_of
-from ...layers.patchify import Grid, cut_to_tubelets
-from ...layers.positions import resize_position_grid
-from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Mlp, Records
+from vidformers.layers.modules import to_dtype_of
+from vidformers.layers.patchify import Grid, cut_to_tubelets
+from vidformers.layers.positions import resize_position_grid
+from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
+
 from ..pretrained import VideoPreTrainedModel
 from .configuration_pe_vision import PeVisionConfig
 

@@ -1,6 +1,7 @@
 """PE Video: a video-text model over the frames of a Perception Encoder (https://arxiv.org/abs/2512.19687)."""
 
-from ...lazy import lazy_exports
+from vidformers.lazy import lazy_exports
+
 from .record import PE_VIDEO
 
 

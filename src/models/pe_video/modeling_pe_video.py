@@ -18,13 +18,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Records
-from ...layers.cpu import float32_products
-from ...layers.losses import check_pairs
-from ...layers.modules import to_dtype_of
-from ...layers.norms import unit_length
-from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Records
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.losses import check_pairs
+from vidformers.layers.modules import to_dtype_of
+from vidformers.layers.norms import unit_length
+from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
+
 from ..pe_core.configuration_pe_vision import PeVisionConfig
 from ..pe_core.modeling_pe_vision import PeVisionModel, PeVisionOutput, init_tower_tables, run_on_frames
 from ..pretrained import NestedOutput, VideoPreTrainedModel

@@ -1,6 +1,7 @@
 """VideoPrism: a video encoder, and with a text encoder a video-text model (https://arxiv.org/abs/2402.13217)."""
 
-from ...lazy import lazy_exports
+from vidformers.lazy import lazy_exports
+
 from .record import VIDEOPRISM
 
 

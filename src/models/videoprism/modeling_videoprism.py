@@ -18,12 +18,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Mlp, Records
-from ...layers.cpu import float32_products
-from ...layers.losses import contrastive_loss
-from ...layers.patchify import Grid, embed_video, on_grid
-from ...layers.positions import resize_position_grid
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Mlp, Records
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.patchify import Grid, embed_video, on_grid
+from vidformers.layers.positions import resize_position_grid
+
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
