@@ -155,7 +155,7 @@ class PeVideoResnetBlock1d(nn.Module):
 
 
 class PeVideoPatchEmbedder(nn.Module):
-    """Puts the class token before the frames and lets neighbours mix."""
+    """Puts the class token before the frames and lets neighbors mix."""
 
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__()
