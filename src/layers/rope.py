@@ -1,7 +1,7 @@
 """Rotary positions over time, height and width.
 
 Each axis turns its own slice of a head's channels; channels that the three slices leave over are not turned. Angles
-are computed in float32 whatever the model's dtype: in bfloat16 neighbouring positions would coincide.
+are computed in float32 whatever the model's dtype: in bfloat16 neighboring positions would coincide.
 """
 
 from typing import Literal, NamedTuple
@@ -13,10 +13,10 @@ Pairing = Literal["tiled", "interleaved"]
 
 
 class RotaryTable(NamedTuple):
-    """Factors of a channel and of its neighbour in the pair, each (B or 1, N, 1, head_dim)."""
+    """Factors of a channel and of its neighbor in the pair, each (B or 1, N, 1, head_dim)."""
 
     own: torch.Tensor
-    neighbour: torch.Tensor
+    neighbor: torch.Tensor
 
 
 def rotary_table(
@@ -32,7 +32,7 @@ def rotary_table(
     Args:
         positions: one tensor (B or 1, N) an axis, integers or floats.
         head_dim: channels of a head. Every axis turns `2·((head_dim // 3) // 2)` of them with three axes.
-        pairing: which angle meets which channel of an axis' slice, whose neighbours 2i and 2i+1 form the pairs.
+        pairing: which angle meets which channel of an axis' slice, whose neighbors 2i and 2i+1 form the pairs.
             `"interleaved"` gives both of a pair the angle i, a true rotation. `"tiled"` lays the angles out twice one
             after the other, so that the two of a pair get different angles.
         dtype: dtype of the result.
@@ -68,5 +68,5 @@ def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     Returns:
         A tensor of `x`'s shape and dtype.
     """
-    neighbours = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * table.own, neighbours, table.neighbour).to(x.dtype)
+    neighbors = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * table.own, neighbors, table.neighbor).to(x.dtype)

@@ -1,9 +1,16 @@
-"""What the models of all families share: attention backends, original checkpoints, and what a call returns."""
+"""What the models of all families share: the contract that programs may rely on, and what a call returns."""
 
 import os
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
-from transformers import PreTrainedModel
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
+
+from ..layers.cpu import checkpoint_with_products, float32_products
 
 
 class NestedOutput(ModelOutput):
@@ -14,12 +21,29 @@ class NestedOutput(ModelOutput):
 
 
 class VideoPreTrainedModel(PreTrainedModel):
-    """A model whose attention is computed by `layers.attention`, and that can be built from original checkpoints."""
+    """A model whose attention is computed by `layers.attention`, and that can be built from original checkpoints.
+
+    What follows `from_original` is what a program may ask of every model, whatever its family. A method that a class
+    doesn't have raises a NotImplementedError which names the classes of the family that have it. Shapes: B videos of
+    T frames with C channels and H × W pixels, on a grid of t × h × w tokens with D channels each.
+
+    Every forward takes two flags. `output_hidden_states` asks for the input of every block and the output of the last
+    one, `output_attentions` for the attention probabilities of every block, which the eager computation then provides
+    in any attention backend. Where a call doesn't give a flag, the configuration's field of that name decides.
+
+    Attributes:
+        has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
+            clips that share frames: `encode_frames`, then `encode_clip`.
+    """
 
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
+
+    has_text_tower: ClassVar[bool] = False
+    encodes_frames_separately: ClassVar[bool] = False
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **kwargs) -> "VideoPreTrainedModel":
@@ -35,9 +59,116 @@ class VideoPreTrainedModel(PreTrainedModel):
         Raises:
             ConversionError: the checkpoint holds no such model, or doesn't fit the configuration.
         """
-        from ..conversion import load_original
+        from vidformers.conversion import load_original
 
         return load_original(path, model_class=cls, **kwargs)
+
+    @classmethod
+    def for_features(cls, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The configuration with those parts switched off that features don't need.
+
+        Args:
+            config: the model's; it is not changed.
+
+        Returns:
+            A configuration for [`~PreTrainedModel.from_pretrained`], by default the same one.
+        """
+        return config
+
+    @property
+    def frames_per_clip(self) -> int | None:
+        """Number of frames that the checkpoint is meant for; `None` where any number serves."""
+        return None
+
+    @property
+    def frames_per_token(self) -> int:
+        """Number of consecutive frames that one token spans."""
+        return 1
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Features on the grid of the tokens, of videos of any number of frames and any size.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), as the video processor returns them.
+
+        Returns:
+            (B, t, h, w, D).
+        """
+        self._refuse("get_feature_map", "features on a grid of tokens")
+
+    def embed_videos(
+        self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One vector for each video: comparable with those of texts if `has_text_tower`, else its mean feature.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), as the video processor returns them, of any size.
+            padding_mask_videos: (B, T), 1 at frames of the video and 0 at frames that only fill the batch. Only some
+                families take it.
+
+        Returns:
+            (B, D), float32: of length one if `has_text_tower`, else the mean over the feature map.
+        """
+        if padding_mask_videos is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} takes no videos with padding frames: embed videos of one length at a time, "
+                "without `padding_mask_videos`."
+            )
+        return self.get_feature_map(pixel_values_videos).float().mean((1, 2, 3))
+
+    def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """One vector for each text, of length one, comparable with those of `embed_videos`.
+
+        Args:
+            input_ids: (B, L) token numbers.
+            attention_mask: (B, L), 1 at tokens and 0 at padding.
+
+        Returns:
+            (B, D), float32.
+        """
+        self._refuse("embed_texts", "embeddings of texts")
+
+    def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        """How well videos and texts fit, scaled as in training.
+
+        Args:
+            video_embeds: (videos, D), of `embed_videos`.
+            text_embeds: (texts, D), of `embed_texts`.
+
+        Returns:
+            (videos, texts), float32. A softmax over the texts gives each text's share of a video.
+        """
+        self._refuse("compare", "comparison of videos and texts")
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The first stage, which sees every frame by itself.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), as the video processor returns them, of any size.
+
+        Returns:
+            (B, T, …): frames of several calls may be joined along T.
+        """
+        self._refuse("encode_frames", "stage that encodes frames one by one")
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """What follows `encode_frames`.
+
+        Args:
+            frames: (B, T, …), of `encode_frames`, those of one clip in order.
+
+        Returns:
+            What `embed_videos` returns for the clip if `has_text_tower`, else what `get_feature_map` returns.
+        """
+        self._refuse("encode_clip", "stage that encodes frames one by one")
+
+    def _refuse(self, method: str, what: str) -> NoReturn:
+        """Raise for a method of the contract that this class lacks, and say which classes of the family have it."""
+        bases = [base for base in type(self).__mro__ if issubclass(base, VideoPreTrainedModel)]
+        family, default = bases[-2] if len(bases) > 1 else bases[-1], getattr(VideoPreTrainedModel, method)
+        able = sorted(cls.__name__ for cls in _subclasses(family) if getattr(cls, method) is not default)
+        remedy = f"{', '.join(able)} of this family can." if able else "No model of this family can."
+        raise NotImplementedError(f"{type(self).__name__} has no {what} (`{method}`). {remedy}")
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
@@ -50,7 +181,30 @@ class VideoPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             getattr(module, "config", self.config).__dict__.pop("_attn_was_changed", None)
 
-    def _records(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with float32_products(self.dtype, self.device):
+            return super().__call__(*args, **kwargs)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
+    ) -> None:
+        """Let blocks run again in the backward pass as they ran in the forward pass."""
+        super()._set_gradient_checkpointing(enable, checkpoint_with_products(gradient_checkpointing_func), **kwargs)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Let `_init_weights` see modules without parameters of their own, which say how those in them start.
+
+        transformers passes them by in other packages than its own, whose functions could draw loaded weights anew;
+        those of `transformers.initialization`, which ours use, don't.
+        """
+        super()._initialize_weights(module)
+
+    def _flags(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What to record: as a call says, or as the configuration says where it does not."""
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
+
+
+def _subclasses(cls: type) -> set[type]:
+    """A class and all classes that are derived from it."""
+    return {cls}.union(*map(_subclasses, cls.__subclasses__()))

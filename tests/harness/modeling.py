@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import vidformers
-from vidformers.layers.linear import Linear
 
 from .compare import assert_close, pick, stages
 from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
@@ -226,14 +226,14 @@ class DeviceMixin:
         assert all((first[name] == first[name].flatten()[0]).all() for name in same), same
 
     def test_construction_draws_every_weight(self, spec: FamilySpec, model: ModelSpec, monkeypatch):
-        """Our linear layers leave their memory as they find it."""
+        """Not what torch's linear layers draw for themselves."""
 
         @torch.no_grad()
-        def leave_rubbish(layer: Linear) -> None:
+        def leave_rubbish(layer: nn.Linear) -> None:
             for parameter in layer.parameters():
                 parameter.fill_(math.nan)
 
-        monkeypatch.setattr(Linear, "reset_parameters", leave_rubbish)
+        monkeypatch.setattr(nn.Linear, "reset_parameters", leave_rubbish)
         built = model.model_class(spec.config(model))
         left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
         assert not left, f"not drawn: {left}"

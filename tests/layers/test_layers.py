@@ -2,28 +2,30 @@
 
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from tests.harness.compare import assert_close
-from tests.harness.tolerances import DTYPES, EXACT, REORDERED
+from tests.harness.tolerances import DTYPES, REORDERED
+from vidformers.layers import cpu
 from vidformers.layers.attention import attention
-from vidformers.layers.block import TOKENS_AT_ONCE, DropPath, Mlp, activate, drop_path_rates
+from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
+from vidformers.layers.cpu import TOKENS_AT_ONCE, float32_products
+from vidformers.layers.modules import is_plain, to_dtype_of
 from vidformers.layers.norms import unit_length
 from vidformers.layers.patchify import (
     Grid,
-    PatchProjection,
-    TubeletProjection,
     cut_to_tubelets,
+    embed_tubelets,
+    embed_video,
     select_tokens,
     split_token_ids,
     tubelets_of,
 )
-from vidformers.layers.pooling import pool_by_queries, project_queries
-from vidformers.layers.positions import alternating_sinusoids, resize_position_grid, resize_position_volume
+from vidformers.layers.positions import resize_position_grid
 from vidformers.layers.rope import apply_rotary, rotary_table
 
 
@@ -34,12 +36,12 @@ def seeded(*shape: int, seed: int = 0) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------- patchify
 
 
-def projection() -> TubeletProjection:
+def projection(kernel: tuple[int, int, int] = (2, 4, 4)) -> nn.Conv3d:
     torch.manual_seed(0)
-    return TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=4)
+    return nn.Conv3d(3, 7, kernel_size=kernel, stride=kernel)
 
 
-def embed_one_by_one(layer: TubeletProjection, video: torch.Tensor) -> torch.Tensor:
+def embed_one_by_one(layer: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
     """(B, N, D): for every tubelet in turn, the sum of weight times pixel."""
     tokens = []
     for time in range(0, video.shape[1], 2):
@@ -51,36 +53,34 @@ def embed_one_by_one(layer: TubeletProjection, video: torch.Tensor) -> torch.Ten
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_tubelet_projection(dtype):
-    layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
+def test_embedded_videos(dtype):
+    layer, video = projection(), seeded(2, 6, 3, 8, 12)
     expected = embed_one_by_one(layer, video)
-    actual = layer.to(dtype)(video.to(dtype), grid)
+    actual = embed_video(layer.to(dtype), video)
     assert actual.dtype == dtype
     assert_close("tubelets", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
 
 
-def test_tubelet_projection_of_selected_tokens():
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_embedded_tubelets(dtype):
     layer, video, grid = projection(), seeded(2, 6, 3, 8, 12), Grid(3, 2, 3)
     token_ids = torch.tensor([[17, 0, 5], [3, 3, 9], [1, 2, 4], [16, 8, 11]])  # two selections of each video
     every = embed_one_by_one(layer, video)
     expected = torch.stack([every[index % 2, ids] for index, ids in enumerate(token_ids)])
-    assert_close("selected", {"tokens": expected}, {"tokens": layer(video, grid, token_ids)}, REORDERED)
+    actual = embed_tubelets(layer.to(dtype), tubelets_of(video, grid, 2, 4, token_ids))
+    assert actual.dtype == dtype
+    assert_close("selected", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
 
 
-def test_tubelet_projection_takes_another_dtype():
-    video, grid = seeded(1, 2, 3, 4, 4), Grid(1, 1, 1)
-    half = projection().to(torch.bfloat16)
-    assert_close("float32 video", {"t": half(video.bfloat16(), grid)}, {"t": half(video, grid)}, EXACT)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_patch_projection_is_a_convolution(dtype):
-    torch.manual_seed(0)
-    layer, images = PatchProjection(num_channels=3, hidden_size=7, patch_size=4), seeded(2, 3, 8, 12)
-    expected = nn.functional.conv2d(images, layer.weight, stride=4).flatten(2).transpose(1, 2)
-    actual = layer.to(dtype)(images, Grid(1, 2, 3))
-    assert actual.dtype == dtype and layer.bias is None
-    assert_close("patches", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
+@pytest.mark.parametrize("selected", [False, True])
+def test_projections_are_called_once_with_the_whole_batch(selected):
+    layer, video, shapes = projection(), seeded(2, 6, 3, 8, 12), []
+    layer.register_forward_hook(lambda _, inputs, output: shapes.append((len(inputs[0]), len(output))))
+    if selected:
+        embed_tubelets(layer, tubelets_of(video, Grid(3, 2, 3), 2, 4, torch.tensor([[17, 0, 5], [3, 3, 9]])))
+    else:
+        embed_video(layer, video)
+    assert shapes == [(2, 2)]
 
 
 def test_cut_keeps_what_divides():
@@ -120,10 +120,10 @@ def test_token_ids_count_width_then_height_then_time():
 
 def test_rectangular_patches():
     """Patches of 4 × 2 pixels: every token from its own pixels alone, height before width."""
-    layer = TubeletProjection(num_channels=3, hidden_size=7, tubelet_size=2, patch_size=(4, 2))
+    layer = projection((2, 4, 2))
     video, grid = seeded(2, 4, 3, 8, 6), Grid(2, 2, 3)
     assert cut_to_tubelets(video, 2, (4, 2))[1] == grid
-    tokens = layer(video, grid)
+    tokens = embed_tubelets(layer, tubelets_of(video, grid, 2, (4, 2)))
     expected = nn.functional.conv3d(video.transpose(1, 2), layer.weight, layer.bias, stride=(2, 4, 2))
     assert_close("tokens", {"t": expected.flatten(2).transpose(1, 2)}, {"t": tokens}, REORDERED)
     token_ids = torch.tensor([[11, 0], [4, 7]])
@@ -147,7 +147,7 @@ def test_select_tokens():
 
 
 def test_resized_tables_with_and_without_smoothing():
-    """Halved in both directions: the mean of the four middle ones of four, or of every place's own neighbours."""
+    """Halved in both directions: the mean of the four middle ones of four, or of every place's own neighbors."""
     table = seeded(1, 16, 2)
     image = table.unflatten(1, (4, 4))
     plain = resize_position_grid(table, (4, 4), (2, 2), antialias=False)
@@ -160,32 +160,6 @@ def test_resized_tables_with_and_without_smoothing():
     expected = torch.einsum("ir,jc,brcd->bijd", weights, weights, image).flatten(1, 2)
     assert_close("smoothed", {"t": expected}, {"t": smooth}, REORDERED)
     assert resize_position_grid(table, (4, 4), (4, 4), antialias=False) is table
-
-
-@pytest.mark.parametrize("dim", [6, 7])
-def test_alternating_sinusoids(dim):
-    """Far positions too: float32 angles would be off by 1e-3 there."""
-    table = alternating_sinusoids(20000, dim)
-    assert table.dtype == torch.float32
-    for position in (0, 1, 777, 19999):
-        angles = [position / 10000 ** (2 * (channel // 2) / dim) for channel in range(dim)]
-        expected = [math.cos(angle) if channel % 2 else math.sin(angle) for channel, angle in enumerate(angles)]
-        assert_close("table", {"t": torch.tensor(expected)}, {"t": table[0, position]}, REORDERED)
-
-
-def test_resized_volume():
-    """A table that is linear along time and constant in space: only its ends know that it was resized."""
-    times = torch.arange(4.0)[:, None, None, None].expand(4, 3, 5, 2)
-    table = times.reshape(1, 60, 2)
-    assert torch.equal(resize_position_volume(table, (4, 3, 5), (4, 3, 5)), table)
-    resized = resize_position_volume(table, (4, 3, 5), (8, 2, 7)).view(8, 2, 7, 2)
-    expected = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])[:, None, None, None].expand(8, 2, 7, 2)
-    assert_close("time", {"t": expected}, {"t": resized}, REORDERED)
-
-    picture = seeded(1, 15, 4)  # 3 rows of 5
-    bicubic = nn.functional.interpolate(picture.view(1, 3, 5, 4).permute(0, 3, 1, 2), size=(6, 2), mode="bicubic")
-    resized = resize_position_volume(picture, (1, 3, 5), (1, 6, 2))
-    assert_close("space", {"t": bicubic.flatten(2).transpose(1, 2)}, {"t": resized}, REORDERED)
 
 
 # -------------------------------------------------------------------------------------------------------- rope
@@ -255,7 +229,7 @@ def test_angles_are_computed_in_float32(dtype):
     exact = rotary_table(positions, 24, pairing="tiled", dtype=torch.float32)
     rounded = rotary_table(positions, 24, pairing="tiled", dtype=dtype)
     assert torch.equal(rounded.own, exact.own.to(dtype))
-    assert torch.equal(rounded.neighbour, exact.neighbour.to(dtype))
+    assert torch.equal(rounded.neighbor, exact.neighbor.to(dtype))
     assert not torch.equal(rounded.own[:, 0], rounded.own[:, 1])
 
 
@@ -266,7 +240,10 @@ class Layer(nn.Module):
     """What a backend reads of an attention layer."""
 
     is_causal = False
-    config = None
+
+    def __init__(self, implementation: str):
+        super().__init__()
+        self.config = SimpleNamespace(_attn_implementation=implementation)
 
 
 def attend_by_hand(query, key, value, scaling):
@@ -282,12 +259,10 @@ def attend_by_hand(query, key, value, scaling):
 def test_attention(implementation, num_queries):
     query, key, value = seeded(2, 3, num_queries, 8), seeded(2, 3, 6, 8, seed=1), seeded(2, 3, 6, 8, seed=2)
     expected, weights = attend_by_hand(query, key, value, 0.7)
-    attended, nothing = attention(Layer(), query, key, value, implementation=implementation, scaling=0.7)
+    attended, nothing = attention(Layer(implementation), query, key, value, scaling=0.7)
     assert nothing is None
     assert_close(implementation, {"attended": expected}, {"attended": attended}, REORDERED)
-    attended, probabilities = attention(
-        Layer(), query, key, value, implementation=implementation, scaling=0.7, output_attentions=True
-    )
+    attended, probabilities = attention(Layer(implementation), query, key, value, scaling=0.7, output_attentions=True)
     expected = {"attended": expected, "weights": weights}
     assert_close("with weights", expected, {"attended": attended, "weights": probabilities}, REORDERED)
 
@@ -298,8 +273,8 @@ def test_attention_dropout_is_for_training(implementation):
 
     def run(training: bool, seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        layer = Layer().train(training)
-        return attention(layer, *tensors, implementation=implementation, scaling=0.3, dropout=0.5)[0]
+        layer = Layer(implementation).train(training)
+        return attention(layer, *tensors, scaling=0.3, dropout=0.5)[0]
 
     assert torch.equal(run(False, 0), run(False, 1))
     assert torch.equal(run(True, 0), run(True, 0))
@@ -347,27 +322,6 @@ def test_mlp():
     assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
 
 
-def test_activation_overwrites_what_nobody_needs():
-    layer, gelu = nn.Linear(4, 4), ACT2FN["gelu"]
-    x = seeded(3, 4)
-    expected = nn.functional.gelu(x)
-    with torch.no_grad():
-        given = x.clone()
-        assert torch.equal(activate(gelu, given, layer), expected)
-        assert torch.equal(given, expected)
-        given = x.clone()
-        assert torch.equal(
-            activate(ACT2FN["gelu_pytorch_tanh"], given, layer), nn.functional.gelu(x, approximate="tanh")
-        )
-        assert torch.equal(given, x)
-        hook = layer.register_forward_hook(lambda *_: None)
-        assert torch.equal(activate(gelu, given, layer), expected)
-        assert torch.equal(given, x), "a hook may have kept it"
-        hook.remove()
-    assert torch.equal(activate(gelu, given, layer), expected)
-    assert torch.equal(given, x), "the backward pass reads it"
-
-
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
 @pytest.mark.parametrize("tokens", [1, TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 2 * TOKENS_AT_ONCE + 7])
 def test_mlp_in_blocks_of_tokens(activation, tokens):
@@ -380,27 +334,147 @@ def test_mlp_in_blocks_of_tokens(activation, tokens):
     assert torch.equal(x, unchanged)
 
 
+def test_mlp_calls_its_layers_once_where_somebody_watches():
+    layer, x, seen = mlp("gelu"), seeded(3, TOKENS_AT_ONCE, 4), []
+    expected = layer(x)
+    layer.fc1.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    with torch.no_grad():
+        actual = layer(x)
+    assert [tuple(output.shape) for output in seen] == [(3, TOKENS_AT_ONCE, 6)]
+    assert torch.equal(seen[0], nn.functional.linear(x, layer.fc1.weight, layer.fc1.bias)), "overwritten"
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+
+
+class Wrapped(nn.Module):
+    """As adapters wrap a layer."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def replace_parameter(layer: Mlp, make) -> None:
+    layer.fc1.weight = nn.Parameter(make(layer.fc1.weight), requires_grad=False)
+
+
+TOUCHED = {
+    "wrapped": lambda layer: setattr(layer, "fc1", Wrapped(layer.fc1)),
+    "hook": lambda layer: layer.fc2.register_forward_hook(lambda *_: None),
+    "hook before": lambda layer: layer.fc2.register_forward_pre_hook(lambda *_: None),
+    "forward replaced": lambda layer: setattr(layer.fc1, "forward", layer.fc1.forward),
+    "parametrized": lambda layer: nn.utils.parametrizations.weight_norm(layer.fc1),
+    "offloaded": lambda layer: replace_parameter(layer, lambda weight: weight.to("meta")),
+    "integers": lambda layer: replace_parameter(layer, lambda weight: weight.to(torch.int8)),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHED.values(), ids=TOUCHED)
+def test_touched_modules_are_not_plain(touch):
+    layer = mlp("gelu")
+    with torch.no_grad():
+        assert is_plain(layer)
+        touch(layer)
+        assert not is_plain(layer)
+
+
+def test_nothing_is_plain_with_gradients_or_global_hooks():
+    layer = mlp("gelu")
+    assert not is_plain(layer)
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    with torch.no_grad():
+        assert not is_plain(layer)
+        hook.remove()
+        assert is_plain(layer)
+
+
+def test_dtype_of_a_module():
+    x, layer = seeded(2, 4), nn.Linear(4, 4).bfloat16()
+    assert to_dtype_of(layer, x).dtype == torch.bfloat16
+    layer.weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
+    assert to_dtype_of(layer, x).dtype == torch.bfloat16, "that of the bias"
+    layer.bias = None
+    assert to_dtype_of(layer, x) is x
+
+
+def test_records():
+    states = [seeded(1, seed=seed) for seed in range(3)]
+    for hidden, weights in ((True, True), (True, False), (False, True), (False, False)):
+        records = Records(states[0], hidden, weights)
+        for state in states[1:]:
+            records.add(state, -state)
+        assert records.hidden_states == (tuple(states) if hidden else None)
+        assert (records.attentions is not None) == weights
+        assert not weights or all(map(torch.equal, records.attentions, [-state for state in states[1:]]))
+
+
+# ---------------------------------------------------------------------------------------------- half precision
+
+
+class LowRank(nn.Module):
+    """A linear layer with a low-rank addition."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.down, self.up = nn.Linear(64, 64), nn.Linear(64, 2, bias=False), nn.Linear(2, 64, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+PRODUCTS = {
+    "linear": nn.Linear(64, 64),
+    "low rank": LowRank(),
+    "conv1d": nn.Conv1d(64, 8, 3),
+    "conv3d": nn.Sequential(nn.Unflatten(1, (4, 2, 2, 4)), nn.Conv3d(4, 8, 2)),
+    "matmul": lambda x: x @ x.mT,
+    "einsum": lambda x: torch.einsum("bij,bkj->bik", x, x),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_half_precision_in_float32(name, monkeypatch):
+    """As rounded products of the same numbers in float32; and that is what runs, not only what comes out."""
+    monkeypatch.setattr(cpu, "FALLBACK_DTYPES", (torch.bfloat16,))
+    product = PRODUCTS[name].bfloat16() if isinstance(PRODUCTS[name], nn.Module) else PRODUCTS[name]
+    x = seeded(2, 64, 64).bfloat16()[..., : 1 if name == "conv3d" else 64]
+    x = x[..., 0] if name == "conv3d" else x
+    seen = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if any(word in str(function) for word in ("mm", "convolution")):
+                seen.extend(each.dtype for each in args if isinstance(each, torch.Tensor))
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch(), float32_products(x.dtype, x.device):
+        result = product(x)
+    assert result.dtype == torch.bfloat16
+    assert set(seen) == {torch.float32}
+
+
+def test_products_of_mixed_dtypes_stay_errors(monkeypatch):
+    monkeypatch.setattr(cpu, "FALLBACK_DTYPES", (torch.bfloat16,))
+    with float32_products(torch.bfloat16, torch.device("cpu")), pytest.raises(RuntimeError, match="dtype"):
+        nn.Linear(4, 4).bfloat16()(seeded(2, 4))
+
+
+def test_float32_products_know_where_they_are_needed(monkeypatch):
+    """On other devices, for other dtypes and in traced programs they do nothing."""
+    monkeypatch.setattr(cpu, "FALLBACK_DTYPES", (torch.bfloat16,))
+
+    def is_active(dtype: torch.dtype, device: str = "cpu") -> bool:
+        return isinstance(float32_products(dtype, torch.device(device)), torch.overrides.TorchFunctionMode)
+
+    assert is_active(torch.bfloat16)
+    assert not is_active(torch.float32) and not is_active(torch.bfloat16, "meta")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not is_active(torch.bfloat16)
+
+
 # ----------------------------------------------------------------------------------------------- pooling and norms
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("num_queries", [1, 3])
-@pytest.mark.parametrize("bias", [True, False])
-def test_pooling_by_queries_is_attention(num_queries, bias, dtype):
-    """Beside keys and values of every token."""
-    tokens, queries, weights = seeded(2, 6, 12), seeded(1, num_queries, 12, seed=1), seeded(3, 8, 12, seed=2)
-    layers = [(weights[index], seeded(8, seed=3 + index) if bias else None) for index in range(3)]
-    query, key, value = (
-        nn.functional.linear(x, *layer).unflatten(-1, (4, 2)).transpose(1, 2)
-        for x, layer in zip((queries, tokens, tokens), layers, strict=True)
-    )
-    expected = nn.functional.scaled_dot_product_attention(query.expand(2, -1, -1, -1), key, value)
-    layers = [(weight.to(dtype), None if each is None else each.to(dtype)) for weight, each in layers]
-    projected = project_queries(queries.to(dtype), layers[0], 4)
-    assert projected.shape == (num_queries, 4, 2) and projected.dtype == torch.float32
-    pooled = pool_by_queries(tokens.to(dtype), projected * 2**-0.5, *layers[1:])
-    assert pooled.dtype == dtype
-    assert_close("pooled", {"x": expected.transpose(1, 2).flatten(2)}, {"x": pooled}, DTYPES[dtype])
 
 
 def test_unit_length():

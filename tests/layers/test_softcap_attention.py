@@ -1,10 +1,12 @@
 """Soft-capped attention: every backend gives what the definition gives, forward and backward, without N × N scores."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from vidformers.layers import attention as attention_module
+from vidformers.layers import cpu
 from vidformers.layers.attention import attention
 
 
@@ -14,9 +16,13 @@ HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 class Layer(nn.Module):
-    """What transformers' backends want to know about a layer."""
+    """What attention wants to know about a layer."""
 
     is_causal = False
+
+    def __init__(self, implementation: str = "sdpa"):
+        super().__init__()
+        self.config = SimpleNamespace(_attn_implementation=implementation)
 
 
 def states(shape, head_dim=64, dtype=torch.float32, grad=False):
@@ -63,10 +69,8 @@ def definition(query, key, value, mask, cap):
 
 def attend(query, key, value, mask, cap=CAP, implementation="sdpa", module=None, **options):
     scaling = query.shape[-1] ** -0.5
-    module = module or Layer().eval()
-    return attention(
-        module, query, key, value, implementation=implementation, scaling=scaling, softcap=cap, mask=mask, **options
-    )[0]
+    module = module or Layer(implementation).eval()
+    return attention(module, query, key, value, scaling=scaling, softcap=cap, mask=mask, **options)[0]
 
 
 def assert_near(actual, expected, tolerance):
@@ -85,8 +89,8 @@ def test_forward(implementation, shape, kind, monkeypatch):
     query, key, value = states(shape)
     mask = masks(shape)[kind]
     expected = definition(query, key, value, mask, CAP)
-    for scores_in_cache in (attention_module.SCORES_IN_CACHE, 100, 2000):
-        monkeypatch.setattr(attention_module, "SCORES_IN_CACHE", scores_in_cache)
+    for scores_in_cache in (cpu.SCORES_IN_CACHE, 100, 2000):
+        monkeypatch.setattr(cpu, "SCORES_IN_CACHE", scores_in_cache)
         with torch.no_grad():
             assert_near(attend(query, key, value, mask, implementation=implementation), expected, 1e-5)
     assert_near(attend(query, key, value, mask, implementation=implementation), expected, 1e-5)
@@ -204,9 +208,7 @@ def test_probabilities_on_request():
     query, key, value = states(shape)
     options = {"scaling": 0.125, "softcap": CAP, "mask": masks(shape)["keys"], "output_attentions": True}
     for implementation in ("eager", "sdpa"):
-        attended, probabilities = attention(
-            Layer().eval(), query, key, value, implementation=implementation, **options
-        )
+        attended, probabilities = attention(Layer(implementation).eval(), query, key, value, **options)
         torch.testing.assert_close(probabilities.sum(-1), torch.ones(probabilities.shape[:-1]))
         torch.testing.assert_close((probabilities @ value).transpose(1, 2).flatten(2), attended)
 

@@ -294,8 +294,8 @@ def test_positions_move_with_the_grid():
     """A picture twice as high has the first rows where a small one has them: rotary angles are never rescaled."""
     built = tower()
     small, large = (built._rotary(Grid(1, rows, 4), torch.device("cpu")) for rows in (4, 8))
-    assert torch.equal(small.own, large.own[:, :17]) and torch.equal(small.neighbour, large.neighbour[:, :17])
-    assert (small.own[:, 0] == 1).all() and (small.neighbour[:, 0] == 0).all()  # the class token is not turned
+    assert torch.equal(small.own, large.own[:, :17]) and torch.equal(small.neighbor, large.neighbor[:, :17])
+    assert (small.own[:, 0] == 1).all() and (small.neighbor[:, 0] == 0).all()  # the class token is not turned
     assert small.own.dtype == torch.float32
 
 

@@ -30,8 +30,8 @@ from vidformers import (
 )
 from vidformers.commands.classify import Classifier
 from vidformers.commands.embed import Embedder
-from vidformers.layers.losses import sigmoid_loss
 from vidformers.layers.norms import unit_length
+from vidformers.models.pe_video.modeling_pe_video import sigmoid_loss
 
 
 REAL = {

@@ -25,7 +25,7 @@ from vidformers import (
 )
 from vidformers.layers.patchify import Grid
 from vidformers.models.videomae.masking_videomae import split_tokens
-from vidformers.models.videomae.modeling_videomae import IMAGENET_MEAN, IMAGENET_STD
+from vidformers.models.videomae.modeling_videomae_pretraining import IMAGENET_MEAN, IMAGENET_STD
 
 
 GRID = (3, 4, 3)

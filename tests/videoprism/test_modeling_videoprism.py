@@ -21,7 +21,8 @@ from vidformers import (
     VideoPrismVisionModel,
 )
 from vidformers.layers.losses import contrastive_loss
-from vidformers.layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
+from vidformers.layers.positions import resize_position_grid
+from vidformers.models.videoprism.modeling_videoprism import sinusoidal_positions
 
 
 def build(model_class, config):
@@ -143,8 +144,8 @@ def test_other_sizes_have_resized_tables():
     state["spatial_embeddings.position_embeddings"] = resize_position_grid(
         state["spatial_embeddings.position_embeddings"], (4, 6), (2, 8)
     )
-    state["temporal_embeddings.position_embeddings"] = resize_positions(
-        state["temporal_embeddings.position_embeddings"], 3
+    state["temporal_embeddings.position_embeddings"] = resize_position_grid(
+        state["temporal_embeddings.position_embeddings"], (5, 1), (3, 1)
     )
     wanted.load_state_dict(state)
     with torch.no_grad():

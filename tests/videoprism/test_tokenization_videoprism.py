@@ -4,6 +4,7 @@ import json
 import os
 import random
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,15 @@ def test_models_of_another_kind(tmp_path, settings, complaint):
 def test_files_that_are_no_model(tmp_path, content):
     with pytest.raises(ValueError, match="spiece.model: is no sentencepiece model"):
         VideoPrismTokenizer(write(tmp_path, content))
+
+
+def test_without_protobuf(tmp_path, monkeypatch):
+    """Only a sentencepiece model needs it."""
+    VideoPrismTokenizer(write(tmp_path, t5_model())).save_pretrained(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
+    with pytest.raises(ImportError, match="spiece.model: .*pip install protobuf"):
+        VideoPrismTokenizer(tmp_path / "spiece.model")
+    assert VideoPrismTokenizer.from_pretrained(tmp_path / "saved")("a dog")["input_ids"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "Unigram"}}', '{"model": 3}'])

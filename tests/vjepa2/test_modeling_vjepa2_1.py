@@ -199,7 +199,7 @@ def test_a_frame_fills_a_tubelet_without_a_patch_embedding_for_images():
 def positions_of(config, grid: Grid, interpolate: bool) -> tuple[torch.Tensor, ...]:
     """Time, row and column of every token, from the slower of an axis' two pairs, which turns by hundredths."""
     table = rotary_for(config, torch.arange(grid.num_tokens)[None], grid, 12, torch.float32, interpolate)
-    angles = table.neighbour[0, :, 0].asin()
+    angles = table.neighbor[0, :, 0].asin()
     return angles[:, 3] * 100, angles[:, 7] * 100, angles[:, 11] * 100
 
 

@@ -1,5 +1,7 @@
 """What V-JEPA 2-AC alone has: conditions, causal steps, rollouts, its files."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from tests.original_files import V2_CONFIG, ac_tree, v2_tree
 from tests.vjepa2.spec import ACTION_CONDITIONED, SPEC
 from vidformers import VJEPA2ACModel, VJEPA2Model, load_original
 from vidformers.conversion import ConversionError, convert_checkpoint, reverse_directory
-from vidformers.layers.attention import attention, attention_in_blocks
+from vidformers.layers.attention import Inputs, attention
+from vidformers.layers.cpu import attention_in_blocks
 from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2.modeling_vjepa2_ac import causal_mask
 
@@ -170,20 +173,23 @@ def test_mask_of_steps():
 
 
 class Layer(torch.nn.Module):
-    """What a backend reads of an attention layer."""
+    """What attention reads of a layer."""
 
     is_causal = False
+
+    def __init__(self, implementation: str):
+        super().__init__()
+        self.config = SimpleNamespace(_attn_implementation=implementation)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 def test_masked_attention(implementation):
     query, key, value = torch.randn(3, 2, 4, 12, 16, generator=torch.Generator().manual_seed(0))
     mask = causal_mask(3, 4, query.device)
-    layer = Layer().eval()
-    attended, _ = attention(layer, query, key, value, implementation=implementation, scaling=0.5, mask=mask)
+    attended, _ = attention(Layer(implementation).eval(), query, key, value, scaling=0.5, mask=mask)
     probabilities = (query @ key.mT * 0.5).masked_fill(~mask, -1e9).softmax(-1)
     same("masked", (probabilities @ value).transpose(1, 2).flatten(2), attended)
-    blocks = attention_in_blocks(query, key, value, mask, scaling=0.5, softcap=None)
+    blocks = attention_in_blocks(Inputs(query, key, value, mask, scaling=0.5, softcap=None, dropout=0.0))
     same("in blocks", attended, blocks)
 
 

@@ -33,7 +33,7 @@ class PeCoreTextConfig(PreTrainedConfig):
         projection_dim (`int`, *optional*, defaults to 1024):
             Width of the text embeddings.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the normal that initialises the weights.
+            Standard deviation of the normal that initializes the weights.
 
     Raises:
         ValueError: a width that its heads don't divide.

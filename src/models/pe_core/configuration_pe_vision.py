@@ -6,48 +6,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .presets import PE_ARCHITECTURES
 
-def _architecture(
-    size: str, patch_size: int, image_size: int, projection_dim: int = 0, layers: int | None = None, scale: float = 0.0
-) -> dict[str, Any]:
-    """The fields that a name stands for; `projection_dim` for a tower of PE core, which alone has pooling and norm."""
-    hidden_size, num_layers, num_heads, intermediate_size = {
-        "tiny": (192, 12, 3, 768),
-        "small": (384, 12, 6, 1536),
-        "base": (768, 12, 12, 3072),
-        "large": (1024, 24, 16, 4096),
-        "gigantic": (1536, 50, 16, 8960),
-    }[size]
-    return {
-        "hidden_size": hidden_size,
-        "num_hidden_layers": layers or num_layers,
-        "num_attention_heads": num_heads,
-        "intermediate_size": intermediate_size,
-        "patch_size": patch_size,
-        "image_size": image_size,
-        "use_cls_token": size != "gigantic",
-        "use_post_norm": projection_dim > 0,
-        "use_attention_pooling": projection_dim > 0,
-        "projection_dim": projection_dim,
-        "layer_scale_init_value": scale,
-    }
-
-
-PE_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "vit_pe_core_tiny_patch16_384": _architecture("tiny", 16, 384, 512),
-    "vit_pe_core_small_patch16_384": _architecture("small", 16, 384, 512),
-    "vit_pe_core_base_patch16_224": _architecture("base", 16, 224, 1024),
-    "vit_pe_core_large_patch14_336": _architecture("large", 14, 336, 1024),
-    "vit_pe_core_gigantic_patch14_448": _architecture("gigantic", 14, 448, 1280),
-    "vit_pe_lang_large_patch14_448": _architecture("large", 14, 448, layers=23, scale=0.1),
-    "vit_pe_lang_gigantic_patch14_448": _architecture("gigantic", 14, 448, layers=47, scale=0.1),
-    "vit_pe_spatial_tiny_patch16_512": _architecture("tiny", 16, 512),
-    "vit_pe_spatial_small_patch16_512": _architecture("small", 16, 512),
-    "vit_pe_spatial_base_patch16_512": _architecture("base", 16, 512),
-    "vit_pe_spatial_large_patch14_448": _architecture("large", 14, 448),
-    "vit_pe_spatial_gigantic_patch14_448": _architecture("gigantic", 14, 448, scale=0.1),
-}
-"""What timm's names of the towers stand for."""
 
 TIMM_ARGUMENTS = {
     "embed_dim": "hidden_size",
@@ -83,7 +43,7 @@ class PeVisionConfig(PreTrainedConfig):
         patch_size (`int`, *optional*):
             Height and width of a patch, in pixels.
         num_channels (`int`, *optional*):
-            Number of colour channels, 3 in every architecture.
+            Number of color channels, 3 in every architecture.
         hidden_size (`int`, *optional*):
             Width of the tower.
         num_hidden_layers (`int`, *optional*):
@@ -99,7 +59,7 @@ class PeVisionConfig(PreTrainedConfig):
         use_cls_token (`bool`, *optional*):
             Whether a learned token stands before the patches.
         use_post_norm (`bool`, *optional*):
-            Whether the output of the last block is normalised.
+            Whether the output of the last block is normalized.
         use_attention_pooling (`bool`, *optional*):
             Whether the tower pools its tokens into one vector an image, by the attention of a learned query.
         pooler_num_attention_heads (`int`, *optional*):
@@ -109,7 +69,7 @@ class PeVisionConfig(PreTrainedConfig):
         layer_scale_init_value (`float`, *optional*):
             What the learned factors of residual branches start with; 0 for a tower without such factors.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the normal that initialises the weights.
+            Standard deviation of the normal that initializes the weights.
 
     Raises:
         ValueError: an unknown architecture, `model_args` that this tower cannot have, a width that its heads don't

@@ -15,13 +15,20 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import run_layers
-from ...layers.linear import Linear, linear
-from ...layers.losses import contrastive_loss
-from ...layers.norms import unit_length
+from vidformers.layers.block import Records
+from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.norms import unit_length
+
 from ..pretrained import NestedOutput
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
-from .modeling_pe_vision import PeLayer, PeVisionModel, PeVisionOutput, PeVisionPreTrainedModel, encode_frames
+from .modeling_pe_vision import (
+    PeLayer,
+    PeVisionModel,
+    PeVisionOutput,
+    PeVisionPreTrainedModel,
+    check_video,
+    run_on_frames,
+)
 
 
 @dataclass
@@ -29,9 +36,9 @@ class PeCoreTextOutput(BaseModelOutputWithPooling):
     """What [`PeCoreTextModel`] computes.
 
     Args:
-        last_hidden_state: (B, L, D), normalised.
+        last_hidden_state: (B, L, D), normalized.
         pooler_output: (B, D), of `last_hidden_state` the token that ends the text.
-        hidden_states: (B, L, D) each: the input of every block and the output of the last one, not normalised.
+        hidden_states: (B, L, D) each: the input of every block and the output of the last one, not normalized.
         attentions: (B, heads, L, L) of every block.
         text_embeds: (B, E), `pooler_output` projected; not of length one.
     """
@@ -69,7 +76,7 @@ class PeCoreOutput(NestedOutput):
 
 
 class PeCorePreTrainedModel(PeVisionPreTrainedModel):
-    """Weight initialisation, loading and saving of PE core's models with text."""
+    """Weight initialization, loading and saving of PE core's models with text."""
 
     config_class = PeCoreConfig
     config: PeCoreConfig
@@ -101,7 +108,7 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.max_position_embeddings, config.hidden_size))
         self.blocks = nn.ModuleList(PeLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -122,8 +129,7 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         Args:
             input_ids: (B, L) token numbers. The first token with the highest number of a text ends it; what comes
                 after it, padding for one, changes nothing of the embeddings.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             [`PeCoreTextOutput`].
@@ -131,28 +137,35 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         Raises:
             ValueError: texts longer than the table of positions.
         """
-        records = self._records(output_hidden_states, output_attentions)
         length, most = input_ids.shape[1], self.config.max_position_embeddings
         if length > most:
             raise ValueError(f"Texts have {length} tokens, the model takes {most} at most. Cut them: truncation=True.")
-        hidden_states = self.token_embedding(input_ids)
-        hidden_states = hidden_states + self.pos_embed[:, :length]
+        flags = self._flags(output_hidden_states, output_attentions)
+        hidden_states = self.token_embedding(input_ids) + self.pos_embed[:, :length]  # (B, L, D)
         causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()[None, None]
-        stack = run_layers(self.blocks, hidden_states, None, causal, **records)
-        last_hidden_state = self.norm(stack.last)
+        records = Records(hidden_states, **flags)
+        for block in self.blocks:
+            hidden_states, probabilities = block(
+                hidden_states, mask=causal, output_attentions=flags["output_attentions"]
+            )
+            records.add(hidden_states, probabilities)
+        last_hidden_state = self.norm(hidden_states)
         texts = torch.arange(input_ids.shape[0], device=input_ids.device)
         pooled = last_hidden_state[texts, input_ids.argmax(-1)]  # (B, D)
         return PeCoreTextOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
             text_embeds=self.head(pooled),
         )
 
 
 class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
+
+    has_text_tower = True
+    encodes_frames_separately = True
 
     def __init__(self, config: PeCoreConfig):
         super().__init__(config)
@@ -167,12 +180,18 @@ class PeCoreModel(PeCorePreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Embed images.
 
         Args:
             pixel_values: (B, C, H, W), values in [-1, 1].
-            **kwargs: as for [`PeVisionModel`], such as `output_hidden_states`.
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The vision tower's output: `last_hidden_state` (B, N, D), the records, and as `pooler_output` (B, E) the
@@ -181,15 +200,22 @@ class PeCoreModel(PeCorePreTrainedModel):
         Raises:
             ValueError: an input of the wrong shape, or one that holds no patch.
         """
-        output = self.vision_model(pixel_values, **kwargs, return_dict=True)
+        flags = self._flags(output_hidden_states, output_attentions)
+        output = self.vision_model(pixel_values, **flags, return_dict=True)
         return _with_pooler(output, output.image_embeds)
 
-    def get_text_features(self, input_ids: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Embed texts.
 
         Args:
             input_ids: (B, L) token numbers, as for [`PeCoreTextModel`].
-            **kwargs: as for [`PeCoreTextModel`], such as `output_hidden_states`.
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The text tower's output: `last_hidden_state` (B, L, D), the records, and as `pooler_output` (B, E) the
@@ -198,15 +224,18 @@ class PeCoreModel(PeCorePreTrainedModel):
         Raises:
             ValueError: texts longer than the table of positions.
         """
-        output = self.text_model(input_ids, **kwargs, return_dict=True)
+        flags = self._flags(output_hidden_states, output_attentions)
+        output = self.text_model(input_ids, **flags, return_dict=True)
         return _with_pooler(output, output.text_embeds)
 
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
         padding_mask_videos: torch.Tensor | None = None,
         normalize_frames: bool = False,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         """Embed videos as the mean of their frames, as the original's `encode_video`.
 
@@ -216,7 +245,7 @@ class PeCoreModel(PeCorePreTrainedModel):
                 count nothing.
             normalize_frames: bring every frame's embedding to length one before the mean, whose length is not one
                 then.
-            **kwargs: arguments of the vision tower.
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             The vision tower's output for (B·T, …) frames, video after video, with the video embeddings (B, E) as
@@ -225,7 +254,8 @@ class PeCoreModel(PeCorePreTrainedModel):
         Raises:
             ValueError: an input of the wrong shape, or a video without any real frame.
         """
-        output, embeds = self._embed_videos(pixel_values_videos, padding_mask_videos, normalize_frames, **kwargs)
+        flags = self._flags(output_hidden_states, output_attentions)
+        output, embeds = self._average_frames(pixel_values_videos, padding_mask_videos, normalize_frames, **flags)
         return _with_pooler(output, embeds)
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
@@ -237,8 +267,44 @@ class PeCoreModel(PeCorePreTrainedModel):
         Returns:
             (B, T, h, w, D).
         """
-        output, _ = self._embed_videos(pixel_values_videos, None, normalize_frames=False)
-        return output.patch_features.unflatten(0, pixel_values_videos.shape[:2])
+        return self.vision_model.get_feature_map(pixel_values_videos)
+
+    def embed_videos(
+        self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        output = self.get_video_features(pixel_values_videos, padding_mask_videos, return_dict=True)
+        return unit_length(output.pooler_output.float())
+
+    def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """One vector for each text, of length one.
+
+        Args:
+            input_ids: (B, L) token numbers, as for [`PeCoreTextModel`].
+            attention_mask: (B, L), not read: what follows the end of a text changes nothing.
+
+        Returns:
+            (B, E), float32.
+        """
+        return unit_length(self.get_text_features(input_ids, return_dict=True).pooler_output.float())
+
+    def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        return self._logits(video_embeds.float(), text_embeds.float())
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Embed frames one by one.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, E), not of length one.
+        """
+        check_video(pixel_values_videos, self.config.vision_config.num_channels)
+        embeds = self.vision_model(pixel_values_videos.flatten(0, 1), return_dict=True).image_embeds
+        return embeds.unflatten(0, pixel_values_videos.shape[:2])
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        return unit_length(frames.mean(1).float())
 
     @can_return_tuple
     def forward(
@@ -259,11 +325,10 @@ class PeCoreModel(PeCorePreTrainedModel):
             pixel_values: (images, C, H, W), values in [-1, 1].
             pixel_values_videos: (videos, T, C, H, W), likewise, instead of images.
             padding_mask_videos: (videos, T), 1 at frames of the video and 0 at frames that only fill the batch.
-            normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalised again then, as in
+            normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalized again then, as in
                 the original's retrieval benchmarks.
             return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
             [`PeCoreOutput`].
@@ -278,34 +343,39 @@ class PeCoreModel(PeCorePreTrainedModel):
             raise ValueError("Give `input_ids`, `pixel_values` or `pixel_values_videos`; a loss needs texts as well.")
         if return_loss and not has_vision:
             raise ValueError("`return_loss` needs images or videos beside `input_ids`, pair by pair.")
-        # The towers have configurations of their own; what to record, this model's one says.
-        records = self._records(output_hidden_states, output_attentions)
-        output = PeCoreOutput()
+        flags = self._flags(output_hidden_states, output_attentions)
+        text = vision = text_embeds = image_embeds = video_embeds = logits = loss = None
         if input_ids is not None:
-            output.text_model_output = self.text_model(input_ids, **records, return_dict=True)
-            output.text_embeds = unit_length(output.text_model_output.text_embeds)
+            text = self.text_model(input_ids, **flags, return_dict=True)
+            text_embeds = unit_length(text.text_embeds)
         if pixel_values is not None:
-            output.vision_model_output = self.vision_model(pixel_values, **records, return_dict=True)
-            output.image_embeds = unit_length(output.vision_model_output.image_embeds)
+            vision = self.vision_model(pixel_values, **flags, return_dict=True)
+            image_embeds = unit_length(vision.image_embeds)
         if pixel_values_videos is not None:
-            output.vision_model_output, video_embeds = self._embed_videos(
-                pixel_values_videos, padding_mask_videos, normalize_frames, **records
+            vision, video_embeds = self._average_frames(
+                pixel_values_videos, padding_mask_videos, normalize_frames, **flags
             )
-            output.video_embeds = video_embeds if normalize_frames else unit_length(video_embeds)
+            video_embeds = video_embeds if normalize_frames else unit_length(video_embeds)
         if input_ids is not None and has_vision:
-            self._compare(output, return_loss)
-        return output
+            logits = self._logits(video_embeds if image_embeds is None else image_embeds, text_embeds)
+            loss = contrastive_loss(logits) if return_loss else None
+        return PeCoreOutput(
+            loss=loss,
+            logits_per_image=None if image_embeds is None else logits,
+            logits_per_video=None if video_embeds is None else logits,
+            logits_per_text=None if logits is None else logits.T,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            video_embeds=video_embeds,
+            text_model_output=text,
+            vision_model_output=vision,
+        )
 
-    def _embed_videos(
-        self, video: torch.Tensor, padding_mask: torch.Tensor | None, normalize_frames: bool, **records: bool
+    def _average_frames(
+        self, video: torch.Tensor, padding_mask: torch.Tensor | None, normalize_frames: bool, **flags: bool
     ) -> tuple[PeVisionOutput, torch.Tensor]:
         """The vision tower's output for the frames of videos, and the means (B, E) of their embeddings."""
-        num_channels = self.config.vision_config.num_channels
-        if video.ndim != 5 or video.shape[2] != num_channels or 0 in video.shape:
-            raise ValueError(
-                f"Expected `pixel_values_videos` of shape (batch, frames, {num_channels}, height, width), with at "
-                f"least one of each, got {tuple(video.shape)}. The video processor returns this layout."
-            )
+        check_video(video, self.config.vision_config.num_channels)
         real = None if padding_mask is None else padding_mask.bool()
         if real is not None and real.shape != video.shape[:2]:
             raise ValueError(
@@ -314,24 +384,16 @@ class PeCoreModel(PeCorePreTrainedModel):
             )
         if real is not None and not torch.compiler.is_compiling() and not real.any(1).all():
             raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
-        output = encode_frames(self.vision_model, video, real, **records)
+        output = run_on_frames(self.vision_model, video, real, **flags)
         embeds = unit_length(output.image_embeds) if normalize_frames else output.image_embeds
         embeds = embeds.unflatten(0, video.shape[:2])  # (B, T, E)
         if real is None:
             return output, embeds.mean(1)
         return output, embeds.sum(1) / real.sum(1, keepdim=True)
 
-    def _compare(self, output: PeCoreOutput, return_loss: bool) -> None:
-        """Fill in similarities and, where it is wanted, the loss."""
-        visual = output.video_embeds if output.image_embeds is None else output.image_embeds
-        logits = linear(visual, output.text_embeds) * self.logit_scale.exp()  # (images or videos, texts)
-        output.logits_per_text = logits.T
-        if output.image_embeds is None:
-            output.logits_per_video = logits
-        else:
-            output.logits_per_image = logits
-        if return_loss:
-            output.loss = contrastive_loss(logits)
+    def _logits(self, visual: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Scaled dot products (images or videos, texts) of embeddings (…, E)."""
+        return visual @ text.T * self.logit_scale.exp()
 
 
 def _with_pooler(output: ModelOutput, embeds: torch.Tensor) -> BaseModelOutputWithPooling:

@@ -17,13 +17,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Mlp, run_layers
-from ...layers.linear import Linear
-from ...layers.patchify import Grid, PatchProjection, cut_to_tubelets
-from ...layers.pooling import pool_by_queries, project_queries
-from ...layers.positions import resize_position_grid
-from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Mlp, Records
+from vidformers.layers.modules import to_dtype_of
+from vidformers.layers.patchify import Grid, cut_to_tubelets
+from vidformers.layers.positions import resize_position_grid
+from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
+
 from ..pretrained import VideoPreTrainedModel
 from .configuration_pe_vision import PeVisionConfig
 
@@ -33,10 +33,10 @@ class PeVisionOutput(BaseModelOutputWithPooling):
     """What [`PeVisionModel`] computes.
 
     Args:
-        last_hidden_state: (B, N, D), the tokens after the last block, normalised if `config.use_post_norm` is on; the
+        last_hidden_state: (B, N, D), the tokens after the last block, normalized if `config.use_post_norm` is on; the
             class token first, where there is one.
         pooler_output: (B, D), the pooled tokens; `None` in a tower without pooling.
-        hidden_states: (B, N, D) each: the input of every block and the output of the last one, not normalised.
+        hidden_states: (B, N, D) each: the input of every block and the output of the last one, not normalized.
         attentions: (B, heads, N, N) of every block.
         image_embeds: (B, E), the pooled tokens projected to the space that PE core shares with texts; not of length
             one. `None` in a tower without projection.
@@ -52,10 +52,12 @@ class PeVisionPatchEmbed(nn.Module):
 
     def __init__(self, config: PeVisionConfig):
         super().__init__()
-        self.proj = PatchProjection(config.num_channels, config.hidden_size, config.patch_size)
+        side = config.patch_size
+        self.proj = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=side, stride=side, bias=False)
 
-    def forward(self, images: torch.Tensor, grid: Grid) -> torch.Tensor:
-        return self.proj(images, grid)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed the patches of images (B, C, H, W): (B, h·w, D)."""
+        return self.proj(to_dtype_of(self.proj, images)).flatten(2).transpose(1, 2)
 
 
 class PeAttention(nn.Module):
@@ -67,12 +69,13 @@ class PeAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
-        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
-        self.proj = Linear(config.hidden_size, config.hidden_size)
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
+        *,
         rotary: RotaryTable | None,
         mask: torch.Tensor | None,
         output_attentions: bool,
@@ -85,7 +88,6 @@ class PeAttention(nn.Module):
             query.transpose(1, 2),  # (B, heads, N, head_dim)
             key.transpose(1, 2),
             value.transpose(1, 2),
-            implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
             mask=mask,
             output_attentions=output_attentions,
@@ -111,11 +113,14 @@ class PeLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        rotary: RotaryTable | None,
-        mask: torch.Tensor | None,
+        *,
+        rotary: RotaryTable | None = None,
+        mask: torch.Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attn(self.norm1(hidden_states), rotary, mask, output_attentions)
+        attended, probabilities = self.attn(
+            self.norm1(hidden_states), rotary=rotary, mask=mask, output_attentions=output_attentions
+        )
         hidden_states = hidden_states + (attended if self.gamma_1 is None else self.gamma_1 * attended)
         transformed = self.mlp(self.norm2(hidden_states))
         return hidden_states + (transformed if self.gamma_2 is None else self.gamma_2 * transformed), probabilities
@@ -124,28 +129,38 @@ class PeLayer(GradientCheckpointingLayer):
 class PeVisionAttentionPool(nn.Module):
     """Attention of a learned query to the tokens, and an MLP on what it gives: (B, N, D) → (B, D)."""
 
+    is_causal = False
+
     def __init__(self, config: PeVisionConfig):
         super().__init__()
+        self.config = config
         width = config.hidden_size
-        self.num_heads = config.pooler_num_attention_heads
+        self.head_dim = width // config.pooler_num_attention_heads
         self.latent = nn.Parameter(torch.zeros(1, 1, width))
-        self.q = Linear(width, width)
-        self.kv = Linear(width, 2 * width)
-        self.proj = Linear(width, width)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         # The original gives the pooler's MLP this width whatever the blocks have.
         self.mlp = Mlp(width, 4 * width, config.hidden_act)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        query = project_queries(self.latent, (self.q.weight, self.q.bias), self.num_heads)  # (1, heads, head_dim)
-        key, value = zip(self.kv.weight.chunk(2), self.kv.bias.chunk(2), strict=True)
-        pooled = self.proj(pool_by_queries(tokens, query * query.shape[-1] ** -0.5, key, value))  # (B, 1, D)
+        query = self.q(self.latent.expand(tokens.shape[0], -1, -1)).unflatten(-1, (-1, self.head_dim))
+        key, value = self.kv(tokens).unflatten(-1, (2, -1, self.head_dim)).unbind(2)  # (B, N, heads, head_dim)
+        attended, _ = attention(
+            self,
+            query.transpose(1, 2),  # (B, heads, 1, head_dim)
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            scaling=self.head_dim**-0.5,
+        )
+        pooled = self.proj(attended)  # (B, 1, D)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
 @torch.no_grad()
 def init_tower_tables(module: nn.Module) -> None:
-    """Initialise what belongs to no layer of torch, as the original: tokens and positions with deviation 1/√D."""
+    """Initialize what belongs to no layer of torch, as the original: tokens and positions with deviation 1/√D."""
     if isinstance(module, PeLayer) and module.gamma_1 is not None:
         init.constant_(module.gamma_1, module.layer_scale_init_value)
         init.constant_(module.gamma_2, module.layer_scale_init_value)
@@ -158,7 +173,10 @@ def init_tower_tables(module: nn.Module) -> None:
 
 
 class PeVisionPreTrainedModel(VideoPreTrainedModel):
-    """Weight initialisation, loading and saving of the vision tower."""
+    """Weight initialization, loading and saving of the vision tower.
+
+    Its flags `output_hidden_states` and `output_attentions` are those of [`VideoPreTrainedModel`].
+    """
 
     config_class = PeVisionConfig
     config: PeVisionConfig
@@ -175,7 +193,12 @@ class PeVisionPreTrainedModel(VideoPreTrainedModel):
 
 
 class PeVisionModel(PeVisionPreTrainedModel):
-    """The vision tower: images to tokens, to a pooled vector and to an embedding, as far as the tower has them."""
+    """The vision tower: images to tokens, to a pooled vector and to an embedding, as far as the tower has them.
+
+    It takes images. Of videos, [`~PeVisionModel.get_feature_map`] has the features of every frame by itself.
+    """
+
+    encodes_frames_separately = True
 
     def __init__(self, config: PeVisionConfig):
         super().__init__(config)
@@ -189,7 +212,7 @@ class PeVisionModel(PeVisionPreTrainedModel):
         )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.use_post_norm else nn.Identity()
         self.attn_pool = PeVisionAttentionPool(config) if config.use_attention_pooling else None
-        self.head = Linear(width, config.projection_dim) if config.projection_dim else None
+        self.head = nn.Linear(width, config.projection_dim) if config.projection_dim else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -207,8 +230,7 @@ class PeVisionModel(PeVisionPreTrainedModel):
         Args:
             pixel_values: (B, C, H, W), values in [-1, 1]. Pixels at the right and at the bottom that fill no patch
                 are cut, with a warning.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`PeVisionOutput`].
@@ -216,20 +238,45 @@ class PeVisionModel(PeVisionPreTrainedModel):
         Raises:
             ValueError: an input of the wrong shape, or one that holds no patch.
         """
-        records = self._records(output_hidden_states, output_attentions)
-        hidden_states, grid = self._embed(pixel_values)
-        stack = run_layers(self.blocks, hidden_states, self._rotary(grid, hidden_states.device), None, **records)
-        last_hidden_state = self.norm(stack.last)
-        pooled = None if self.attn_pool is None else self.attn_pool(last_hidden_state)
+        flags = self._flags(output_hidden_states, output_attentions)
+        hidden_states, grid = self._embed(pixel_values)  # (B, N, D)
+        rotary = self._rotary(grid, hidden_states.device)
+        records = Records(hidden_states, **flags)
+        for block in self.blocks:
+            hidden_states, probabilities = block(
+                hidden_states, rotary=rotary, output_attentions=flags["output_attentions"]
+            )
+            records.add(hidden_states, probabilities)
+        last_hidden_state = self.norm(hidden_states)
+        pooled = None if self.attn_pool is None else self.attn_pool(last_hidden_state)  # (B, D)
         patches = last_hidden_state[:, int(self.config.use_cls_token) :]
         return PeVisionOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
             image_embeds=None if self.head is None else self.head(pooled),
             patch_features=patches.unflatten(1, (grid.h, grid.w)),
         )
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Features of the patches of every frame, which know nothing of other frames.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, h, w, D).
+        """
+        check_video(pixel_values_videos, self.config.num_channels)
+        features = self(pixel_values_videos.flatten(0, 1), return_dict=True).patch_features
+        return features.unflatten(0, pixel_values_videos.shape[:2])
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.get_feature_map(pixel_values_videos)
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames
 
     def _embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Grid]:
         """The input of the first block, (B, N, D), and the grid of its patches."""
@@ -240,7 +287,7 @@ class PeVisionModel(PeVisionPreTrainedModel):
                 f"got {tuple(pixel_values.shape)}. Flatten videos to a batch of frames."
             )
         images, grid = cut_to_tubelets(pixel_values[:, None], 1, self.config.patch_size)
-        tokens = self.patch_embed(images[:, 0], grid)
+        tokens = self.patch_embed(images[:, 0])
         prefix = int(self.config.use_cls_token)
         positions = resize_position_grid(
             self.pos_embed[:, prefix:], self.config.position_grid, (grid.h, grid.w), antialias=False
@@ -265,34 +312,41 @@ class PeVisionModel(PeVisionPreTrainedModel):
         return rotary_table(axes, head_dim, pairing="interleaved", dtype=torch.float32)
 
 
-def encode_frames(
-    tower: PeVisionModel, video: torch.Tensor, real: torch.Tensor | None, **records: bool
-) -> PeVisionOutput:
+def check_video(video: torch.Tensor, num_channels: int) -> None:
+    """A ValueError for what isn't `pixel_values_videos` of frames with so many channels."""
+    if video.ndim != 5 or video.shape[2] != num_channels or 0 in video.shape:
+        raise ValueError(
+            f"Expected `pixel_values_videos` of shape (batch, frames, {num_channels}, height, width), with at least "
+            f"one of each, got {tuple(video.shape)}. The video processor returns this layout."
+        )
+
+
+def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | None, **flags: bool) -> PeVisionOutput:
     """Run the tower on the frames of videos, but not on those that only fill the batch.
 
     A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
 
     Args:
-        tower: the model.
+        tower: a [`PeVisionModel`], or what holds one.
         video: (B, T, C, H, W).
         real: (B, T) booleans, false at frames that fill the batch; `None` where there are none.
-        records: what the tower is to record.
+        flags: what the tower is to record.
 
     Returns:
         The tower's output for (B·T, …) frames, zero at those that fill the batch.
     """
     frames = video.flatten(0, 1)  # (B·T, C, H, W)
     if real is None:
-        return tower(frames, **records, return_dict=True)
+        return tower(frames, **flags, return_dict=True)
     which = real.flatten()  # (B·T,)
     if torch.compiler.is_compiling():
-        output = tower(frames, **records, return_dict=True)
+        output = tower(frames, **flags, return_dict=True)
 
         def place(rows: torch.Tensor) -> torch.Tensor:
             return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
     else:
         # The tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
-        output = tower(frames[which] if which.any() else frames[:1], **records, return_dict=True)
+        output = tower(frames[which] if which.any() else frames[:1], **flags, return_dict=True)
 
         def place(rows: torch.Tensor) -> torch.Tensor:
             placed = rows.new_zeros(which.shape[0], *rows.shape[1:])

@@ -7,23 +7,16 @@ The original, `core/vision_encoder/tokenizer.py`, is CLIP's byte-pair tokenizer 
 
 import gzip
 import html
-import html.entities
 import json
-import re
-import unicodedata
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
+import ftfy
 import regex
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-
-try:
-    from ftfy import fix_text
-except ImportError:
-    fix_text = None
 
 BOS, EOS, PAD = "<start_of_text>", "<end_of_text>", "!"
 END_OF_WORD = "</w>"
@@ -53,7 +46,12 @@ class PeCoreTokenizer(TokenizersBackend):
     vocab_files_names = {"vocab_file": "bpe_simple_vocab_16e6.txt.gz", "tokenizer_file": "tokenizer.json"}
     model_input_names = ["input_ids"]
 
-    def __init__(self, vocab_file=None, tokenizer_file=None, **kwargs):
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike | None = None,
+        tokenizer_file: str | os.PathLike | None = None,
+        **kwargs,
+    ):
         if tokenizer_file is not None:
             merges = _read_json(Path(tokenizer_file))
         elif vocab_file is not None:
@@ -188,81 +186,9 @@ def _checked(merges: list[tuple[str, ...]], path: Path) -> list[tuple[str, str]]
 
 
 def clean_text(text: str) -> str:
-    """Mend a text, take HTML escapes out, put one space between words, and write it in lower case.
-
-    The original mends with the package ftfy, version 6. Where it is installed it is used; otherwise the same is done
-    here, except that text which was decoded under a wrong encoding ("sÃ³" for "só") stays as it is.
-    """
-    mended = mend_text(text) if fix_text is None else fix_text(text)
-    unescaped = html.unescape(html.unescape(mended))
+    """Mend a text, take HTML escapes out, put one space between words, and write it in lower case."""
+    unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
     return regex.sub(r"\s+", " ", unescaped.strip()).strip().lower()
-
-
-def mend_text(text: str) -> str:
-    """Straighten quotes, widths, ligatures, line ends and combined characters, and take control characters out.
-
-    HTML escapes are resolved up to the first line that has a "<", since the text may be HTML from there on.
-    """
-    return "".join(_mended_lines(text))
-
-
-def _mended_lines(text: str) -> Iterator[str]:
-    has_no_tags = True
-    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-        has_no_tags = has_no_tags and "<" not in line
-        before = None
-        while before != line:
-            before, line = line, _mended_once(line, has_no_tags)
-        yield line
-
-
-def _mended_once(line: str, unescape: bool) -> str:
-    if unescape:
-        line = _ENTITY.sub(lambda found: _entity(found[0]), line)
-    line = line.translate(_WINDOWS_1252).translate(_LIGATURES).translate(_WIDTHS).translate(_QUOTES)
-    line = line.replace("\r\n", "\n").translate(_LINE_ENDS)
-    line = _SURROGATES.sub("\ufffd", _SURROGATE_PAIRS.sub(_joined_pair, line))
-    return unicodedata.normalize("NFC", _TERMINAL_ESCAPES.sub("", line).translate(_CONTROLS))
-
-
-def _entity(escape: str) -> str:
-    """The character of an HTML escape that ends in a semicolon, or the escape itself where it is none."""
-    if escape.startswith("&#"):
-        character = html.unescape(escape)
-        return escape if ";" in character else character
-    return _ENTITIES.get(escape, escape)
-
-
-def _entities() -> dict[str, str]:
-    """Characters of the named escapes, and upper-case characters of those names of lower case in capitals."""
-    named = {f"&{name}": character for name, character in html.entities.html5.items() if name.endswith(";")}
-    capitals = {name.upper(): character.upper() for name, character in named.items() if name == name.lower()}
-    return {**{name: char for name, char in capitals.items() if name not in named}, **named}
-
-
-def _joined_pair(pair: re.Match) -> str:
-    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
-
-
-_ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,24};")
-_ENTITIES = _entities()
-_WINDOWS_1252 = {
-    number: bytes([number]).decode("cp1252") for number in range(0x80, 0xA0) if number not in b"\x81\x8d\x8f\x90\x9d"
-}
-_LIGATURES = {
-    **{ord(sign): unicodedata.normalize("NFKC", sign) for sign in "ĲĳǱǲǳǄǅǆǇǈǉǊǋǌﬀﬁﬂﬃﬄﬆ"},
-    ord("ŉ"): "ʼn",
-    ord("ﬅ"): "ſt",
-}
-_WIDTHS = {0x3000: " ", **{number: unicodedata.normalize("NFKC", chr(number)) for number in range(0xFF01, 0xFFF0)}}
-_QUOTES = {**dict.fromkeys(map(ord, "ʼ‘’‚‛"), "'"), **dict.fromkeys(map(ord, "“”„‟"), '"')}
-_LINE_ENDS = dict.fromkeys(map(ord, "\r\u2028\u2029\x85"), "\n")
-_SURROGATE_PAIRS = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_TERMINAL_ESCAPES = re.compile("\x1b\\[[\\d;]*[a-zA-Z]")
-_CONTROLS = dict.fromkeys(
-    [*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)]
-)
 
 
 __all__ = ["PeCoreTokenizer"]

@@ -6,8 +6,8 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling
 from transformers.video_utils import VideoMetadata
 
-from ...video.processor import VideoProcessor
-from ...video.sample import uniform_indices
+from vidformers.video.processor import VideoProcessor
+from vidformers.video.sample import uniform_indices
 
 
 class PeCoreVideoProcessor(VideoProcessor):

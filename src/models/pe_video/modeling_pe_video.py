@@ -18,14 +18,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import run_layers
-from ...layers.linear import Linear, for_product, linear
-from ...layers.losses import sigmoid_loss
-from ...layers.norms import unit_length
-from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Records
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.losses import check_pairs
+from vidformers.layers.modules import to_dtype_of
+from vidformers.layers.norms import unit_length
+from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
+
 from ..pe_core.configuration_pe_vision import PeVisionConfig
-from ..pe_core.modeling_pe_vision import PeVisionModel, PeVisionOutput, encode_frames, init_tower_tables
+from ..pe_core.modeling_pe_vision import PeVisionModel, PeVisionOutput, init_tower_tables, run_on_frames
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
 
@@ -38,7 +40,7 @@ class PeVideoEncoderOutput(BaseModelOutputWithPooling):
         last_hidden_state: (B, T, D), the frames after the output layer; what stands at padding means nothing.
         pooler_output: (B, D), the class token after the output layer.
         hidden_states: (B, T + 1, D) each: the input of every temporal block and the output of the last one, not
-            normalised.
+            normalized.
         attentions: (B, heads, T + 1, T + 1) of every temporal block.
         pe_features: (B, T, E), the embeddings of the frames, of length one, and zero at padding.
         frame_hidden_states: (B·T, N, W) each, the hidden states of the frame tower, zero at padding; `None` where
@@ -81,6 +83,9 @@ class PeVideoFrameTower(nn.Module):
         super().__init__()
         self.timm_model = PeVisionModel(config)
 
+    def forward(self, pixel_values: torch.Tensor, **flags: bool) -> PeVisionOutput:
+        return self.timm_model(pixel_values, **flags)
+
 
 class PeVideoEmbedder(nn.Module):
     """Frames to embeddings of length one, and these to the temporal encoder's tokens."""
@@ -88,43 +93,43 @@ class PeVideoEmbedder(nn.Module):
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__()
         self.vision_model = PeVideoFrameTower(config.vision_config)
-        self.proj = Linear(config.vision_config.projection_dim, config.hidden_size, bias=False)
-        self.data_proj = Linear(config.hidden_size, config.hidden_size)
+        self.proj = nn.Linear(config.vision_config.projection_dim, config.hidden_size, bias=False)
+        self.data_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def embed_frames(
-        self, video: torch.Tensor, real: torch.Tensor | None, **records: bool
+        self, video: torch.Tensor, real: torch.Tensor | None, **flags: bool
     ) -> tuple[torch.Tensor, PeVisionOutput]:
         """Embeddings (B, T, E) of the frames of videos (B, T, C, H, W), and the frame tower's output.
 
         Both are zero where `real` (B, T), if there is one, is false.
         """
-        output = encode_frames(self.vision_model.timm_model, video, real, **records)
+        output = run_on_frames(self.vision_model, video, real, **flags)
         return unit_length(output.image_embeds).unflatten(0, video.shape[:2]), output
 
     def forward(self, pe_features: torch.Tensor) -> torch.Tensor:
         """Turn embeddings of frames (B, T, E) into tokens (B, T, D)."""
-        return self.data_proj(self.proj(pe_features.to(self.proj.weight.dtype)))
+        return self.data_proj(self.proj(to_dtype_of(self.proj, pe_features)))
 
 
 class PeVideoMaskedGroupNorm(nn.GroupNorm):
-    """Normalises each video by the mean and variance over all channels of its real tokens."""
+    """Normalizes each video by the mean and variance over all channels of its real tokens."""
 
     def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-        """Normalise (B, D, N) in float32, with zeros where `real` (B, 1, N), if there is one, is false."""
+        """Normalize (B, D, N) in float32, with zeros where `real` (B, 1, N), if there is one, is false."""
         dtype, hidden_states = hidden_states.dtype, hidden_states.float()
         weight, bias = self.weight.float(), self.bias.float()
         if real is None:
             return nn.functional.group_norm(hidden_states, 1, weight, bias, self.eps).to(dtype)
         count = real.sum((1, 2), keepdim=True) * hidden_states.shape[1]
         mean = (hidden_states * real).sum((1, 2), keepdim=True) / count
-        centred = (hidden_states - mean) * real
-        variance = centred.square().sum((1, 2), keepdim=True) / count
-        normalised = centred * (variance + self.eps).rsqrt() * weight[:, None] + bias[:, None]
-        return (normalised * real).to(dtype)
+        centered = (hidden_states - mean) * real
+        variance = centered.square().sum((1, 2), keepdim=True) / count
+        normalized = centered * (variance + self.eps).rsqrt() * weight[:, None] + bias[:, None]
+        return (normalized * real).to(dtype)
 
 
 class PeVideoConvBlock1d(nn.Module):
-    """Norm, activation, and a convolution over three neighbouring tokens."""
+    """Norm, activation, and a convolution over three neighboring tokens."""
 
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__()
@@ -132,9 +137,7 @@ class PeVideoConvBlock1d(nn.Module):
         self.project = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=3, padding=1)
 
     def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-        activated = nn.functional.silu(self.groupnorm(hidden_states, real))
-        weight, bias = for_product(self.project.weight), for_product(self.project.bias)
-        return nn.functional.conv1d(for_product(activated), weight, bias, padding=1).to(hidden_states.dtype)
+        return self.project(nn.functional.silu(self.groupnorm(hidden_states, real=real)))
 
 
 class PeVideoResnetBlock1d(nn.Module):
@@ -147,12 +150,12 @@ class PeVideoResnetBlock1d(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         real = None if real is None else real[:, None]  # (B, 1, N)
-        branch = self.block2(self.block1(hidden_states.transpose(1, 2), real), real)  # (B, D, N)
+        branch = self.block2(self.block1(hidden_states.transpose(1, 2), real=real), real=real)  # (B, D, N)
         return hidden_states + branch.transpose(1, 2)
 
 
 class PeVideoPatchEmbedder(nn.Module):
-    """Puts the class token before the frames and lets neighbours mix."""
+    """Puts the class token before the frames and lets neighbors mix."""
 
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__()
@@ -163,7 +166,7 @@ class PeVideoPatchEmbedder(nn.Module):
         """From frames (B, T, D) and their mask (B, T): tokens (B, T + 1, D), and theirs, true at the class token."""
         tokens = torch.cat([self.class_embedding.expand(frames.shape[0], -1, -1), frames], dim=1)
         real = None if real is None else nn.functional.pad(real, (1, 0), value=True)
-        return self.resnet_block(tokens, real), real
+        return self.resnet_block(tokens, real=real), real
 
 
 class PeVideoRMSNorm(nn.Module):
@@ -175,12 +178,12 @@ class PeVideoRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        normalised = nn.functional.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
-        return normalised.to(hidden_states.dtype)
+        normalized = nn.functional.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
+        return normalized.to(hidden_states.dtype)
 
 
 class PeVideoEncoderAttention(nn.Module):
-    """Self-attention of tokens with rotary positions in time; queries and keys are normalised head by head."""
+    """Self-attention of tokens with rotary positions in time; queries and keys are normalized head by head."""
 
     is_causal = False
 
@@ -190,15 +193,15 @@ class PeVideoEncoderAttention(nn.Module):
         self.head_dim = config.head_dim
         self.queries_per_key = config.num_attention_heads // config.num_key_value_heads
         width, bias = config.hidden_size, config.attention_bias
-        self.q_proj = Linear(width, config.num_attention_heads * self.head_dim, bias=bias)
-        self.k_proj = Linear(width, config.num_key_value_heads * self.head_dim, bias=bias)
-        self.v_proj = Linear(width, config.num_key_value_heads * self.head_dim, bias=bias)
-        self.o_proj = Linear(config.num_attention_heads * self.head_dim, width, bias=bias)
+        self.q_proj = nn.Linear(width, config.num_attention_heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, width, bias=bias)
         self.q_norm = PeVideoRMSNorm(self.head_dim, config.rms_norm_eps)
         self.k_norm = PeVideoRMSNorm(self.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, hidden_states: torch.Tensor, rotary: RotaryTable, mask: torch.Tensor | None, output_attentions: bool
+        self, hidden_states: torch.Tensor, *, rotary: RotaryTable, mask: torch.Tensor | None, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim))  # (B, N, heads, head_dim)
@@ -211,7 +214,6 @@ class PeVideoEncoderAttention(nn.Module):
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
-            implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
             dropout=self.config.attention_dropout,
             mask=mask,
@@ -225,9 +227,9 @@ class PeVideoEncoderMLP(nn.Module):
 
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -247,12 +249,14 @@ class PeVideoEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
+        *,
         rotary: RotaryTable,
         mask: torch.Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        normalised = self.input_layernorm(hidden_states)
-        attended, probabilities = self.self_attn(normalised, rotary, mask, output_attentions)
+        attended, probabilities = self.self_attn(
+            self.input_layernorm(hidden_states), rotary=rotary, mask=mask, output_attentions=output_attentions
+        )
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)), probabilities
 
@@ -263,7 +267,7 @@ class PeVideoContrastiveHead(nn.Module):
     def __init__(self, hidden_size: int, projection_dim: int):
         super().__init__()
         self.layer_norm = nn.LayerNorm(hidden_size, eps=1e-6)
-        self.proj = Linear(hidden_size, projection_dim, bias=False)
+        self.proj = nn.Linear(hidden_size, projection_dim, bias=False)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.proj(self.layer_norm(pooled))
@@ -277,7 +281,7 @@ class UnusedLayerNorm(nn.LayerNorm):
 
 
 class PeVideoPreTrainedModel(VideoPreTrainedModel):
-    """Weight initialisation, loading and saving for all PE Video models."""
+    """Weight initialization, loading and saving for all PE Video models."""
 
     config_class = PeVideoConfig
     config: PeVideoConfig
@@ -309,6 +313,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
     config: PeVideoEncoderConfig
     base_model_prefix = "video_encoder"
     input_modalities = ("video",)
+    encodes_frames_separately = True
 
     def __init__(self, config: PeVideoEncoderConfig):
         super().__init__(config)
@@ -316,7 +321,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         self.patch_embedder = PeVideoPatchEmbedder(config)
         self.layers = nn.ModuleList(PeVideoEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = PeVideoRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.output = Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -346,7 +351,29 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         Returns:
             (B, T, 1, 1, D), the `last_hidden_state` of a call.
         """
-        return self(pixel_values_videos, return_dict=True).last_hidden_state[:, :, None, None]
+        return self.encode_clip(self.encode_frames(pixel_values_videos))
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """As [`~PeVideoEncoder.get_frame_features`].
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+
+        Returns:
+            (B, T, E), of length one.
+        """
+        return self.get_frame_features(pixel_values_videos)
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """The temporal blocks over embeddings of frames.
+
+        Args:
+            frames: (B, T, E), of [`~PeVideoEncoder.encode_frames`].
+
+        Returns:
+            (B, T, 1, 1, D), the feature map.
+        """
+        return self(pe_features=frames, return_dict=True).last_hidden_state[:, :, None, None]
 
     @can_return_tuple
     def forward(
@@ -365,8 +392,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
                 batch, wherever they stand. The frame tower doesn't run on padding, and nothing depends on it.
             pe_features: (B, T, E), embeddings of frames that [`~PeVideoEncoder.get_frame_features`] made before, in
                 the place of `pixel_values_videos`. The frame tower doesn't run.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`PeVideoEncoderOutput`].
@@ -376,24 +402,31 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
         """
         if (pixel_values_videos is None) == (pe_features is None):
             raise ValueError("Give exactly one of `pixel_values_videos` and `pe_features`.")
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         frames = PeVisionOutput()
         if pe_features is None:
             real = self._real_frames(padding_mask_videos, _check_video(pixel_values_videos, self.config))
-            pe_features, frames = self.embedder.embed_frames(pixel_values_videos, real, **records)
+            pe_features, frames = self.embedder.embed_frames(pixel_values_videos, real, **flags)
         else:
             real = self._real_frames(padding_mask_videos, _check_features(pe_features, self.config))
             pe_features = pe_features if real is None else pe_features.masked_fill(~real[..., None], 0.0)
 
-        tokens, real = self.patch_embedder(self.embedder(pe_features), real)  # (B, T + 1, D)
+        hidden_states, real = self.patch_embedder(self.embedder(pe_features), real=real)  # (B, T + 1, D)
         mask = None if real is None else real[:, None, None]  # (B, 1, 1, T + 1)
-        stack = run_layers(self.layers, tokens, self._rotary(tokens), mask, **records)
-        normalised = self.norm(stack.last)
+        rotary = self._rotary(hidden_states)
+        records = Records(hidden_states, **flags)
+        for layer in self.layers:
+            hidden_states, probabilities = layer(
+                hidden_states, rotary=rotary, mask=mask, output_attentions=flags["output_attentions"]
+            )
+            records.add(hidden_states, probabilities)
+        # Copies, because torch 2.13 loses track of views of a product (pytorch/pytorch#185630).
+        output = self.output(self.norm(hidden_states))
         return PeVideoEncoderOutput(
-            last_hidden_state=self.output(normalised[:, 1:]),
-            pooler_output=self.output(normalised[:, 0]),
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            last_hidden_state=output[:, 1:].clone(),
+            pooler_output=output[:, 0].clone(),
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
             pe_features=pe_features,
             frame_hidden_states=frames.hidden_states,
             frame_attentions=frames.attentions,
@@ -417,6 +450,23 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
             )
         real = padding_mask.bool()
         return real if torch.compiler.is_compiling() or not real.all() else None
+
+
+def sigmoid_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of every pair, summed over the texts of a video (https://arxiv.org/abs/2303.15343).
+
+    Args:
+        logits: (N, N); entry (i, i) belongs to a matching pair, all others don't match.
+
+    Returns:
+        A scalar, in float32: the mean over videos.
+
+    Raises:
+        ValueError: the matrix isn't square, so that pairs cannot be told.
+    """
+    check_pairs(logits)
+    signs = 2 * torch.eye(logits.shape[0], device=logits.device) - 1
+    return -nn.functional.logsigmoid(signs * logits.float()).sum() / logits.shape[0]
 
 
 def _check_video(video: torch.Tensor, config: PeVideoEncoderConfig) -> torch.Size:
@@ -445,6 +495,8 @@ class PeVideoModel(PeVideoPreTrainedModel):
     """Video encoder and text tower, whose embeddings are compared."""
 
     main_input_name = "input_ids"
+    has_text_tower = True
+    encodes_frames_separately = True
 
     def __init__(self, config: PeVideoConfig):
         super().__init__(config)
@@ -486,39 +538,41 @@ class PeVideoModel(PeVideoPreTrainedModel):
         return self.video_encoder.get_frame_features(pixel_values_videos, padding_mask_videos)
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Features of every frame in its context, as [`~PeVideoEncoder.get_feature_map`] of the video encoder.
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
-
-        Returns:
-            (B, T, 1, 1, D).
-        """
         return self.video_encoder.get_feature_map(pixel_values_videos)
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         """Embed texts in the space of the videos.
 
         Args:
             input_ids: (texts, L) token numbers.
             attention_mask: (texts, L), 1 at tokens and 0 at padding; by default all are tokens.
-            **kwargs: `output_hidden_states` and `output_attentions`, which record those of the text tower.
+            output_hidden_states, output_attentions: what to record of the text tower.
 
         Returns:
             The text tower's output: `last_hidden_state` (texts, L, width), and as `pooler_output` (texts, P) the
             embeddings that are compared.
         """
-        output = self._encode_text(input_ids, attention_mask, **kwargs)
-        output.pooler_output = self.text_video_head(output.pooler_output)
+        flags = self._flags(output_hidden_states, output_attentions)
+        with float32_products(self.dtype, self.device):
+            output = self._encode_text(input_ids, attention_mask, **flags)
+            output.pooler_output = self.text_video_head(output.pooler_output)
         return output
 
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor | None = None,
         padding_mask_videos: torch.Tensor | None = None,
-        **kwargs,
+        pe_features: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> PeVideoEncoderOutput:
         """Embed videos in the space of the texts.
 
@@ -526,7 +580,8 @@ class PeVideoModel(PeVideoPreTrainedModel):
             pixel_values_videos: (videos, T, C, H, W), values in [-1, 1]; `None` where `pe_features` are given.
             padding_mask_videos: (videos, T), true or 1 at frames of the video, false or 0 at frames that only fill
                 the batch.
-            **kwargs: as for [`PeVideoEncoder`], such as `pe_features`.
+            pe_features: (videos, T, E), embeddings of frames, as for [`PeVideoEncoder`].
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`PeVideoEncoderOutput`], but with the embeddings that are compared, (videos, P), as `pooler_output`.
@@ -534,9 +589,50 @@ class PeVideoModel(PeVideoPreTrainedModel):
         Raises:
             ValueError: both or neither of frames and their embeddings, or an input of the wrong shape.
         """
-        output = self.video_encoder(pixel_values_videos, padding_mask_videos, **kwargs, return_dict=True)
-        output.pooler_output = self.video_head(output.pooler_output)
+        flags = self._flags(output_hidden_states, output_attentions)
+        output = self.video_encoder(
+            pixel_values_videos, padding_mask_videos, pe_features=pe_features, **flags, return_dict=True
+        )
+        with float32_products(self.dtype, self.device):
+            output.pooler_output = self.video_head(output.pooler_output)
         return output
+
+    def embed_videos(
+        self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The embeddings that are compared. Their lengths count: the model compares dot products.
+
+        Args:
+            pixel_values_videos: (videos, T, C, H, W), values in [-1, 1].
+            padding_mask_videos: (videos, T), true or 1 at frames of the video.
+
+        Returns:
+            (videos, P), float32.
+        """
+        return self.get_video_features(
+            pixel_values_videos, padding_mask_videos, return_dict=True
+        ).pooler_output.float()
+
+    def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The embeddings that are compared. Their lengths count: the model compares dot products.
+
+        Args:
+            input_ids: (texts, L) token numbers.
+            attention_mask: (texts, L), 1 at tokens and 0 at padding.
+
+        Returns:
+            (texts, P), float32.
+        """
+        return self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output.float()
+
+    def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        return self._logits(video_embeds.float(), text_embeds.float())
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.get_frame_features(pixel_values_videos)
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.get_video_features(pe_features=frames, return_dict=True).pooler_output.float()
 
     @can_return_tuple
     def forward(
@@ -559,8 +655,7 @@ class PeVideoModel(PeVideoPreTrainedModel):
             padding_mask_videos: (videos, T), true or 1 at frames of the video.
             return_loss: compute the loss over all pairs: video i belongs to text i and to no other.
             pe_features: (videos, T, E), embeddings of frames in the place of `pixel_values_videos`.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`PeVideoOutput`].
@@ -573,23 +668,31 @@ class PeVideoModel(PeVideoPreTrainedModel):
             raise ValueError("Give videos (`pixel_values_videos` or `pe_features`), `input_ids` or both.")
         if return_loss and not (has_video and input_ids is not None):
             raise ValueError("`return_loss` needs videos and `input_ids`, pair by pair.")
-        # The towers have configurations of their own; what to record, this model's one says.
-        records = self._records(output_hidden_states, output_attentions)
-        output = PeVideoOutput()
+        flags = self._flags(output_hidden_states, output_attentions)
+        video = text = video_embeds = text_embeds = logits = loss = None
         if has_video:
-            output.video_outputs = self.video_encoder(
-                pixel_values_videos, padding_mask_videos, pe_features, **records, return_dict=True
+            video = self.video_encoder(
+                pixel_values_videos, padding_mask_videos, pe_features=pe_features, **flags, return_dict=True
             )
-            output.video_embeds = self.video_head(output.video_outputs.pooler_output)
+            video_embeds = self.video_head(video.pooler_output)
         if input_ids is not None:
-            output.text_outputs = self._encode_text(input_ids, attention_mask, **records)
-            output.text_video_embeds = self.text_video_head(output.text_outputs.pooler_output)
+            text = self._encode_text(input_ids, attention_mask, **flags)
+            text_embeds = self.text_video_head(text.pooler_output)
         if has_video and input_ids is not None:
-            similarity = linear(output.video_embeds, output.text_video_embeds)  # (videos, texts)
-            output.logits_video_text = similarity * self.text_video_logit_scale + self.text_video_logit_bias
-            if return_loss:
-                output.loss = sigmoid_loss(output.logits_video_text)
-        return output
+            logits = self._logits(video_embeds, text_embeds)
+            loss = sigmoid_loss(logits) if return_loss else None
+        return PeVideoOutput(
+            loss=loss,
+            logits_video_text=logits,
+            text_video_embeds=text_embeds,
+            video_embeds=video_embeds,
+            text_outputs=text,
+            video_outputs=video,
+        )
+
+    def _logits(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Scaled and shifted dot products (videos, texts) of embeddings (…, P)."""
+        return video_embeds @ text_embeds.T * self.text_video_logit_scale + self.text_video_logit_bias
 
     def _encode_text(
         self,

@@ -9,7 +9,7 @@ class VideoMAEConfig(PreTrainedConfig):
     r"""Configuration of the VideoMAE encoder, its decoder for pre-training and its classifier.
 
     The defaults describe ViT-B at 16 frames of 224 × 224 pixels. Field names and their meaning are those of
-    transformers; the fields that transformers does not have are marked with *ours* and default to the behaviour of
+    transformers; the fields that transformers does not have are marked with *ours* and default to the behavior of
     the original code.
 
     Args:
@@ -22,7 +22,7 @@ class VideoMAEConfig(PreTrainedConfig):
         patch_size (`int` or `list[int]`, *optional*, defaults to 16):
             Height and width of a patch, in pixels; one number for squares.
         num_channels (`int`, *optional*, defaults to 3):
-            Number of colour channels.
+            Number of color channels.
         hidden_size (`int`, *optional*, defaults to 768):
             Width of the encoder.
         intermediate_size (`int`, *optional*, defaults to 3072):
@@ -56,20 +56,20 @@ class VideoMAEConfig(PreTrainedConfig):
             *Ours.* Initial value of a learned factor of every channel after the attention and the MLP of every block,
             the original's `init_values`; 0 for blocks that have no such factors.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the truncated normals that initialise a classifier's weights and the mask token.
-            Models for pre-training initialise their linear layers by fan in and fan out instead.
+            Standard deviation of the truncated normals that initialize a classifier's weights and the mask token.
+            Models for pre-training initialize their linear layers by fan in and fan out instead.
         use_mean_pooling (`bool`, *optional*, defaults to `True`):
-            Whether the classifier reads the mean of all tokens, normalised after that, instead of the first token of
-            the encoder's normalised output. With it [`VideoMAEModel`] does not normalise its output.
+            Whether the classifier reads the mean of all tokens, normalized after that, instead of the first token of
+            the encoder's normalized output. With it [`VideoMAEModel`] does not normalize its output.
         head_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
             *Ours.* Epsilon of the two norms before a head, `fc_norm` of the classifier and `decoder.norm`.
             transformers computes both with 1e-5.
         use_pretraining_norm (`bool`, *optional*, defaults to `True`):
-            *Ours.* Whether [`VideoMAEForPreTraining`] normalises the encoder's output whatever `use_mean_pooling`
+            *Ours.* Whether [`VideoMAEForPreTraining`] normalizes the encoder's output whatever `use_mean_pooling`
             says, as the original does. `False` is for directories that transformers pre-trained with
             `use_mean_pooling`, for which it leaves this norm out.
         norm_pix_loss (`bool`, *optional*, defaults to `True`):
-            Whether the targets of pre-training are normalised within each tubelet, channel by channel.
+            Whether the targets of pre-training are normalized within each tubelet, channel by channel.
         decoder_hidden_size (`int`, *optional*, defaults to 384):
             Width of the decoder.
         decoder_intermediate_size (`int`, *optional*, defaults to 1536):
@@ -87,6 +87,7 @@ class VideoMAEConfig(PreTrainedConfig):
     """
 
     model_type = "videomae"
+    keys_to_ignore_at_inference = ["hidden_states", "attentions", "decoder_hidden_states", "decoder_attentions"]
 
     num_frames: int = 16
     tubelet_size: int = 2

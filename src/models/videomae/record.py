@@ -13,6 +13,7 @@ FAMILY = Family(
         "AutoModelForPreTraining": "VideoMAEForPreTraining",
         "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
     },
+    model_modules={"VideoMAEForPreTraining": "modeling_videomae_pretraining"},
     functions={"random_mask": "masking_videomae", "tube_mask": "masking_videomae"},
     video_processor_class="VideoMAEVideoProcessor",
     image_processor_classes=("VideoMAEImageProcessor", "VideoMAEFeatureExtractor"),

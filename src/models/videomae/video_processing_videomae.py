@@ -6,7 +6,7 @@ from ...video.processor import VideoProcessor, are_files
 
 
 class VideoMAEVideoProcessor(VideoProcessor):
-    """Resizes the shorter side to 224, crops 224 × 224 pixels from the centre, and normalises as for ImageNet.
+    """Resizes the shorter side to 224, crops 224 × 224 pixels from the center, and normalizes as for ImageNet.
 
     `processor(videos, return_tensors="pt")` gives `pixel_values`, float32 (batch, frames, channels, height, width).
 
@@ -16,7 +16,7 @@ class VideoMAEVideoProcessor(VideoProcessor):
 
     Floating-point values are scaled by 1/255 like bytes, without clipping or rounding: what lies outside 0…255 stays
     outside, and is named in a warning. Pass `do_rescale=False` for values within 0…1, and `do_normalize=False` as well
-    for values that are normalised.
+    for values that are normalized.
 
     Args:
         size: what the shorter side becomes, as `{"shortest_edge": pixels}` or a number; or exact `height` and `width`.
@@ -25,7 +25,7 @@ class VideoMAEVideoProcessor(VideoProcessor):
             side too (the larger one of the two).
         num_frames: how many frames of a file; 16 by default, `None` for all of them.
 
-    All other arguments are those of [`~vidformers.video.VideoProcessor`]. transformers normalises with 0.5 by default,
+    All other arguments are those of [`~vidformers.video.VideoProcessor`]. transformers normalizes with 0.5 by default,
     where the original, its loss and all published directories have ImageNet's numbers. Resizing is antialiased, as in
     transformers; the original's `cv2.resize` is not.
     """

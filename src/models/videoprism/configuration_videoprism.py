@@ -24,7 +24,7 @@ class VideoPrismVisionConfig(PreTrainedConfig):
     r"""Configuration of the VideoPrism video encoder and of what stands on it: pooler, auxiliary layers, classifier.
 
     The defaults describe the base size. Field names and their meaning are those of transformers; the fields that
-    transformers does not have are marked with *ours* and default to its behaviour.
+    transformers does not have are marked with *ours* and default to its behavior.
 
     Args:
         image_size (`int` or two of them, *optional*, defaults to 288):
@@ -35,7 +35,7 @@ class VideoPrismVisionConfig(PreTrainedConfig):
         tubelet_size (three `int`s, *optional*, defaults to `(1, 18, 18)`):
             Frames, height and width that a token covers. Tokens cover one frame, and patches are square.
         num_channels (`int`, *optional*, defaults to 3):
-            Number of colour channels.
+            Number of color channels.
         hidden_size (`int`, *optional*, defaults to 768):
             Width of the encoder.
         num_attention_heads (`int`, *optional*, defaults to 12):
@@ -81,6 +81,11 @@ class VideoPrismVisionConfig(PreTrainedConfig):
 
     model_type = "videoprism_vision_model"
     base_config_key = "vision_config"
+    # A Trainer gathers everything else that an output has, for all videos that it evaluates.
+    keys_to_ignore_at_inference = [
+        *("hidden_states", "attentions", "pooler_output", "spatiotemporal_features", "spatial_features"),
+        *("spatial_hidden_states", "spatial_attentions", "temporal_hidden_states", "temporal_attentions"),
+    ]
 
     num_frames: int = 16
     num_channels: int = 3
@@ -132,7 +137,7 @@ class VideoPrismTextConfig(PreTrainedConfig):
     r"""Configuration of the VideoPrism text encoder.
 
     The defaults describe the base size. Field names and their meaning are those of transformers; the fields that
-    transformers does not have are marked with *ours* and default to the behaviour of the original.
+    transformers does not have are marked with *ours* and default to the behavior of the original.
 
     Args:
         vocab_size (`int`, *optional*, defaults to 32000):
@@ -172,7 +177,7 @@ class VideoPrismTextConfig(PreTrainedConfig):
         enable_causal_attention (`bool`, *optional*, defaults to `True`):
             *Ours.* Whether a token attends to itself and those before it alone.
         norm_policy (`str`, *optional*, defaults to `"pre"`):
-            *Ours.* `"pre"` normalises the input of attention and MLP, `"primer_hybrid"` their output as well.
+            *Ours.* `"pre"` normalizes the input of attention and MLP, `"primer_hybrid"` their output as well.
 
     Raises:
         ValueError: another norm policy, a width that its heads don't divide, or a negative cap.

@@ -1,4 +1,4 @@
-"""VideoPrism: a factorised video encoder, and with a text encoder a video-text model.
+"""VideoPrism: a factorized video encoder, and with a text encoder a video-text model.
 
 Paper: https://arxiv.org/abs/2402.13217. Original code: google-deepmind/videoprism at d481d91b, in `videoprism`:
 `encoders.py` and `layers.py`.
@@ -7,44 +7,40 @@ Shapes: B videos of T frames with C channels and H × W pixels; N patches of a f
 a text, to which the model adds one; Q queries of a pooler.
 """
 
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, fields
+from math import log, sqrt
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Mlp, run_layers
-from ...layers.linear import Linear, linear
-from ...layers.losses import contrastive_loss
-from ...layers.norms import OffsetLayerNorm, l2_normalize
-from ...layers.patchify import Grid, TubeletProjection, on_grid
-from ...layers.pooling import pool_by_queries, project_queries
-from ...layers.positions import resize_position_grid, resize_positions, sinusoidal_positions
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Mlp, Records
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.patchify import Grid, embed_video, on_grid
+from vidformers.layers.positions import resize_position_grid
+
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
 
 TowerConfig = VideoPrismVisionConfig | VideoPrismTextConfig
 
+DEFAULT_TEMPERATURE = 0.01
+"""What `compare` divides similarities by where the model has learned no temperature, as in the demonstrations."""
+
 
 @dataclass
-class VideoPrismVisionOutput(BaseModelOutput):
-    """What [`VideoPrismVisionModel`] computes.
+class VideoPrismStages:
+    """Features and records of the encoder's two stages, which every output with an encoder under it passes on.
 
     Args:
-        last_hidden_state: (B, T·N, D), frame by frame, normalised.
-        hidden_states: as transformers has them: the input of the first spatial block and the output of every spatial
-            block, (B·T, N, D), and of every temporal block, (B·N, T, D), with `last_hidden_state` in the place of the
-            last one.
-        attentions: of the spatial blocks, (B·T, heads, N, N), then of the temporal blocks, (B·N, heads, T, T).
-        last_temporal_hidden_state: (B·N, T, D), output of the last temporal block, not normalised.
-        last_spatial_hidden_state: (B·T, N, D), output of the last spatial block, not normalised.
-        spatial_features: (B, T·N, D), the normalised output of the spatial blocks: the original's features of single
+        spatial_features: (B, T·N, D), the normalized output of the spatial blocks: the original's features of single
             frames.
         spatial_hidden_states: (B·T, N, D), the input of every spatial block and the output of the last one.
         spatial_attentions: (B·T, heads, N, N) of every spatial block.
@@ -52,8 +48,6 @@ class VideoPrismVisionOutput(BaseModelOutput):
         temporal_attentions: (B·N, heads, T, T) of every temporal block.
     """
 
-    last_temporal_hidden_state: torch.Tensor | None = None
-    last_spatial_hidden_state: torch.Tensor | None = None
     spatial_features: torch.Tensor | None = None
     spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
     spatial_attentions: tuple[torch.Tensor, ...] | None = None
@@ -61,8 +55,37 @@ class VideoPrismVisionOutput(BaseModelOutput):
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
 
 
+PASSED_ON = ("hidden_states", "attentions", *(field.name for field in fields(VideoPrismStages)))
+"""Fields of the encoder's output that models on top of it have too."""
+
+
 @dataclass
-class VideoPrismVideoOutput(BaseModelOutputWithPooling):
+class VideoPrismLastStates(BaseModelOutput):
+    """The outputs of the encoder's last blocks, in transformers' order of the fields."""
+
+    last_temporal_hidden_state: torch.Tensor | None = None
+    last_spatial_hidden_state: torch.Tensor | None = None
+
+
+@dataclass
+class VideoPrismVisionOutput(VideoPrismStages, VideoPrismLastStates):
+    """What [`VideoPrismVisionModel`] computes.
+
+    Args:
+        last_hidden_state: (B, T·N, D), frame by frame, normalized.
+        hidden_states: as transformers has them: the input of the first spatial block and the output of every spatial
+            block, (B·T, N, D), and of every temporal block, (B·N, T, D), with `last_hidden_state` in the place of the
+            last one.
+        attentions: of the spatial blocks, (B·T, heads, N, N), then of the temporal blocks, (B·N, heads, T, T).
+        last_temporal_hidden_state: (B·N, T, D), output of the last temporal block, not normalized.
+        last_spatial_hidden_state: (B·T, N, D), output of the last spatial block, not normalized.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder's stages, as in [`VideoPrismStages`].
+    """
+
+
+@dataclass
+class VideoPrismVideoOutput(VideoPrismStages, BaseModelOutputWithPooling):
     """What [`VideoPrismVideoModel`] computes.
 
     Args:
@@ -73,19 +96,14 @@ class VideoPrismVideoOutput(BaseModelOutputWithPooling):
         attentions: of the encoder, as in [`VideoPrismVisionOutput`].
         frame_embeddings: (B, T, D) or (B, T, Q, D), every frame pooled by itself, when they were asked for.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
-        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
-            the encoder, as in [`VideoPrismVisionOutput`].
         auxiliary_hidden_states: (B, T·N, D), the input of every auxiliary block and the output of the last one.
         auxiliary_attentions: (B, heads, T·N, T·N) of every auxiliary block.
+        spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
+            the encoder's stages, as in [`VideoPrismStages`].
     """
 
     frame_embeddings: torch.Tensor | None = None
     spatiotemporal_features: torch.Tensor | None = None
-    spatial_features: torch.Tensor | None = None
-    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
-    spatial_attentions: tuple[torch.Tensor, ...] | None = None
-    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
-    temporal_attentions: tuple[torch.Tensor, ...] | None = None
     auxiliary_hidden_states: tuple[torch.Tensor, ...] | None = None
     auxiliary_attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -95,6 +113,7 @@ class VideoPrismClipOutput(NestedOutput):
     """What [`VideoPrismClipModel`] computes. Fields of a modality that the call did not give are `None`.
 
     Args:
+        loss: scalar, when `return_loss` asked for it.
         logits_per_video: (videos, texts), as transformers has it: no logits, but for every text the softmax of its
             scaled similarities over the videos of the batch.
         logits_per_text: (texts, videos): for every video the softmax over the texts of the batch.
@@ -102,24 +121,23 @@ class VideoPrismClipOutput(NestedOutput):
         text_embeds: (texts, D).
         video_model_output: a [`VideoPrismVideoOutput`].
         text_model_output: of the text tower.
-        loss: scalar, when `return_loss` asked for it.
         similarity_logits_per_video: (videos, texts), dot products of the embeddings over the temperature.
         similarity_logits_per_text: (texts, videos), the same, transposed.
     """
 
+    loss: torch.Tensor | None = None
     logits_per_video: torch.Tensor | None = None
     logits_per_text: torch.Tensor | None = None
     video_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
     video_model_output: VideoPrismVideoOutput | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
-    loss: torch.Tensor | None = None
     similarity_logits_per_video: torch.Tensor | None = None
     similarity_logits_per_text: torch.Tensor | None = None
 
 
 @dataclass
-class VideoPrismVideoClassifierOutput(ModelOutput):
+class VideoPrismVideoClassifierOutput(VideoPrismStages, ImageClassifierOutput):
     """What [`VideoPrismForVideoClassification`] computes.
 
     Args:
@@ -130,20 +148,42 @@ class VideoPrismVideoClassifierOutput(ModelOutput):
         pooler_output: (B, D), what the classifier reads.
         spatiotemporal_features: (B, T·N, D), the encoder's output.
         spatial_features, spatial_hidden_states, spatial_attentions, temporal_hidden_states, temporal_attentions: of
-            the encoder, as in [`VideoPrismVisionOutput`].
+            the encoder's stages, as in [`VideoPrismStages`].
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
     pooler_output: torch.Tensor | None = None
     spatiotemporal_features: torch.Tensor | None = None
-    spatial_features: torch.Tensor | None = None
-    spatial_hidden_states: tuple[torch.Tensor, ...] | None = None
-    spatial_attentions: tuple[torch.Tensor, ...] | None = None
-    temporal_hidden_states: tuple[torch.Tensor, ...] | None = None
-    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class OffsetLayerNorm(nn.LayerNorm):
+    """Layer norm whose stored weight is the scale's distance from 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(x, self.normalized_shape, self.weight + 1.0, self.bias, self.eps)
+
+
+def l2_normalize(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
+    """x / sqrt(Σ x² + eps) over the last axis, computed in float32, in the dtype of `x`."""
+    squares = x.float().square().sum(-1, keepdim=True)
+    return (x.float() * (squares + eps).rsqrt()).to(x.dtype)
+
+
+def sinusoidal_positions(positions: torch.Tensor, dim: int, longest: float = 10000.0) -> torch.Tensor:
+    """Sines, then cosines, of positions at wavelengths from 2π to 2π·`longest`, both ends included.
+
+    Args:
+        positions: integers or floats of any shape.
+        dim: even number of channels.
+        longest: the longest wavelength is 2π·`longest`.
+
+    Returns:
+        (*positions.shape, dim), float32.
+    """
+    count = dim // 2
+    steps = torch.arange(count, dtype=torch.float32, device=positions.device)
+    frequencies = (steps * (-log(longest) / max(count - 1, 1))).exp()
+    angles = positions.float()[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class VideoPrismTubeletEmbeddings(nn.Module):
@@ -151,10 +191,12 @@ class VideoPrismTubeletEmbeddings(nn.Module):
 
     def __init__(self, config: VideoPrismVisionConfig):
         super().__init__()
-        self.projection = TubeletProjection(config.num_channels, config.hidden_size, 1, config.tubelet_size[1])
+        tubelet = tuple(config.tubelet_size)
+        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size=tubelet, stride=tubelet)
 
-    def forward(self, video: torch.Tensor, grid: Grid) -> torch.Tensor:
-        return self.projection(video, grid)
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        """Embed the patches of videos (B, T, C, H, W): (B, T·N, D)."""
+        return embed_video(self.projection, video)
 
 
 class VideoPrismSpatialEmbeddings(nn.Module):
@@ -171,7 +213,7 @@ class VideoPrismSpatialEmbeddings(nn.Module):
     def forward(self, video: torch.Tensor, interpolate: bool) -> tuple[torch.Tensor, Grid]:
         """Embed videos (B, T, C, H, W) as (B·T, N, D), and tell their grid."""
         grid = self._grid(video, interpolate)
-        tokens = self.patch_embeddings(video, grid).unflatten(1, (grid.t, -1)).flatten(0, 1)  # (B·T, N, D)
+        tokens = self.patch_embeddings(video).unflatten(1, (grid.t, -1)).flatten(0, 1)  # (B·T, N, D)
         positions = resize_position_grid(self.position_embeddings, self.config.position_grid, (grid.h, grid.w))
         return self.dropout(tokens + positions), grid
 
@@ -211,7 +253,8 @@ class VideoPrismTemporalEmbeddings(nn.Module):
     def forward(self, features: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Turn features of frames (B·T, N, D) into sequences through time (B·N, T, D)."""
         sequences = features.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)  # (B·N, T, D)
-        return self.dropout(sequences + resize_positions(self.position_embeddings, num_frames))
+        length = self.position_embeddings.shape[1]
+        return self.dropout(sequences + resize_position_grid(self.position_embeddings, (length, 1), (num_frames, 1)))
 
 
 class VideoPrismTextEmbeddings(nn.Module):
@@ -244,13 +287,13 @@ class VideoPrismAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
-        self.q_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.k_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.v_proj = Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, mask: torch.Tensor | None, output_attentions: bool
+        self, hidden_states: torch.Tensor, *, mask: torch.Tensor | None, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, N, head_dim)
@@ -261,7 +304,6 @@ class VideoPrismAttention(nn.Module):
             query,
             key,
             value,
-            implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
             dropout=self.config.attention_probs_dropout_prob,
             softcap=self.config.attn_logit_softcapping,
@@ -272,7 +314,7 @@ class VideoPrismAttention(nn.Module):
 
 
 class VideoPrismLayer(GradientCheckpointingLayer):
-    """Transformer block with normalised inputs and, under the policy "primer_hybrid", normalised outputs too."""
+    """Transformer block with normalized inputs and, under the policy "primer_hybrid", normalized outputs too."""
 
     def __init__(self, config: TowerConfig, norm_policy: str = "pre"):
         super().__init__()
@@ -282,7 +324,8 @@ class VideoPrismLayer(GradientCheckpointingLayer):
         # The exact GELU has a fused kernel; "gelu_python" spells it out in five passes.
         activation = "gelu" if config.hidden_act == "gelu_python" else config.hidden_act
         self.mlp = Mlp(config.hidden_size, config.intermediate_size, activation)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.mlp_dropout = nn.Dropout(config.hidden_dropout_prob)
         self.attention_post_layernorm = self.mlp_post_layernorm = None
         if norm_policy == "primer_hybrid":
             self.attention_post_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -291,6 +334,7 @@ class VideoPrismLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
+        *,
         mask: torch.Tensor | None = None,
         real: torch.Tensor | None = None,
         output_attentions: bool = False,
@@ -302,21 +346,43 @@ class VideoPrismLayer(GradientCheckpointingLayer):
             mask: which token attends to which, as for [`vidformers.layers.attention.attention`].
             real: (B, N) booleans, false at padding, where the MLP contributes zero, its bias included.
             output_attentions: whether the attention probabilities are wanted.
+
+        Returns:
+            (B, N, D), and the probabilities (B, heads, N, N) or `None`.
         """
-        attended, probabilities = self.attention(self.layernorm_before(hidden_states), mask, output_attentions)
+        attended, probabilities = self.attention(
+            self.layernorm_before(hidden_states), mask=mask, output_attentions=output_attentions
+        )
         if self.attention_post_layernorm is not None:
             attended = self.attention_post_layernorm(attended)
-        hidden_states = hidden_states + self.dropout(attended)
+        hidden_states = hidden_states + self.attention_dropout(attended)
         transformed = self.mlp(self.layernorm_after(hidden_states))
         if real is not None:
             transformed = transformed * real[..., None]
         if self.mlp_post_layernorm is not None:
             transformed = self.mlp_post_layernorm(transformed)
-        return hidden_states + self.dropout(transformed), probabilities
+        return hidden_states + self.mlp_dropout(transformed), probabilities
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    hidden_states: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+    real: torch.Tensor | None = None,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+) -> tuple[torch.Tensor, Records]:
+    """Run blocks one after the other on (B, N, D), all with the arguments of [`VideoPrismLayer`]."""
+    records = Records(hidden_states, output_hidden_states, output_attentions)
+    for block in blocks:
+        hidden_states, probabilities = block(hidden_states, mask=mask, real=real, output_attentions=output_attentions)
+        records.add(hidden_states, probabilities)
+    return hidden_states, records
 
 
 class VideoPrismPreTrainedModel(VideoPreTrainedModel):
-    """Weight initialisation, loading and saving for all VideoPrism models."""
+    """Weight initialization, loading and saving for all VideoPrism models."""
 
     config_class = VideoPrismConfig
     config: VideoPrismConfig
@@ -360,6 +426,7 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
     config: VideoPrismVisionConfig
     base_model_prefix = "vision_model"
     input_modalities = ("video",)
+    encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismVisionConfig):
         super().__init__(config)
@@ -373,6 +440,10 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.spatial_embeddings.patch_embeddings
+
+    @property
+    def frames_per_clip(self) -> int:
+        return self.config.num_frames
 
     @can_return_tuple
     def forward(
@@ -390,8 +461,7 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
             interpolate_pos_encoding: fit the position tables to inputs of another number of frames or another size.
             padding_mask_videos: (B, T), 1 at frames of the video and 0 at frames that only fill the batch. Padding
                 frames are not attended to through time; what the model returns for them means nothing.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`VideoPrismVisionOutput`].
@@ -399,29 +469,29 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         Raises:
             ValueError: an input of the wrong shape, or of another size without `interpolate_pos_encoding`.
         """
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         num_videos = pixel_values_videos.shape[0]
-        hidden_states, grid = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)  # (B·T, N, D)
-        frames, sequences = self._padding(padding_mask_videos, grid)
+        tokens, grid = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)  # (B·T, N, D)
+        of_frames, of_places = self._padding(padding_mask_videos, grid)
+        last_spatial, spatial = run_blocks(self.spatial_layers, tokens, **of_frames, **flags)
+        features = self.layernorm1(last_spatial)
 
-        spatial = run_layers(self.spatial_layers, hidden_states, *frames, **records)
-        features = self.layernorm1(spatial.last)
-        hidden_states = self.temporal_embeddings(features, grid.t)  # (B·N, T, D)
-        temporal = run_layers(self.temporal_layers, hidden_states, *sequences, **records)
-        normalised = self.layernorm2(temporal.last)
+        sequences = self.temporal_embeddings(features, grid.t)  # (B·N, T, D)
+        last_temporal, temporal = run_blocks(self.temporal_layers, sequences, **of_places, **flags)
+        normalized = self.layernorm2(last_temporal)
+        last_hidden_state = normalized.unflatten(0, (num_videos, -1)).transpose(1, 2).flatten(1, 2)  # (B, T·N, D)
 
-        last_hidden_state = normalised.unflatten(0, (num_videos, -1)).transpose(1, 2).flatten(1, 2)  # (B, T·N, D)
-        hidden_record = attention_record = None
+        hidden_states = attentions = None
         if spatial.hidden_states is not None:
-            hidden_record = ((*spatial.hidden_states, *temporal.hidden_states[1:])[:-1]) + (last_hidden_state,)
+            hidden_states = (*spatial.hidden_states, *temporal.hidden_states[1:])[:-1] + (last_hidden_state,)
         if spatial.attentions is not None:
-            attention_record = spatial.attentions + temporal.attentions
+            attentions = spatial.attentions + temporal.attentions
         return VideoPrismVisionOutput(
             last_hidden_state=last_hidden_state,
-            hidden_states=hidden_record,
-            attentions=attention_record,
-            last_temporal_hidden_state=temporal.last,
-            last_spatial_hidden_state=spatial.last,
+            hidden_states=hidden_states,
+            attentions=attentions,
+            last_temporal_hidden_state=last_temporal,
+            last_spatial_hidden_state=last_spatial,
             spatial_features=features.unflatten(0, (num_videos, -1)).flatten(1, 2),
             spatial_hidden_states=spatial.hidden_states,
             spatial_attentions=spatial.attentions,
@@ -430,25 +500,46 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         )
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features on the grid of the tokens, of videos of any size.
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), values in [0, 1]. The tables of positions are fitted to it.
-
-        Returns:
-            (B, T, h, w, D).
-        """
         features = self(pixel_values_videos, interpolate_pos_encoding=True, return_dict=True).last_hidden_state
         return on_grid(features, pixel_values_videos, self.config.tubelet_size[1])
 
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """The spatial blocks, which see every frame by itself.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [0, 1], of any size.
+
+        Returns:
+            (B, T, h, w, D), the `spatial_features` of a call on their grid.
+        """
+        with float32_products(self.dtype, self.device):
+            tokens, grid = self.spatial_embeddings(pixel_values_videos, interpolate=True)  # (B·T, N, D)
+            features = self.layernorm1(run_blocks(self.spatial_layers, tokens)[0])
+        return features.unflatten(1, (grid.h, grid.w)).unflatten(0, (-1, grid.t))
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """The temporal blocks over frames that [`~VideoPrismVisionModel.encode_frames`] encoded.
+
+        Args:
+            frames: (B, T, h, w, D), those of a clip in order; the table of times is fitted to their number.
+
+        Returns:
+            (B, T, h, w, D), the feature map.
+        """
+        num_videos, num_frames, height, width = frames.shape[:4]
+        with float32_products(self.dtype, self.device):
+            sequences = self.temporal_embeddings(frames.flatten(2, 3).flatten(0, 1), num_frames)  # (B·N, T, D)
+            features = self.layernorm2(run_blocks(self.temporal_layers, sequences)[0])
+        return features.unflatten(0, (num_videos, height, width)).movedim(3, 1)
+
     @staticmethod
-    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[tuple, tuple]:
-        """Mask and real tokens for the spatial blocks, and for the temporal blocks, from (B, T) with 1 at real frames.
+    def _padding(padding_mask: torch.Tensor | None, grid: Grid) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments of the spatial blocks, and of the temporal blocks, from a mask (B, T) with 1 at real frames.
 
         A padding frame is padding throughout, so that its patches attend to each other alike.
         """
         if padding_mask is None:
-            return (None, None), (None, None)
+            return {}, {}
         if padding_mask.ndim != 2 or padding_mask.shape[1] != grid.t:
             raise ValueError(
                 f"Expected `padding_mask_videos` of shape (batch, frames = {grid.t}), got {tuple(padding_mask.shape)}."
@@ -456,21 +547,13 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         real = padding_mask.bool()
         frames = real.flatten()[:, None]  # (B·T, 1)
         sequences = real.repeat_interleave(grid.h * grid.w, dim=0)  # (B·N, T)
-        return (frames[:, None, None], frames), (sequences[:, None, None], sequences)
+        return tuple({"mask": each[:, None, None], "real": each} for each in (frames, sequences))
 
 
-def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...] | None]:
+def encoder_fields(encoded: VideoPrismVisionOutput) -> dict[str, Any]:
     """What models on top of the encoder pass on of its output."""
-    names = (
-        "hidden_states",
-        "attentions",
-        "spatial_features",
-        "spatial_hidden_states",
-        "spatial_attentions",
-        "temporal_hidden_states",
-        "temporal_attentions",
-    )
-    return {"spatiotemporal_features": encoded.last_hidden_state, **{name: getattr(encoded, name) for name in names}}
+    passed_on = {name: getattr(encoded, name) for name in PASSED_ON}
+    return {"spatiotemporal_features": encoded.last_hidden_state, **passed_on}
 
 
 class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
@@ -479,28 +562,33 @@ class VideoPrismMultiheadAttentionPoolingHead(nn.Module):
     Source: `AttenTokenPoolingLayer` and `PerDimScale`.
     """
 
+    is_causal = False
+
     def __init__(self, config: VideoPrismVisionConfig, num_queries: int = 1):
         super().__init__()
+        self.config = config
         self.num_heads = config.num_attention_heads
         self.head_dim = config.pooler_head_dim or config.intermediate_size // config.num_attention_heads
         width = self.num_heads * self.head_dim
-        self.q_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
-        self.k_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
-        self.v_proj = Linear(config.hidden_size, width, bias=config.qkv_bias)
-        self.o_proj = Linear(width, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.hidden_size)
         self.per_dim_scale = nn.Parameter(torch.zeros(self.head_dim))
         self.pooling_attention_query = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Pool tokens (B, N, D) into (B, Q, D)."""
-        query, key, value = ((layer.weight, layer.bias) for layer in (self.q_proj, self.k_proj, self.v_proj))
-        queries = project_queries(self.pooling_attention_query, query, self.num_heads)  # (Q, heads, head_dim)
+        queries = self.pooling_attention_query.expand(tokens.shape[0], -1, -1)
+        query, key, value = (
+            projected.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
+            for projected in (self.q_proj(queries), self.k_proj(tokens), self.v_proj(tokens))
+        )
         softplus_of_zero_inverse = 1.442695041
-        scale = softplus_of_zero_inverse / sqrt(self.head_dim)
-        queries = queries * (scale * nn.functional.softplus(self.per_dim_scale.to(queries.dtype)))
-        dropout = self.dropout.p if self.training else 0.0
-        return self.o_proj(pool_by_queries(tokens, queries, key, value, dropout))
+        scale = softplus_of_zero_inverse / sqrt(self.head_dim) * nn.functional.softplus(self.per_dim_scale.float())
+        dropout = self.config.attention_probs_dropout_prob
+        attended, _ = attention(self, (query * scale).to(key.dtype), key, value, scaling=1.0, dropout=dropout)
+        return self.o_proj(attended)
 
 
 class VideoPrismVideoModel(VideoPrismPreTrainedModel):
@@ -510,6 +598,7 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
     config: VideoPrismVisionConfig
     base_model_prefix = "vision_model"
     input_modalities = ("video",)
+    encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismVisionConfig):
         super().__init__(config)
@@ -522,16 +611,18 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
 
+    @property
+    def frames_per_clip(self) -> int:
+        return self.config.num_frames
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features, as [`~VideoPrismVisionModel.get_feature_map`].
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), values in [0, 1].
-
-        Returns:
-            (B, T, h, w, D).
-        """
         return self.vision_model.get_feature_map(pixel_values_videos)
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.vision_model.encode_frames(pixel_values_videos)
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.vision_model.encode_clip(frames)
 
     @can_return_tuple
     def forward(
@@ -551,36 +642,44 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
             padding_mask_videos: (B, T), 1 at frames of the video. As in the original, only the encoder knows padding:
                 auxiliary blocks and pooler see what it made of the padding frames.
             output_frame_embeddings: pool every frame by itself as well.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`VideoPrismVideoOutput`].
         """
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         encoded = self.vision_model(
-            pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
+            pixel_values_videos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            padding_mask_videos=padding_mask_videos,
+            **flags,
+            return_dict=True,
         )
-        auxiliary = run_layers(self.auxiliary_layers, encoded.last_hidden_state, None, None, **records)
+        tokens, auxiliary = run_blocks(self.auxiliary_layers, encoded.last_hidden_state, **flags)  # (B, T·N, D)
         frame_embeddings = None
         if output_frame_embeddings:
             num_videos, num_frames = pixel_values_videos.shape[:2]
-            frames = auxiliary.last.unflatten(1, (num_frames, -1)).flatten(0, 1)  # (B·T, N, D)
+            frames = tokens.unflatten(1, (num_frames, -1)).flatten(0, 1)  # (B·T, N, D)
             frame_embeddings = self._pool(frames).unflatten(0, (num_videos, num_frames))
         return VideoPrismVideoOutput(
-            last_hidden_state=auxiliary.last,
-            pooler_output=self._pool(auxiliary.last),
+            last_hidden_state=tokens,
+            pooler_output=self._pool(tokens),
             frame_embeddings=frame_embeddings,
             auxiliary_hidden_states=auxiliary.hidden_states,
             auxiliary_attentions=auxiliary.attentions,
             **encoder_fields(encoded),
         )
 
+    def _embed_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Video embeddings (B, D) of the encoder's features (B, T, h, w, D)."""
+        with float32_products(self.dtype, self.device):
+            return self._pool(run_blocks(self.auxiliary_layers, features.flatten(1, 3))[0])
+
     def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, D) of tokens (B, N, D), or (B, Q, D) with several queries."""
         pooled = self.head_layernorm(self.head(tokens))
         pooled = pooled[:, 0] if self.config.num_pooling_queries == 1 else pooled
-        return l2_normalize(pooled, eps=1e-12) if self.config.apply_l2norm else pooled
+        return l2_normalize(pooled) if self.config.apply_l2norm else pooled
 
 
 class VideoPrismTextModel(VideoPrismPreTrainedModel):
@@ -624,11 +723,10 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
             attention_mask: (B, L), 1 at tokens and 0 at padding. By default all are tokens.
             inputs_embeds: (B, L, D) embeddings in the place of `input_ids`.
             position_ids: (B or 1, L) positions, by default from 0.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
-            `last_hidden_state` (B, L + 1, D), normalised, with the added token last; `pooler_output` (B, D), the text
+            `last_hidden_state` (B, L + 1, D), normalized, with the added token last; `pooler_output` (B, D), the text
             embeddings, of length one if `config.apply_l2norm` is on; and the records.
 
         Raises:
@@ -636,18 +734,18 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)  # (B, L + 1, D)
         real = None if attention_mask is None else nn.functional.pad(attention_mask.bool(), (0, 1), value=True)
-        stack = run_layers(self.layers, hidden_states, self._mask(hidden_states, real), real, **records)
-        last_hidden_state = self.layernorm(stack.last)
+        mask = self._mask(hidden_states, real)
+        hidden_states, records = run_blocks(self.layers, hidden_states, mask=mask, real=real, **flags)
+        last_hidden_state = self.layernorm(hidden_states)
         embeddings = last_hidden_state[:, -1]
-        hidden_record = stack.hidden_states and (*stack.hidden_states[:-1], last_hidden_state)
         return BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
-            pooler_output=l2_normalize(embeddings, eps=1e-12) if self.config.apply_l2norm else embeddings,
-            hidden_states=hidden_record,
-            attentions=stack.attentions,
+            pooler_output=l2_normalize(embeddings) if self.config.apply_l2norm else embeddings,
+            hidden_states=records.hidden_states and (*records.hidden_states[:-1], last_hidden_state),
+            attentions=records.attentions,
         )
 
     def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
@@ -666,6 +764,9 @@ class VideoPrismTextModel(VideoPrismPreTrainedModel):
 
 class VideoPrismClipModel(VideoPrismPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
+
+    has_text_tower = True
+    encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismConfig):
         super().__init__(config)
@@ -687,43 +788,98 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @property
+    def frames_per_clip(self) -> int:
+        return self.config.vision_config.num_frames
+
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
     ) -> BaseModelOutputWithPooling:
         """The text tower's output.
 
         Args:
             input_ids: (B, L) token numbers.
             attention_mask: (B, L), 1 at tokens and 0 at padding.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
             **kwargs: as for [`VideoPrismTextModel`].
 
         Returns:
             What [`VideoPrismTextModel`] returns; `pooler_output` (B, D) holds the embeddings.
         """
-        return self.text_model(input_ids, attention_mask, **kwargs)
+        flags = self._flags(output_hidden_states, output_attentions)
+        return self.text_model(input_ids, attention_mask=attention_mask, **kwargs, **flags, return_dict=True)
 
-    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> VideoPrismVideoOutput:
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> VideoPrismVideoOutput:
         """The video tower's output.
 
         Args:
             pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
             **kwargs: as for [`VideoPrismVideoModel`].
 
         Returns:
             [`VideoPrismVideoOutput`]; `pooler_output` (B, D) holds the embeddings.
         """
-        return self.video_model(pixel_values_videos, **kwargs)
+        flags = self._flags(output_hidden_states, output_attentions)
+        return self.video_model(pixel_values_videos, **kwargs, **flags, return_dict=True)
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features, as [`~VideoPrismVisionModel.get_feature_map`].
+        return self.video_model.get_feature_map(pixel_values_videos)
+
+    def embed_videos(
+        self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The video embeddings of videos of any size.
 
         Args:
             pixel_values_videos: (B, T, C, H, W), values in [0, 1].
+            padding_mask_videos: (B, T), 1 at frames of the video, as for [`VideoPrismVideoModel`].
 
         Returns:
-            (B, T, h, w, D).
+            (B, D), float32, of length one if `vision_config.apply_l2norm` is on.
         """
-        return self.video_model.get_feature_map(pixel_values_videos)
+        output = self.get_video_features(
+            pixel_values_videos,
+            interpolate_pos_encoding=True,
+            padding_mask_videos=padding_mask_videos,
+            return_dict=True,
+        )
+        return output.pooler_output.float()
+
+    def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output.float()
+
+    def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Dot products over the learned temperature, or over the demonstrations' 0.01 where there is none.
+
+        Args:
+            video_embeds: (videos, D).
+            text_embeds: (texts, D).
+
+        Returns:
+            (videos, texts), float32.
+        """
+        temperature = DEFAULT_TEMPERATURE if self.logit_scale is None else None
+        return self._similarity(video_embeds.float(), text_embeds.float(), temperature)
+
+    def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.video_model.encode_frames(pixel_values_videos)
+
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.video_model._embed_features(self.video_model.encode_clip(frames)).float()
 
     @can_return_tuple
     def forward(
@@ -751,8 +907,7 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
             return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
             padding_mask_videos: (videos, T), 1 at frames of the video.
             output_frame_embeddings: pool every frame by itself as well.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`VideoPrismClipOutput`].
@@ -764,39 +919,42 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
             raise ValueError("Give `pixel_values_videos`, `input_ids` or both.")
         if return_loss and (pixel_values_videos is None or input_ids is None):
             raise ValueError("`return_loss` needs `pixel_values_videos` and `input_ids`, pair by pair.")
-        # The towers have configurations of their own; what to record, this model's one says.
-        records = self._records(output_hidden_states, output_attentions)
-        output = VideoPrismClipOutput()
+        flags = self._flags(output_hidden_states, output_attentions)
+        video = text = similarity = loss = None
         if pixel_values_videos is not None:
-            output.video_model_output = self.video_model(
+            video = self.video_model(
                 pixel_values_videos,
-                interpolate_pos_encoding,
-                padding_mask_videos,
-                output_frame_embeddings,
-                **records,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                padding_mask_videos=padding_mask_videos,
+                output_frame_embeddings=output_frame_embeddings,
+                **flags,
                 return_dict=True,
             )
-            output.video_embeds = output.video_model_output.pooler_output
         if input_ids is not None:
-            output.text_model_output = self.text_model(input_ids, attention_mask, **records, return_dict=True)
-            output.text_embeds = output.text_model_output.pooler_output
-        if output.video_embeds is not None and output.text_embeds is not None:
-            self._compare(output, temperature, return_loss)
-        return output
+            text = self.text_model(input_ids, attention_mask=attention_mask, **flags, return_dict=True)
+        if video is not None and text is not None:
+            similarity = self._similarity(video.pooler_output, text.pooler_output, temperature)  # (videos, texts)
+            loss = contrastive_loss(similarity) if return_loss else None
+        return VideoPrismClipOutput(
+            loss=loss,
+            logits_per_video=None if similarity is None else similarity.softmax(0),
+            logits_per_text=None if similarity is None else similarity.T.softmax(0),
+            video_embeds=None if video is None else video.pooler_output,
+            text_embeds=None if text is None else text.pooler_output,
+            video_model_output=video,
+            text_model_output=text,
+            similarity_logits_per_video=similarity,
+            similarity_logits_per_text=None if similarity is None else similarity.T,
+        )
 
-    def _compare(
-        self, output: VideoPrismClipOutput, temperature: float | torch.Tensor | None, return_loss: bool
-    ) -> None:
-        """Fill in similarities and, where it is wanted, the loss."""
-        similarity = linear(output.video_embeds, output.text_embeds)  # (videos, texts)
+    def _similarity(
+        self, video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float | torch.Tensor | None
+    ) -> torch.Tensor:
+        """Dot products (videos, texts) over a temperature, by default the learned one, if there is one."""
+        similarity = video_embeds @ text_embeds.T
         if temperature is not None:
-            similarity = similarity / temperature
-        elif self.logit_scale is not None:
-            similarity = similarity * self.logit_scale.exp()
-        output.similarity_logits_per_video, output.similarity_logits_per_text = similarity, similarity.T
-        output.logits_per_video, output.logits_per_text = similarity.softmax(0), similarity.T.softmax(0)
-        if return_loss:
-            output.loss = contrastive_loss(similarity)
+            return similarity / temperature
+        return similarity if self.logit_scale is None else similarity * self.logit_scale.exp()
 
 
 class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
@@ -812,11 +970,15 @@ class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
         self.vision_model = VideoPrismVisionModel(config)
         self.head = VideoPrismMultiheadAttentionPoolingHead(config)
         self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
+
+    @property
+    def frames_per_clip(self) -> int:
+        return self.config.num_frames
 
     @can_return_tuple
     def forward(
@@ -836,15 +998,18 @@ class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
             interpolate_pos_encoding: fit the position tables to inputs of another number of frames or another size.
             padding_mask_videos: (B, T), 1 at frames of the video. As in the original, the pooler sees what the
                 encoder made of the padding frames.
-            output_hidden_states: record hidden states.
-            output_attentions: record attention probabilities.
+            output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
         Returns:
             [`VideoPrismVideoClassifierOutput`].
         """
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         encoded = self.vision_model(
-            pixel_values_videos, interpolate_pos_encoding, padding_mask_videos, **records, return_dict=True
+            pixel_values_videos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            padding_mask_videos=padding_mask_videos,
+            **flags,
+            return_dict=True,
         )
         pooled = self.head_layernorm(self.head(encoded.last_hidden_state))[:, 0]  # (B, D)
         logits = self.classifier(pooled)

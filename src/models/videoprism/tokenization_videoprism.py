@@ -1,13 +1,14 @@
 """Tokenizer of VideoPrism's text tower: that of google-deepmind/videoprism (d481d91b), on `tokenizers`.
 
-The original hands canonical text to a sentencepiece unigram model. The file of such a model is read here without the
-sentencepiece package: it is a protocol buffer of which three messages matter.
+The original hands canonical text to a sentencepiece unigram model. Conversion reads the file of such a model once;
+what runs is the `tokenizer.json` that it saves.
 
     raw text → canonical text → character map → "▁a▁dog▁runs." → best pieces → [bos] ids
 """
 
 import base64
 import json
+import os
 import string
 import struct
 from collections.abc import Iterator
@@ -17,18 +18,13 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import Unigram
+from transformers.convert_slow_tokenizer import import_protobuf
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 
 SPACE = "▁"
 NONCHARACTER = "\uffff"
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
-# Numbers of fields and values in sentencepiece_model.proto (google/sentencepiece, v0.2).
-PIECES, TRAINER, NORMALIZER = 1, 2, 3
-NORMAL, UNKNOWN, CONTROL = 1, 2, 3
-PIECE_TYPES = {NORMAL: "normal", UNKNOWN: "unknown", CONTROL: "control", 4: "user-defined", 5: "unused", 6: "byte"}
-UNIGRAM = 1
-
 _NO_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 
@@ -48,7 +44,8 @@ class VideoPrismTokenizer(TokenizersBackend):
     default; ids of truncated texts keep the begin token.
 
     Args:
-        vocab_file: a sentencepiece unigram model, `spiece.model` in a directory.
+        vocab_file: a sentencepiece unigram model, `spiece.model` in a directory. Reading it needs the package
+            protobuf.
         tokenizer_file: a `tokenizer.json`, which wins over `vocab_file`; its vocabulary and character map are used.
         canonicalize: False takes text as it is, for tokenizers that were trained on other text.
         add_bos_token: whether ids begin with the begin token; by default if there is one.
@@ -57,13 +54,20 @@ class VideoPrismTokenizer(TokenizersBackend):
     sentencepiece, unless `split_special_tokens=False`.
 
     Raises:
+        ImportError: a sentencepiece model without the package protobuf.
         ValueError: no file is given, or one that is no unigram model with sentencepiece's default treatment of spaces.
     """
 
     vocab_files_names = {"vocab_file": "spiece.model", "tokenizer_file": "tokenizer.json"}
     model_input_names = ["input_ids", "attention_mask"]
 
-    def __init__(self, vocab_file=None, tokenizer_file=None, canonicalize: bool = True, **kwargs):
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike | None = None,
+        tokenizer_file: str | os.PathLike | None = None,
+        canonicalize: bool = True,
+        **kwargs,
+    ):
         if tokenizer_file is not None:
             vocabulary = _read_json(Path(tokenizer_file))
         elif vocab_file is not None:
@@ -213,71 +217,60 @@ def _character_maps(normalizer: dict[str, Any] | None) -> Iterator[str]:
 
 def _read_sentencepiece(path: Path) -> Vocabulary:
     """The vocabulary of a sentencepiece model."""
-    try:
-        messages = list(_fields(path.read_bytes()))
-        trainer, normalizer = (dict(_fields(dict(messages)[number])) for number in (TRAINER, NORMALIZER))
-        records = [dict(_fields(value)) for number, value in messages if number == PIECES]
-        pieces = [(record[1].decode(), _float(record.get(2))) for record in records]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(f"{path}: is no sentencepiece model ({error!r}). Download it again.") from error
-    types = [record.get(3, NORMAL) for record in records]
-    _check_model(path, trainer, normalizer, types)
-    controls = {piece: index for index, (piece, _) in enumerate(pieces) if types[index] == CONTROL}
-    unknown_id = types.index(UNKNOWN)
-    bos, eos = trainer.get(46, b"<s>").decode(), trainer.get(47, b"</s>").decode()
+    model = _parse_sentencepiece(path)
+    pieces = [(entry.piece, entry.score) for entry in model.pieces]
+    types = [entry.Type.Name(entry.type) for entry in model.pieces]
+    _check_model(path, model, set(types))
+    controls = {piece: index for index, (piece, _) in enumerate(pieces) if types[index] == "CONTROL"}
+    unknown_id = types.index("UNKNOWN")
     special_tokens = {"unk_token": pieces[unknown_id][0], "pad_token": pieces[0][0]}
-    special_tokens |= {name: piece for name, piece in (("bos_token", bos), ("eos_token", eos)) if piece in controls}
-    special = frozenset({unknown_id, *controls.values()})
+    named = {"bos_token": model.trainer_spec.bos_piece, "eos_token": model.trainer_spec.eos_piece}
+    special_tokens |= {name: piece for name, piece in named.items() if piece in controls}
     return Vocabulary(
-        pieces, special, unknown_id, normalizer.get(2, b""), special_tokens, adds_bos="bos_token" in special_tokens
+        pieces,
+        frozenset({unknown_id, *controls.values()}),
+        unknown_id,
+        model.normalizer_spec.precompiled_charsmap,
+        special_tokens,
+        adds_bos="bos_token" in special_tokens,
     )
 
 
-def _check_model(path: Path, trainer: dict[int, Any], normalizer: dict[int, Any], types: list[int]) -> None:
+def _parse_sentencepiece(path: Path) -> Any:
+    """The file as a `ModelProto` of sentencepiece_model.proto."""
+    try:
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: give a tokenizer.json, or install protobuf, which reads sentencepiece models: "
+            "`pip install protobuf`."
+        ) from error
+    model = import_protobuf().ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"{path}: is no sentencepiece model ({error}). Download it again.") from error
+    if not model.pieces or not model.HasField("trainer_spec") or not model.HasField("normalizer_spec"):
+        raise ValueError(f"{path}: is no sentencepiece model (it lacks pieces or settings). Download it again.")
+    return model
+
+
+def _check_model(path: Path, model: Any, types: set[str]) -> None:
     """Raise for a model that works in a way which VideoPrism's doesn't."""
-    others = sorted({PIECE_TYPES.get(kind, f"type {kind}") for kind in types} - {"normal", "unknown", "control"})
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    others = [name.lower().replace("_", "-") for name in sorted(types - {"NORMAL", "UNKNOWN", "CONTROL"})]
+    by_default = normalizer.add_dummy_prefix and normalizer.remove_extra_whitespaces and normalizer.escape_whitespaces
     complaints = {
-        "is no unigram model": trainer.get(3, UNIGRAM) != UNIGRAM,
+        "is no unigram model": trainer.model_type != trainer.UNIGRAM,
         f"has pieces that are {' and '.join(others)}": bool(others),
-        "has no unknown piece": UNKNOWN not in types,
-        "falls back to bytes": trainer.get(35, 0),
-        "puts the space after words": trainer.get(24, 0),
-        "treats spaces in a way of its own": not all(normalizer.get(number, 1) for number in (3, 4, 5)),
+        "has no unknown piece": "UNKNOWN" not in types,
+        "falls back to bytes": trainer.byte_fallback,
+        "puts the space after words": trainer.treat_whitespace_as_suffix,
+        "treats spaces in a way of its own": not by_default,
     }
     found = [text for text, wrong in complaints.items() if wrong]
     if found:
         raise ValueError(f"{path}: {', '.join(found)}; VideoPrism takes unigram models with the default settings.")
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field of a protocol buffer message, numbers as `int`, all else as `bytes`."""
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while position < len(message):
-        number, kind = divmod(varint(), 8)
-        if kind == 0:
-            yield number, varint()
-            continue
-        length = {1: 8, 5: 4}.get(kind) or (varint() if kind == 2 else -1)
-        if not 0 <= length <= len(message) - position:
-            raise ValueError(f"field {number} is cut off")
-        yield number, message[position : position + length]
-        position += length
-
-
-def _float(field: bytes | None) -> float:
-    return 0.0 if field is None else struct.unpack("<f", field)[0]
 
 
 class CharacterMap:

@@ -4,7 +4,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
 
-from ...video.processor import VideoProcessor
+from vidformers.video.processor import VideoProcessor
 
 
 class VideoPrismVideoProcessor(VideoProcessor):

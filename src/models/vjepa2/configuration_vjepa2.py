@@ -9,7 +9,7 @@ class VJEPA2Config(PreTrainedConfig):
     r"""Configuration of the V-JEPA 2 encoder, its predictor and its attentive probes.
 
     The defaults describe ViT-L at 64 frames of 256 × 256 pixels. Field names and their meaning are those of
-    transformers; the fields that transformers does not have are marked with *ours* and default to the behaviour of
+    transformers; the fields that transformers does not have are marked with *ours* and default to the behavior of
     the original code. Those of V-JEPA 2.1 have the names of transformers' open change 45497 and default to V-JEPA 2.
 
     Args:
@@ -18,7 +18,7 @@ class VJEPA2Config(PreTrainedConfig):
         tubelet_size (`int`, *optional*, defaults to 2):
             Number of consecutive frames that one token covers.
         in_chans (`int`, *optional*, defaults to 3):
-            Number of colour channels.
+            Number of color channels.
         crop_size (`int`, *optional*, defaults to 256):
             Height and width of the training crop, in pixels. The encoder takes any size; the predictor numbers its
             positions on the grid of this crop (see `pred_positions_from_input`).
@@ -44,7 +44,7 @@ class VJEPA2Config(PreTrainedConfig):
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth: the rate rises linearly from 0 in the first block to this in the last one.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the truncated normal that initialises the weights.
+            Standard deviation of the truncated normal that initializes the weights.
         use_rope_interleave (`bool`, *optional*, defaults to `False`):
             *2.1.* Whether both channels of a rotated pair turn by the same angle. V-JEPA 2 lays the angles out twice
             one after the other instead.
@@ -101,7 +101,7 @@ class VJEPA2Config(PreTrainedConfig):
         attention_dropout (`float`, *optional*, defaults to 0.0):
             Dropout of the attention probabilities in a probe.
         out_layers (`list[int]`, *optional*):
-            *Ours.* Indices, from 0, of the encoder blocks whose normalised outputs a probe reads, concatenated on the
+            *Ours.* Indices, from 0, of the encoder blocks whose normalized outputs a probe reads, concatenated on the
             token axis. By default it reads the last block alone.
         num_verb_labels (`int`, *optional*, defaults to 0):
             *Ours.* Number of verb classes of [`VJEPA2ForActionAnticipation`]; 0 leaves actions alone.
@@ -126,6 +126,14 @@ class VJEPA2Config(PreTrainedConfig):
 
     model_type = "vjepa2"
     attribute_map = {"num_frames": "frames_per_clip"}
+    keys_to_ignore_at_inference = [
+        "hidden_states",
+        "attentions",
+        "view_logits",
+        "verb_logits",
+        "noun_logits",
+        "last_hidden_state",
+    ]
 
     patch_size: int = 16
     tubelet_size: int = 2

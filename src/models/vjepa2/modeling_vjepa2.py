@@ -1,4 +1,6 @@
-"""V-JEPA 2 and 2.1: a video encoder trained to predict its own features, its predictor, and the probes on top.
+"""V-JEPA 2 and 2.1: a video encoder trained to predict its own features, and its predictor.
+
+`modeling_vjepa2_probes.py` has the probes on top, `modeling_vjepa2_ac.py` the predictor for robots.
 
 Papers: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47 (V-JEPA 2) and
 at 204698b4, `app/vjepa_2_1/models` (V-JEPA 2.1).
@@ -9,6 +11,7 @@ tokens ("masks") from every video, K tokens each. Whatever holds several selecti
 (M·B, K, D).
 """
 
+import copy
 from dataclasses import dataclass
 from math import sqrt
 
@@ -21,17 +24,24 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from ...layers.attention import attention
-from ...layers.block import DropPath, Mlp, drop_path_rates, run_layers
-from ...layers.linear import Linear
-from ...layers.patchify import Grid, TubeletProjection, cut_to_tubelets, on_grid, select_tokens, split_token_ids
+from ...layers.block import DropPath, Mlp, Records, drop_path_rates
+from ...layers.patchify import (
+    Grid,
+    cut_to_tubelets,
+    embed_tubelets,
+    embed_video,
+    on_grid,
+    select_tokens,
+    split_token_ids,
+    tubelets_of,
+)
 from ...layers.rope import RotaryTable, apply_rotary, rotary_table
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
+from .masking_vjepa2 import Masks, join_masks, pair_masks
 
 
 logger = logging.get_logger(__name__)
-
-Masks = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 
 @dataclass
@@ -39,11 +49,11 @@ class VJEPA2EncoderOutput(BaseModelOutput):
     """What the encoder computes.
 
     Args:
-        last_hidden_state: (B, N, D), or (M·B, K, D) when it was given a selection; normalised.
+        last_hidden_state: (B, N, D), or (M·B, K, D) when it was given a selection; normalized.
         hidden_states: the input of every block and the output of the last one, before the final norm.
         attentions: (B, heads, N, N) of every block.
-        out_layer_hidden_states: normalised output of each block asked for, in the order asked.
-        hierarchical_hidden_state: (B, N, S·D) or (M·B, K, S·D): normalised outputs of the S levels on the channel
+        out_layer_hidden_states: normalized output of each block asked for, in the order asked.
+        hierarchical_hidden_state: (B, N, S·D) or (M·B, K, S·D): normalized outputs of the S levels on the channel
             axis.
         grid: the grid of the whole input.
     """
@@ -79,10 +89,6 @@ class VJEPA2WithMaskedInputPredictorOutput(ModelOutput):
     context_predictions: torch.Tensor | None = None
 
 
-class NestedOutput(NestedOutput):
-    """An output that holds other outputs: as a tuple, these are tuples too."""
-
-
 @dataclass
 class VJEPA2WithMaskedInputModelOutput(NestedOutput):
     """What [`VJEPA2Model`] computes.
@@ -96,7 +102,7 @@ class VJEPA2WithMaskedInputModelOutput(NestedOutput):
             (B, N, D) or (M·B, K, D).
         attentions: of the encoder, (B, heads, N, N) or (M·B, heads, K, K).
         predictor_output: a [`VJEPA2WithMaskedInputPredictorOutput`], or `None` when the predictor did not run.
-        out_layer_hidden_states: normalised output of each encoder block in `out_layers`, (B, N, D) or (M·B, K, D).
+        out_layer_hidden_states: normalized output of each encoder block in `out_layers`, (B, N, D) or (M·B, K, D).
         hierarchical_hidden_state: with `config.hierarchical_layers`, the encoder's features on S levels, (B, N, S·D)
             or (M·B, K, S·D).
     """
@@ -110,57 +116,20 @@ class VJEPA2WithMaskedInputModelOutput(NestedOutput):
     hierarchical_hidden_state: torch.Tensor | None = None
 
 
-@dataclass
-class VJEPA2VideoClassifierOutput(ModelOutput):
-    """What [`VJEPA2ForVideoClassification`] computes.
-
-    Args:
-        loss: scalar, when labels were given.
-        logits: (B, num_labels). With several views, the logarithm of the mean of the views' probabilities.
-        hidden_states: of the encoder, over all clips: (B·clips, N, D).
-        attentions: of the encoder, likewise: (B·clips, heads, N, N).
-        view_logits: (B, views, num_labels), when the input had views.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    view_logits: torch.Tensor | None = None
-
-
-@dataclass
-class VJEPA2ActionAnticipationOutput(ModelOutput):
-    """What [`VJEPA2ForActionAnticipation`] computes.
-
-    Args:
-        loss: scalar, the sum over the label sets that were given.
-        logits: action logits (B, num_labels).
-        verb_logits: (B, num_verb_labels), or `None` without verb classes.
-        noun_logits: (B, num_noun_labels), or `None` without noun classes.
-        last_hidden_state: the tokens that the probe read (B, N', D): observed ones, then predicted ones.
-        hidden_states: of the encoder, (B, N, D).
-        attentions: of the encoder, (B, heads, N, N).
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    verb_logits: torch.Tensor | None = None
-    noun_logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
 class VJEPA2PatchEmbeddings3D(nn.Module):
     """Holds the tubelet projection under the name that it has on disk."""
 
     def __init__(self, config: VJEPA2Config, tubelet_size: int):
         super().__init__()
-        self.proj = TubeletProjection(config.in_chans, config.hidden_size, tubelet_size, config.patch_size)
+        self.tubelet_size, self.patch_size = tubelet_size, config.patch_size
+        kernel = (tubelet_size, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.in_chans, config.hidden_size, kernel_size=kernel, stride=kernel)
 
     def forward(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor | None = None) -> torch.Tensor:
-        return self.proj(video, grid, token_ids)
+        """Embed all tokens of videos (B, T, C, H, W), or those of `token_ids` (M·B, K): (B, N, D) or (M·B, K, D)."""
+        if token_ids is None:
+            return embed_video(self.proj, video)
+        return embed_tubelets(self.proj, tubelets_of(video, grid, self.tubelet_size, self.patch_size, token_ids))
 
 
 def is_image(pixel_values_videos: torch.Tensor) -> bool:
@@ -210,7 +179,7 @@ class VJEPA2Embeddings(VJEPA2ModalityEmbeddings):
         """
         image = is_image(pixel_values_videos)
         embed = self.patch_embeddings_img if image and self.config.use_image_patch_embedder else self.patch_embeddings
-        video, grid = self._cut(pixel_values_videos, embed.proj.kernel_size[0])
+        video, grid = self._cut(pixel_values_videos, embed.tubelet_size)
         if context_mask is None:
             token_ids = torch.arange(grid.num_tokens, device=video.device)[None]
             return self.add_modality(embed(video, grid), image), token_ids, grid
@@ -244,17 +213,17 @@ class VJEPA2RopeAttention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = hidden_size // num_heads
-        self.query = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.key = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.value = Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.proj = Linear(hidden_size, hidden_size)
+        self.query = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.value = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
-        mask: torch.Tensor | None,
-        output_attentions: bool,
+        mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:2], -1, self.head_dim)
         query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
@@ -265,7 +234,6 @@ class VJEPA2RopeAttention(nn.Module):
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
-            implementation=self.config._attn_implementation,
             scaling=self.head_dim**-0.5,
             mask=mask,
             dropout=self.config.attention_probs_dropout_prob,
@@ -275,39 +243,32 @@ class VJEPA2RopeAttention(nn.Module):
 
 
 class VJEPA2Layer(GradientCheckpointingLayer):
-    """Pre-norm transformer block of encoder and predictors."""
+    """Pre-norm transformer block of encoder and predictors. `depth` counts from 1 and says how its weights start."""
 
     def __init__(
         self, config: VJEPA2Config, depth: int, hidden_size: int, num_heads: int, mlp_ratio: float, drop_path: float
     ):
         super().__init__()
+        self.depth = depth
         self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.attention = VJEPA2RopeAttention(config, hidden_size, num_heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), config.hidden_act)
-        scale_initialisation(depth, self.attention.proj, self.mlp.fc2)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
-        mask: torch.Tensor | None,
+        mask: torch.Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, probabilities = self.attention(self.norm1(hidden_states), rotary, mask, output_attentions)
+        attended, probabilities = self.attention(
+            self.norm1(hidden_states), rotary=rotary, mask=mask, output_attentions=output_attentions
+        )
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
         return hidden_states, probabilities
-
-
-def scale_initialisation(depth: int, *projections: nn.Linear) -> None:
-    """Let the last layers of the residual branches of block `depth`, from 1, start smaller by √(2·depth).
-
-    Source: `_rescale_blocks` of the original's encoder, predictor and pooler.
-    """
-    for projection in projections:
-        projection.initial_scale = 1 / sqrt(2 * depth)
 
 
 def rotary_for(
@@ -320,7 +281,7 @@ def rotary_for(
 ) -> RotaryTable:
     """Rotary factors of tokens by their number on `grid`.
 
-    The original of V-JEPA 2 lays an axis' angles out twice while it turns neighbouring channels, an oversight that
+    The original of V-JEPA 2 lays an axis' angles out twice while it turns neighboring channels, an oversight that
     its weights were trained with: `src/models/utils/modules.py`, `rotate_queries_or_keys`. V-JEPA 2.1 has it mended.
 
     Args:
@@ -371,29 +332,30 @@ class VJEPA2Encoder(nn.Module):
         Args:
             pixel_values_videos: (B, T, C, H, W) or (B, C, H, W).
             context_mask: (B, K) token numbers on the input's grid, or a list of M such tensors.
-            out_layers: blocks whose normalised output is wanted as well.
-            output_hidden_states: whether to record hidden states.
-            output_attentions: whether to record attention probabilities.
+            out_layers: blocks whose normalized output is wanted as well.
+            output_hidden_states: see [`VideoPreTrainedModel`].
+            output_attentions: see [`VideoPreTrainedModel`].
         """
         config = self.config
-        hidden_states, token_ids, grid = self.embeddings(pixel_values_videos, context_mask)
+        hidden_states, token_ids, grid = self.embeddings(pixel_values_videos, context_mask=context_mask)
         head_dim = config.hidden_size // config.num_attention_heads
-        rotary = rotary_for(config, token_ids, grid, head_dim, hidden_states.dtype, config.interpolate_rope)
-        wanted, levels = self._check_out_layers(out_layers), tuple(config.hierarchical_layers or ())
-        stack = run_layers(
-            self.layer,
-            hidden_states,
-            rotary,
-            None,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            keep=wanted + levels,
+        rotary = rotary_for(
+            config, token_ids, grid, head_dim, hidden_states.dtype, interpolate=config.interpolate_rope
         )
-        normed = {index: self._norm_of(index)(output) for index, output in stack.kept.items()}
+        wanted, levels = self._check_out_layers(out_layers), tuple(config.hierarchical_layers or ())
+
+        records, normed = Records(hidden_states, output_hidden_states, output_attentions), {}
+        for index, layer in enumerate(self.layer):
+            hidden_states, probabilities = layer(hidden_states, rotary=rotary, output_attentions=output_attentions)
+            records.add(hidden_states, probabilities)
+            if index in wanted + levels:
+                normed[index] = self._norm_of(index)(hidden_states)
+
+        last = normed.get(len(self.layer) - 1)
         return VJEPA2EncoderOutput(
-            last_hidden_state=self._final_norm(stack.last),
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            last_hidden_state=self._final_norm(hidden_states) if last is None else last,
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
             out_layer_hidden_states=tuple(normed[index] for index in wanted) or None,
             hierarchical_hidden_state=torch.cat([normed[index] for index in levels], dim=-1) if levels else None,
             grid=grid,
@@ -436,11 +398,11 @@ class VJEPA2PredictorEmbeddings(VJEPA2ModalityEmbeddings):
     def _embedder(config: VJEPA2Config) -> nn.Module:
         """From one level of the encoder to the predictor's width by a linear layer, from several by an MLP."""
         if config.num_distillation_outputs == 1:
-            return Linear(config.hidden_size, config.pred_hidden_size)
+            return nn.Linear(config.hidden_size, config.pred_hidden_size)
         return nn.Sequential(
-            Linear(config.num_distillation_outputs * config.hidden_size, config.hidden_size),
+            nn.Linear(config.num_distillation_outputs * config.hidden_size, config.hidden_size),
             ACT2FN[config.hidden_act],
-            Linear(config.hidden_size, config.pred_hidden_size),
+            nn.Linear(config.hidden_size, config.pred_hidden_size),
         )
 
     def forward(
@@ -462,6 +424,11 @@ def predictor_layers(config: VJEPA2Config) -> nn.ModuleList:
     )
 
 
+def predicted_size(config: VJEPA2Config) -> int:
+    """Channels of what the predictor predicts."""
+    return config.num_distillation_outputs * (config.teacher_embed_dim or config.hidden_size)
+
+
 class VJEPA2Predictor(nn.Module):
     """Predicts the encoder's features at target positions from its features at context positions."""
 
@@ -471,10 +438,9 @@ class VJEPA2Predictor(nn.Module):
         self.embeddings = VJEPA2PredictorEmbeddings(config)
         self.layer = predictor_layers(config)
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
-        predicted_size = config.num_distillation_outputs * (config.teacher_embed_dim or config.hidden_size)
-        self.proj = Linear(config.pred_hidden_size, predicted_size)
+        self.proj = nn.Linear(config.pred_hidden_size, predicted_size(config))
         if config.use_context_projection:
-            self.proj_context = Linear(config.pred_hidden_size, predicted_size)
+            self.proj_context = nn.Linear(config.pred_hidden_size, predicted_size(config))
 
     def forward(
         self,
@@ -501,37 +467,35 @@ class VJEPA2Predictor(nn.Module):
             mask_index: which mask token stands for the targets, modulo their number.
             return_all_tokens: predict context and target tokens, sorted by position.
             image: whether the tokens are those of images.
-            output_hidden_states: whether to record hidden states.
-            output_attentions: whether to record attention probabilities.
+            output_hidden_states: see [`VideoPreTrainedModel`].
+            output_attentions: see [`VideoPreTrainedModel`].
         """
         config, num_context = self.config, context.shape[1]
-        token_ids = torch.cat([context_ids, target_ids], dim=1)
-        hidden_states = self.embeddings(context, target_ids.shape[1], mask_index, image)  # (B, K + L, P)
+        hidden_states = self.embeddings(
+            context, num_targets=target_ids.shape[1], mask_index=mask_index, image=image
+        )  # (B, K + L, P)
+        token_ids, positions = torch.cat([context_ids, target_ids], dim=1), self._position_grid(grid)
         head_dim = config.pred_hidden_size // config.pred_num_attention_heads
         rotary = rotary_for(
-            config, token_ids, self._position_grid(grid), head_dim, hidden_states.dtype, config.pred_interpolate_rope
+            config, token_ids, positions, head_dim, hidden_states.dtype, interpolate=config.pred_interpolate_rope
         )
 
-        stack = run_layers(
-            self.layer,
-            hidden_states,
-            rotary,
-            None,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        records = Records(hidden_states, output_hidden_states, output_attentions)
+        for layer in self.layer:
+            hidden_states, probabilities = layer(hidden_states, rotary=rotary, output_attentions=output_attentions)
+            records.add(hidden_states, probabilities)
 
         if return_all_tokens:
-            wanted = select_tokens(stack.last, token_ids.argsort(dim=1, stable=True))
+            wanted = select_tokens(hidden_states, token_ids.argsort(dim=1, stable=True))
         else:
-            wanted = stack.last[:, num_context:]
+            wanted = hidden_states[:, num_context:]
         output = VJEPA2WithMaskedInputPredictorOutput(
             last_hidden_state=self.proj(self.layernorm(wanted)),
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
         )
         if config.use_context_projection:
-            output.context_predictions = self.proj_context(self.layernorm(stack.last[:, :num_context]))
+            output.context_predictions = self.proj_context(self.layernorm(hidden_states[:, :num_context]))
         return output
 
     def _position_grid(self, grid: Grid) -> Grid:
@@ -551,49 +515,8 @@ class VJEPA2Predictor(nn.Module):
         return Grid(grid.t, side, side)
 
 
-def join_masks(name: str, masks: Masks, video: torch.Tensor, limit: int | None = None) -> torch.Tensor:
-    """Check selections of tokens and put them one after the other.
-
-    Args:
-        name: the argument's name, for errors.
-        masks: (B, K) token numbers, or a list of M such tensors.
-        video: (B, ...), the input that they select from.
-        limit: number of tokens of the input, where the selection must lie inside it.
-
-    Returns:
-        (M·B, K), int64, on the video's device.
-
-    Raises:
-        ValueError: an empty list, selections of different shapes, another batch size, or numbers outside the input.
-    """
-    masks = [masks] if isinstance(masks, torch.Tensor) else list(masks)
-    if not torch.compiler.is_compiling():
-        check_masks(name, masks, video.shape[0], limit)
-    return torch.cat([mask.to(video.device, torch.long) for mask in masks])
-
-
-def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: int | None) -> None:
-    """The checks of [`join_masks`]. Numbers are looked at on the CPU only, where that costs no synchronisation."""
-    shapes = [tuple(mask.shape) for mask in masks]
-    if not masks or len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != batch_size or shapes[0][1] == 0:
-        raise ValueError(
-            f"`{name}` must hold token numbers of shape (batch = {batch_size}, count ≥ 1), the same count in every "
-            f"tensor of a list; got {shapes}. Cut longer ones, or run selections of different counts one by one."
-        )
-    if any(mask.is_floating_point() or mask.dtype == torch.bool for mask in masks):
-        raise ValueError(
-            f"`{name}` must hold integer token numbers, got {masks[0].dtype}. A boolean mask with the same count in "
-            "every row becomes one by `mask.nonzero()[:, 1].view(len(mask), -1)`."
-        )
-    if all(mask.device.type == "cpu" for mask in masks):
-        low, high = (int(extreme(torch.cat(masks))) for extreme in (torch.min, torch.max))
-        if low < 0 or (limit is not None and high >= limit):
-            inside = "not be negative" if limit is None else f"lie between 0 and {limit - 1}"
-            raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
-
-
 class VJEPA2PreTrainedModel(VideoPreTrainedModel):
-    """Weight initialisation, loading and saving for all V-JEPA 2 models."""
+    """Weight initialization, loading and saving for all V-JEPA 2 models."""
 
     config_class = VJEPA2Config
     config: VJEPA2Config
@@ -602,19 +525,23 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
     input_modalities = ("video",)
     _no_split_modules = ["VJEPA2Layer", "VJEPA2PoolerSelfAttentionLayer", "VJEPA2PoolerCrossAttentionLayer"]
 
+    @property
+    def frames_per_clip(self) -> int:
+        return self.config.frames_per_clip
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normals, biases 0; see [`scale_initialisation`] for the layers that start smaller."""
+        """Truncated normals, biases 0; see [`init_residual`] for the layers that start smaller."""
         std = self.config.initializer_range
         if isinstance(module, (nn.Linear, nn.Conv3d)):
-            init.trunc_normal_(module.weight, std=std * getattr(module, "initial_scale", 1.0))
+            init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, VJEPA2AttentivePooler):
-            init.trunc_normal_(module.query_tokens, std=std)
+        elif isinstance(module, VJEPA2Layer):
+            init_residual(std, module.depth, module.attention.proj, module.mlp.fc2)
         if isinstance(module, VJEPA2PredictorEmbeddings):
             if self.config.pred_zero_init_mask_tokens:
                 init.zeros_(module.mask_tokens)
@@ -623,6 +550,15 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
         if isinstance(module, VJEPA2ModalityEmbeddings) and self.config.use_modality_embeddings:
             init.normal_(module.img_mod_embed, std=1e-6)
             init.normal_(module.video_mod_embed, std=1e-6)
+
+
+def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
+    """Let the last layers of the residual branches of block `depth`, from 1, start smaller by √(2·depth).
+
+    Source: `_rescale_blocks` of the original's encoder, predictor and pooler.
+    """
+    for projection in projections:
+        init.trunc_normal_(projection.weight, std=std / sqrt(2 * depth))
 
 
 class VJEPA2Model(VJEPA2PreTrainedModel):
@@ -665,9 +601,9 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
                 a projection for context tokens return these in `context_predictions` instead, without being asked.
             return_target_hidden_state: compute `target_hidden_state` also where it costs a second pass, over the
                 whole video.
-            out_layers: encoder blocks, from 0, whose normalised output is wanted as well.
-            output_hidden_states: record the hidden states of encoder and predictor.
-            output_attentions: record their attention probabilities.
+            out_layers: encoder blocks, from 0, whose normalized output is wanted as well.
+            output_hidden_states: see [`VideoPreTrainedModel`]; of encoder and predictor.
+            output_attentions: see [`VideoPreTrainedModel`]; of encoder and predictor.
 
         Returns:
             [`VJEPA2WithMaskedInputModelOutput`].
@@ -676,41 +612,52 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             ValueError: input or masks of the wrong shape, targets without a predictor, or `return_all_tokens` for a
                 predictor that has two projections.
         """
-        records = self._records(output_hidden_states, output_attentions)
-        if return_all_tokens and self.config.use_context_projection:
-            raise ValueError(
-                "`return_all_tokens` projects all tokens alike, but this predictor projects context tokens by a layer "
-                "of their own (`config.use_context_projection`): read `predictor_output.context_predictions`."
-            )
-        encoded = self.encoder(pixel_values_videos, context_mask, out_layers, **records)
-        context = self._predictor_input(encoded)
+        flags = self._flags(output_hidden_states, output_attentions)
+        self._check_wishes(target_mask, skip_predictor, return_all_tokens)
+        encoded = self.encoder(pixel_values_videos, context_mask=context_mask, out_layers=out_layers, **flags)
+        features = self._predictor_input(encoded)
+
         predicted = None
         if self.predictor is not None and not skip_predictor:
-            context_ids, target_ids, paired = self._pair_masks(
-                pixel_values_videos, encoded.grid, context_mask, target_mask, context
+            context, context_ids, target_ids = pair_masks(
+                pixel_values_videos, features, encoded.grid, context_mask, target_mask
             )
-            image = is_image(pixel_values_videos)
             predicted = self.predictor(
-                paired, context_ids, target_ids, encoded.grid, mask_index, return_all_tokens, image, **records
+                context,
+                context_ids=context_ids,
+                target_ids=target_ids,
+                grid=encoded.grid,
+                mask_index=mask_index,
+                return_all_tokens=return_all_tokens,
+                image=is_image(pixel_values_videos),
+                **flags,
             )
-            whole = context if context_mask is None else None
+            whole = features if context_mask is None else None
             if whole is None and return_target_hidden_state:
                 whole = self._predictor_input(self.encoder(pixel_values_videos))
             predicted.target_hidden_state = self._target_features(whole, target_ids, target_mask)
-        elif target_mask is not None and not skip_predictor:
-            raise ValueError(
-                "`target_mask` asks for predictions, but this model has no predictor (`config.use_predictor` is off). "
-                "Load a checkpoint that has one, or leave `target_mask` out."
-            )
         return VJEPA2WithMaskedInputModelOutput(
             last_hidden_state=encoded.last_hidden_state,
-            masked_hidden_state=context,
+            masked_hidden_state=features,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             predictor_output=predicted,
             out_layer_hidden_states=encoded.out_layer_hidden_states,
             hierarchical_hidden_state=encoded.hierarchical_hidden_state,
         )
+
+    def _check_wishes(self, target_mask: Masks | None, skip_predictor: bool, return_all_tokens: bool) -> None:
+        """Raise for what this model's predictor, or one that it lacks, cannot do."""
+        if return_all_tokens and self.config.use_context_projection:
+            raise ValueError(
+                "`return_all_tokens` projects all tokens alike, but this predictor projects context tokens by a layer "
+                "of their own (`config.use_context_projection`): read `predictor_output.context_predictions`."
+            )
+        if target_mask is not None and self.predictor is None and not skip_predictor:
+            raise ValueError(
+                "`target_mask` asks for predictions, but this model has no predictor (`config.use_predictor` is off). "
+                "Load a checkpoint that has one, or leave `target_mask` out."
+            )
 
     def _predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
         """The features that the predictor reads and predicts: the last levels, side by side (B, N, S'·D)."""
@@ -735,44 +682,21 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         levels = output.hierarchical_hidden_state
         return output.last_hidden_state if levels is None else levels
 
+    @classmethod
+    def for_features(cls, config: VJEPA2Config) -> VJEPA2Config:
+        """The same configuration without the predictor."""
+        config = copy.deepcopy(config)
+        config.use_predictor = False
+        return config
+
+    @property
+    def frames_per_token(self) -> int:
+        return self.config.tubelet_size
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features on the grid of the tokens.
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W).
-
-        Returns:
-            (B, t, h, w, D), those of [`~VJEPA2Model.get_vision_features`].
-        """
+        """The features of [`~VJEPA2Model.get_vision_features`], also of images (B, C, H, W)."""
         features = self.get_vision_features(pixel_values_videos)
         return on_grid(features, pixel_values_videos, self.config.patch_size)
-
-    def _pair_masks(
-        self,
-        video: torch.Tensor,
-        grid: Grid,
-        context_mask: Masks | None,
-        target_mask: Masks | None,
-        context: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token numbers of context (M·B, K) and targets (M·B, L), and the context features (M·B, K, D) to match."""
-        every = torch.arange(grid.num_tokens, device=context.device).expand(video.shape[0], -1)  # (B, N)
-        num_contexts, num_targets = (
-            1 if mask is None or isinstance(mask, torch.Tensor) else len(mask) for mask in (context_mask, target_mask)
-        )
-        if context_mask is not None and target_mask is not None and num_contexts != num_targets:
-            raise ValueError(
-                f"`context_mask` and `target_mask` form pairs, got {num_contexts} and {num_targets}. Give as many of "
-                "one as of the other, repeating where one serves several."
-            )
-        num_pairs = max(num_contexts, num_targets)
-        context_ids = every if context_mask is None else join_masks("context_mask", context_mask, video)
-        target_ids = every if target_mask is None else join_masks("target_mask", target_mask, video)
-        if context_mask is None:
-            context_ids, context = context_ids.repeat(num_pairs, 1), context.repeat(num_pairs, 1, 1)
-        if target_mask is None:
-            target_ids = target_ids.repeat(num_pairs, 1)
-        return context_ids, target_ids, context
 
     @staticmethod
     def _target_features(
@@ -788,306 +712,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         return select_tokens(whole, target_ids)
 
 
-class VJEPA2PoolerSelfAttention(nn.Module):
-    """Self-attention of a probe, without positions."""
-
-    is_causal = False
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
-
-
-class VJEPA2PoolerCrossAttention(nn.Module):
-    """Attention of a probe's queries to the tokens. It has no output projection."""
-
-    is_causal = False
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return pooler_attention(self, queries, tokens)
-
-
-def pooler_attention(
-    layer: VJEPA2PoolerSelfAttention | VJEPA2PoolerCrossAttention, queries: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Attend from `queries` (B, Q, D) to `tokens` (B, N, D) with the layer's projections: (B, Q, D)."""
-    query, key, value = (
-        projection(states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
-        for projection, states in ((layer.q_proj, queries), (layer.k_proj, tokens), (layer.v_proj, tokens))
-    )
-    attended, _ = attention(
-        layer,
-        query,
-        key,
-        value,
-        implementation=layer.config._attn_implementation,
-        scaling=layer.head_dim**-0.5,
-        dropout=layer.config.attention_dropout,
-    )
-    return attended
-
-
-class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
-    """Pre-norm block of a probe."""
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.self_attn = VJEPA2PoolerSelfAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
-
-
-class VJEPA2PoolerCrossAttentionLayer(GradientCheckpointingLayer):
-    """Cross-attention block of a probe: the tokens are normalised, the queries are not."""
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.cross_attn = VJEPA2PoolerCrossAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
-
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        queries = queries + self.cross_attn(queries, self.layer_norm1(tokens))
-        return queries + self.mlp(self.layer_norm2(queries))
-
-
-class VJEPA2AttentivePooler(nn.Module):
-    """Attentive probe: self-attention blocks over the tokens, then learned queries that attend to them.
-
-    Source: `src/models/attentive_pooler.py`; its MLP ratio is 4 in every probe.
-    """
-
-    def __init__(self, config: VJEPA2Config, num_queries: int = 1):
-        super().__init__()
-        if config.hidden_size % config.pooler_num_attention_heads:
-            raise ValueError(
-                f"`hidden_size` ({config.hidden_size}) must be a multiple of `pooler_num_attention_heads` "
-                f"({config.pooler_num_attention_heads}) in a model with a probe."
-            )
-        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
-        self.cross_attention_layer = VJEPA2PoolerCrossAttentionLayer(config)
-        self.self_attention_layers = nn.ModuleList(
-            VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
-        )
-        for depth, layer in enumerate(self.self_attention_layers, start=1):
-            scale_initialisation(depth, layer.self_attn.out_proj, layer.mlp.fc2)
-        # The original counts the cross-attention block as deep as the last self-attention block.
-        scale_initialisation(max(config.num_pooler_layers, 1), self.cross_attention_layer.mlp.fc2)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Pool tokens (B, N, D) into queries (B, Q, D)."""
-        for layer in self.self_attention_layers:
-            tokens = layer(tokens)
-        queries = self.query_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        return self.cross_attention_layer(queries, tokens)
-
-
-class VJEPA2ForVideoClassification(VJEPA2PreTrainedModel):
-    """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
-
-    _keys_to_ignore_on_load_unexpected = [r"^(vjepa2\.)?predictor\."]
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.vjepa2 = VJEPA2Model(config, add_predictor=False)
-        self.pooler = VJEPA2AttentivePooler(config)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    @staticmethod
-    def probe_tokens(encoded: VJEPA2WithMaskedInputModelOutput, num_segments: int) -> torch.Tensor:
-        """What one probe sees: the levels of every clip, and the clips of every `num_segments`, one after another.
-
-        Args:
-            encoded: of B·segments clips; its `out_layer_hidden_states` where there are any, else the last layer.
-            num_segments: number of clips that belong together.
-
-        Returns:
-            (B, segments·levels·N, D).
-        """
-        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
-        tokens = torch.cat(levels, dim=1)  # (B·segments, levels·N, D)
-        return tokens.unflatten(0, (-1, num_segments)).flatten(1, 2)
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values_videos: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-    ) -> VJEPA2VideoClassifierOutput:
-        r"""Classify videos.
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), images (B, C, H, W), or several clips of each video as the original
-                evaluates them (`evals/video_classification_frozen`): (B, segments, T, C, H, W) lets one probe see all
-                segments at once; (B, views, segments, T, C, H, W) also averages probabilities over views.
-            labels: (B,) class numbers.
-            output_hidden_states: record the encoder's hidden states.
-            output_attentions: record its attention probabilities.
-
-        Returns:
-            [`VJEPA2VideoClassifierOutput`].
-        """
-        num_videos, *clips = pixel_values_videos.shape[: max(pixel_values_videos.ndim - 4, 1)]
-        encoded = self.vjepa2(
-            pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
-            skip_predictor=True,
-            out_layers=self.config.out_layers,
-            return_dict=True,
-            **self._records(output_hidden_states, output_attentions),
-        )
-        tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
-        logits = self.classifier(self.pooler(tokens).squeeze(1))
-
-        view_logits = None
-        if len(clips) == 2:
-            view_logits = logits.unflatten(0, (num_videos, clips[0]))  # (B, views, num_labels)
-            logits = view_logits.softmax(-1).mean(1).log()
-
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return VJEPA2VideoClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-            view_logits=view_logits,
-        )
-
-
-class VJEPA2ForActionAnticipation(VJEPA2PreTrainedModel):
-    """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
-
-    Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
-    """
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__(config)
-        self.vjepa2 = VJEPA2Model(config)
-        if self.vjepa2.predictor is None:
-            raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
-        self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
-        if config.num_verb_labels:
-            self.verb_classifier = Linear(config.hidden_size, config.num_verb_labels)
-            self.noun_classifier = Linear(config.hidden_size, config.num_noun_labels)
-        self.action_classifier = Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values_videos: torch.Tensor,
-        anticipation_times: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        verb_labels: torch.Tensor | None = None,
-        noun_labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-    ) -> VJEPA2ActionAnticipationOutput:
-        r"""Predict the action that starts some time after a video's end.
-
-        Args:
-            pixel_values_videos: (B, T, C, H, W), sampled at `config.anticipation_frames_per_second`.
-            anticipation_times: (B,) seconds between the clip's end and the action.
-            labels: (B,) action numbers.
-            verb_labels: (B,) verb numbers.
-            noun_labels: (B,) noun numbers.
-            output_hidden_states: record the encoder's hidden states.
-            output_attentions: record its attention probabilities.
-
-        Returns:
-            [`VJEPA2ActionAnticipationOutput`].
-        """
-        records = self._records(output_hidden_states, output_attentions)
-        encoded = self.vjepa2.encoder(pixel_values_videos, **records)
-        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)
-        pooled = self.pooler(tokens)  # (B, 1 or 3, D)
-        logits = {"logits": self.action_classifier(pooled[:, -1])}
-        if self.config.num_verb_labels:
-            logits["verb_logits"] = self.verb_classifier(pooled[:, 0])
-            logits["noun_logits"] = self.noun_classifier(pooled[:, 1])
-
-        targets = {"logits": labels, "verb_logits": verb_labels, "noun_logits": noun_labels}
-        losses = [
-            nn.functional.cross_entropy(logits[name], target)
-            for name, target in targets.items()
-            if target is not None and name in logits
-        ]
-        return VJEPA2ActionAnticipationOutput(
-            loss=sum(losses) if losses else None,
-            **logits,
-            last_hidden_state=tokens,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-
-    def anticipate(self, observed: torch.Tensor, grid: Grid, anticipation_times: torch.Tensor) -> torch.Tensor:
-        """Append predicted tokens of the future to those of the observed video.
-
-        Args:
-            observed: (B, N, D) encoder features.
-            grid: their grid.
-            anticipation_times: (B,) seconds.
-
-        Returns:
-            (B, N', D); the observed tokens are left out if `config.anticipation_use_encoder_tokens` is off.
-        """
-        config = self.config
-        num_videos, num_observed, width = observed.shape
-        if self.vjepa2.predictor.proj.out_features != width:
-            raise ValueError(
-                "Action anticipation puts predicted tokens beside observed ones, so that their width "
-                f"({self.vjepa2.predictor.proj.out_features}) must be `hidden_size` ({width}): leave "
-                "`teacher_embed_dim` and `num_distillation_outputs` at their defaults."
-            )
-        tokens_per_step = (config.crop_size // config.patch_size) ** 2
-        num_output_steps = max(config.anticipation_num_output_frames, config.tubelet_size) // config.tubelet_size
-        num_predicted = num_output_steps * tokens_per_step
-
-        skipped_steps = anticipation_times * config.anticipation_frames_per_second / config.tubelet_size
-        first = num_observed + tokens_per_step * skipped_steps.to(observed.device, torch.long)  # (B,)
-        context_ids = torch.arange(num_observed, device=observed.device).expand(num_videos, -1)
-        target_ids = first[:, None] + torch.arange(num_predicted, device=observed.device)
-
-        tokens = [observed] if config.anticipation_use_encoder_tokens else []
-        context = observed
-        for _ in range(config.anticipation_num_steps):
-            # The window slides over the features but its positions stay, as in the original.
-            predicted = self.vjepa2.predictor(context, context_ids, target_ids, grid).last_hidden_state
-            tokens.append(predicted)
-            context = torch.cat([context[:, num_predicted:], predicted], dim=1)
-        return torch.cat(tokens, dim=1)
-
-
 __all__ = [
-    "VJEPA2ForActionAnticipation",
-    "VJEPA2ForVideoClassification",
     "VJEPA2Model",
     "VJEPA2PreTrainedModel",
 ]

@@ -14,18 +14,13 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import run_layers
-from ...layers.linear import Linear
+from ...layers.block import Records
+from ...layers.cpu import float32_products
 from ...layers.patchify import Grid
 from ...layers.rope import RotaryTable, rotary_table
+from ..pretrained import NestedOutput
 from .configuration_vjepa2 import VJEPA2Config
-from .modeling_vjepa2 import (
-    NestedOutput,
-    VJEPA2Encoder,
-    VJEPA2PatchEmbeddings3D,
-    VJEPA2PreTrainedModel,
-    predictor_layers,
-)
+from .modeling_vjepa2 import VJEPA2Encoder, VJEPA2PatchEmbeddings3D, VJEPA2PreTrainedModel, predictor_layers
 
 
 @dataclass
@@ -34,7 +29,7 @@ class VJEPA2ACPredictorOutput(ModelOutput):
 
     Args:
         last_hidden_state: (B, T·h·w, D): at every step, the features of the frame that follows. They are not
-            normalised, unlike those that the predictor reads.
+            normalized, unlike those that the predictor reads.
         hidden_states: the input of every block and the output of the last one, (B, T·(K + h·w), P).
         attentions: probabilities of every block, (B, heads, T·(K + h·w), T·(K + h·w)).
     """
@@ -49,7 +44,7 @@ class VJEPA2ACModelOutput(NestedOutput):
     """What [`VJEPA2ACModel`] computes.
 
     Args:
-        last_hidden_state: the normalised features of the frames, (B, T·h·w, D).
+        last_hidden_state: the normalized features of the frames, (B, T·h·w, D).
         hidden_states: of the encoder, every frame by itself: (B, T·h·w, D); `None` if it did not run.
         attentions: of the encoder, (B, T, heads, h·w, h·w); `None` if it did not run.
         predictor_output: a [`VJEPA2ACPredictorOutput`].
@@ -67,11 +62,11 @@ class VJEPA2ACPredictorEmbeddings(nn.Module):
     def __init__(self, config: VJEPA2Config):
         super().__init__()
         self.config = config
-        self.predictor_embeddings = Linear(config.hidden_size, config.pred_hidden_size)
-        self.action_encoder = Linear(config.action_embed_dim, config.pred_hidden_size)
-        self.state_encoder = Linear(config.action_embed_dim, config.pred_hidden_size)
+        self.predictor_embeddings = nn.Linear(config.hidden_size, config.pred_hidden_size)
+        self.action_encoder = nn.Linear(config.action_embed_dim, config.pred_hidden_size)
+        self.state_encoder = nn.Linear(config.action_embed_dim, config.pred_hidden_size)
         # Every file has it, also those of models that were trained without extrinsics.
-        self.extrinsics_encoder = Linear(config.action_embed_dim - 1, config.pred_hidden_size)
+        self.extrinsics_encoder = nn.Linear(config.action_embed_dim - 1, config.pred_hidden_size)
 
     def forward(
         self,
@@ -97,7 +92,7 @@ class VJEPA2ACPredictor(nn.Module):
         self.embeddings = VJEPA2ACPredictorEmbeddings(config)
         self.layer = predictor_layers(config)
         self.layernorm = nn.LayerNorm(config.pred_hidden_size, eps=config.layer_norm_eps)
-        self.proj = Linear(config.pred_hidden_size, config.hidden_size)
+        self.proj = nn.Linear(config.pred_hidden_size, config.hidden_size)
 
     def forward(
         self,
@@ -111,34 +106,34 @@ class VJEPA2ACPredictor(nn.Module):
         """Predict. A step sees itself and the steps before it; all of the step's tokens see each other.
 
         Args:
-            features: (B, T, h, w, D), normalised features of T frames.
+            features: (B, T, h, w, D), normalized features of T frames.
             actions: (B, T, A), what is done at each frame.
             states: (B, T, A), the robot's pose at each frame.
             extrinsics: (B, T, A - 1), the camera's pose at each frame.
-            output_hidden_states: whether to record hidden states.
-            output_attentions: whether to record attention probabilities.
+            output_hidden_states: see [`VideoPreTrainedModel`].
+            output_attentions: see [`VideoPreTrainedModel`].
         """
         self._check(features, actions, states, extrinsics)
         grid = Grid(*features.shape[1:4])
         num_conditions = 2 if extrinsics is None else 3
-        hidden_states = self.embeddings(features, actions, states, extrinsics).flatten(1, 2)  # (B, T·(K + h·w), P)
+        hidden_states = self.embeddings(features, actions, states, extrinsics=extrinsics).flatten(
+            1, 2
+        )  # (B, T·(K + h·w), P)
         rotary = self._rotary(grid, num_conditions, hidden_states)
         mask = causal_mask(grid.t, num_conditions + grid.h * grid.w, hidden_states.device)
 
-        stack = run_layers(
-            self.layer,
-            hidden_states,
-            rotary,
-            mask,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        records = Records(hidden_states, output_hidden_states, output_attentions)
+        for layer in self.layer:
+            hidden_states, probabilities = layer(
+                hidden_states, rotary=rotary, mask=mask, output_attentions=output_attentions
+            )
+            records.add(hidden_states, probabilities)
 
-        frames = stack.last.unflatten(1, (grid.t, -1))[:, :, num_conditions:].flatten(1, 2)  # (B, T·h·w, P)
+        frames = hidden_states.unflatten(1, (grid.t, -1))[:, :, num_conditions:].flatten(1, 2)  # (B, T·h·w, P)
         return VJEPA2ACPredictorOutput(
             last_hidden_state=self.proj(self.layernorm(frames)),
-            hidden_states=stack.hidden_states,
-            attentions=stack.attentions,
+            hidden_states=records.hidden_states,
+            attentions=records.attentions,
         )
 
     def _rotary(self, grid: Grid, num_conditions: int, hidden_states: torch.Tensor) -> RotaryTable:
@@ -196,6 +191,8 @@ def causal_mask(num_steps: int, tokens_per_step: int, device: torch.device) -> t
 class VJEPA2ACModel(VJEPA2PreTrainedModel):
     """World model for robots: the encoder, frame by frame, and the action-conditioned predictor."""
 
+    encodes_frames_separately = True
+
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
@@ -222,8 +219,8 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
             extrinsics: (B, T, A - 1): at each frame, the camera's position and orientation; with
                 `config.use_extrinsics`.
             features: (B, T, h, w, D): what `encode_frames` returned, instead of `pixel_values_videos`.
-            output_hidden_states: record the hidden states of encoder and predictor.
-            output_attentions: record their attention probabilities.
+            output_hidden_states: see [`VideoPreTrainedModel`]; of encoder and predictor.
+            output_attentions: see [`VideoPreTrainedModel`]; of encoder and predictor.
 
         Returns:
             [`VJEPA2ACModelOutput`].
@@ -231,15 +228,15 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         Raises:
             ValueError: frames in both forms or in none, or conditions of the wrong shape.
         """
-        records = self._records(output_hidden_states, output_attentions)
+        flags = self._flags(output_hidden_states, output_attentions)
         if (pixel_values_videos is None) == (features is None) or actions is None or states is None:
             raise ValueError("Give `actions`, `states` and one of `pixel_values_videos` and `features`.")
         recorded = {}
         if features is None:
-            features, recorded = self._encode(pixel_values_videos, **records)
+            features, recorded = self._encode(pixel_values_videos, **flags)
         return VJEPA2ACModelOutput(
             last_hidden_state=features.flatten(1, 3),
-            predictor_output=self.predictor(features, actions, states, extrinsics, **records),
+            predictor_output=self.predictor(features, actions, states, extrinsics=extrinsics, **flags),
             **recorded,
         )
 
@@ -250,7 +247,7 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         states: torch.Tensor,
         extrinsics: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Follow a plan: predict frame after frame, each from the frames so far, predicted ones normalised.
+        """Follow a plan: predict frame after frame, each from the frames so far, predicted ones normalized.
 
         Args:
             features: (B, T₀, h, w, D), what `encode_frames` gives for the frames that are known.
@@ -269,14 +266,15 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
                 f"A rollout needs an action for every known frame: got {features.shape[1]} frames and "
                 f"{actions.shape[1]} actions. Give fewer frames or more actions."
             )
-        for known in range(features.shape[1], actions.shape[1] + 1):
-            conditions = (None if given is None else given[:, :known] for given in (actions, states, extrinsics))
-            predicted = self.predictor(features, *conditions).last_hidden_state.unflatten(1, features.shape[1:4])
-            features = torch.cat([features, normalise(predicted[:, -1:])], dim=1)
+        with float32_products(self.dtype, self.device):
+            for known in range(features.shape[1], actions.shape[1] + 1):
+                conditions = (None if given is None else given[:, :known] for given in (actions, states, extrinsics))
+                predicted = self.predictor(features, *conditions).last_hidden_state.unflatten(1, features.shape[1:4])
+                features = torch.cat([features, normalize(predicted[:, -1:])], dim=1)
         return features
 
     def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Normalised features of frames, each encoded by itself.
+        """Normalized features of frames, each encoded by itself.
 
         Args:
             pixel_values_videos: (B, T, C, H, W).
@@ -284,9 +282,18 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         Returns:
             (B, T, h, w, D).
         """
-        return self._encode(pixel_values_videos)[0]
+        with float32_products(self.dtype, self.device):
+            return self._encode(pixel_values_videos)[0]
 
-    def _encode(self, video: torch.Tensor, **records: bool) -> tuple[torch.Tensor, dict[str, tuple | None]]:
+    def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """The feature map (B, T, h, w, D) of frames that `encode_frames` encoded: these themselves."""
+        return frames
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """What `encode_frames` returns: normalized features, one step a frame."""
+        return self.encode_frames(pixel_values_videos)
+
+    def _encode(self, video: torch.Tensor, **flags: bool) -> tuple[torch.Tensor, dict[str, tuple | None]]:
         """Features (B, T, h, w, D), and what the encoder recorded, with frames put back into their videos.
 
         A frame is repeated to fill a tubelet (by the encoder, as any input of one frame).
@@ -297,8 +304,8 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
                 f"{tuple(video.shape)}."
             )
         frames = video.shape[:2]
-        encoded = self.encoder(video.flatten(0, 1)[:, None], **records)
-        features = normalise(encoded.last_hidden_state).unflatten(1, encoded.grid[1:]).unflatten(0, frames)
+        encoded = self.encoder(video.flatten(0, 1)[:, None], **flags)
+        features = normalize(encoded.last_hidden_state).unflatten(1, encoded.grid[1:]).unflatten(0, frames)
         recorded: dict[str, tuple | None] = {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
         if encoded.hidden_states is not None:
             recorded["hidden_states"] = tuple(
@@ -312,7 +319,7 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
         return self.encoder.embeddings.patch_embeddings
 
 
-def normalise(features: torch.Tensor) -> torch.Tensor:
+def normalize(features: torch.Tensor) -> torch.Tensor:
     """Layer norm without weights, with PyTorch's default epsilon, as the original puts around its predictor."""
     return nn.functional.layer_norm(features, features.shape[-1:])
 

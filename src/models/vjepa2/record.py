@@ -13,7 +13,11 @@ FAMILY = Family(
         "AutoModelForVideoClassification": "VJEPA2ForVideoClassification",
     },
     other_models=("VJEPA2ForActionAnticipation", "VJEPA2ACModel"),
-    model_modules={"VJEPA2ACModel": "modeling_vjepa2_ac"},
+    model_modules={
+        "VJEPA2ForVideoClassification": "modeling_vjepa2_probes",
+        "VJEPA2ForActionAnticipation": "modeling_vjepa2_probes",
+        "VJEPA2ACModel": "modeling_vjepa2_ac",
+    },
     video_processor_class="VJEPA2VideoProcessor",
     key_prefixes=("module.", "backbone."),
     presets=PRESETS,

@@ -11,7 +11,7 @@ def _shortest_edge(crop_size: int) -> int:
 
 
 class VJEPA2VideoProcessor(VideoProcessor):
-    """Resizes the shorter side to `int(crop_size * 256 / 224)`, crops the centre, and normalises as for ImageNet.
+    """Resizes the shorter side to `int(crop_size * 256 / 224)`, crops the center, and normalizes as for ImageNet.
 
     Args:
         crop_size: side of the square input in pixels, or a dict with `height` and `width`; 256 by default.

@@ -1,0 +1,386 @@
+"""Attentive probes on V-JEPA 2: video classification and action anticipation.
+
+Paper: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47,
+`src/models/attentive_pooler.py` and `evals`.
+
+Shapes: B videos of T frames with C channels and H × W pixels; N tokens with D channels; Q queries of a probe.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput, can_return_tuple
+
+from ...layers.attention import attention
+from ...layers.block import Mlp
+from ...layers.patchify import Grid
+from .configuration_vjepa2 import VJEPA2Config
+from .modeling_vjepa2 import (
+    VJEPA2Model,
+    VJEPA2PreTrainedModel,
+    VJEPA2WithMaskedInputModelOutput,
+    init_residual,
+    predicted_size,
+)
+
+
+@dataclass
+class VJEPA2VideoClassifierOutput(ModelOutput):
+    """What [`VJEPA2ForVideoClassification`] computes.
+
+    Args:
+        loss: scalar, when labels were given.
+        logits: (B, num_labels). With several views, the logarithm of the mean of the views' probabilities.
+        hidden_states: of the encoder, over all clips: (B·clips, N, D).
+        attentions: of the encoder, likewise: (B·clips, heads, N, N).
+        view_logits: (B, views, num_labels), when the input had views.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    view_logits: torch.Tensor | None = None
+
+
+@dataclass
+class VJEPA2ActionAnticipationOutput(ModelOutput):
+    """What [`VJEPA2ForActionAnticipation`] computes.
+
+    Args:
+        loss: scalar, the sum over the label sets that were given.
+        logits: action logits (B, num_labels).
+        verb_logits: (B, num_verb_labels), or `None` without verb classes.
+        noun_logits: (B, num_noun_labels), or `None` without noun classes.
+        last_hidden_state: the tokens that the probe read (B, N', D): observed ones, then predicted ones.
+        hidden_states: of the encoder, (B, N, D).
+        attentions: of the encoder, (B, heads, N, N).
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    verb_logits: torch.Tensor | None = None
+    noun_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VJEPA2PoolerSelfAttention(nn.Module):
+    """Self-attention of a probe, without positions."""
+
+    is_causal = False
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
+
+
+class VJEPA2PoolerCrossAttention(nn.Module):
+    """Attention of a probe's queries to the tokens. It has no output projection."""
+
+    is_causal = False
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return pooler_attention(self, queries, tokens)
+
+
+def pooler_attention(
+    layer: VJEPA2PoolerSelfAttention | VJEPA2PoolerCrossAttention, queries: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Attend from `queries` (B, Q, D) to `tokens` (B, N, D) with the layer's projections: (B, Q, D)."""
+    query, key, value = (
+        projection(states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
+        for projection, states in ((layer.q_proj, queries), (layer.k_proj, tokens), (layer.v_proj, tokens))
+    )
+    attended, _ = attention(
+        layer,
+        query,
+        key,
+        value,
+        scaling=layer.head_dim**-0.5,
+        dropout=layer.config.attention_dropout,
+    )
+    return attended
+
+
+class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
+    """Pre-norm block of a probe."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.self_attn = VJEPA2PoolerSelfAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class VJEPA2PoolerCrossAttentionLayer(GradientCheckpointingLayer):
+    """Cross-attention block of a probe: the tokens are normalized, the queries are not."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.cross_attn = VJEPA2PoolerCrossAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
+        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
+
+    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        queries = queries + self.cross_attn(queries, self.layer_norm1(tokens))
+        return queries + self.mlp(self.layer_norm2(queries))
+
+
+class VJEPA2AttentivePooler(nn.Module):
+    """Attentive probe: self-attention blocks over the tokens, then learned queries that attend to them.
+
+    Source: `src/models/attentive_pooler.py`; its MLP ratio is 4 in every probe.
+    """
+
+    def __init__(self, config: VJEPA2Config, num_queries: int = 1):
+        super().__init__()
+        if config.hidden_size % config.pooler_num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` ({config.hidden_size}) must be a multiple of `pooler_num_attention_heads` "
+                f"({config.pooler_num_attention_heads}) in a model with a probe."
+            )
+        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
+        self.cross_attention_layer = VJEPA2PoolerCrossAttentionLayer(config)
+        self.self_attention_layers = nn.ModuleList(
+            VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
+        )
+
+    def initialize(self, std: float) -> None:
+        """Draw the queries, and the last layers of residual branches smaller the deeper they stand.
+
+        The original counts the cross-attention block as deep as the last self-attention block.
+        """
+        init.trunc_normal_(self.query_tokens, std=std)
+        for depth, layer in enumerate(self.self_attention_layers, start=1):
+            init_residual(std, depth, layer.self_attn.out_proj, layer.mlp.fc2)
+        init_residual(std, max(len(self.self_attention_layers), 1), self.cross_attention_layer.mlp.fc2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Pool tokens (B, N, D) into queries (B, Q, D)."""
+        for layer in self.self_attention_layers:
+            tokens = layer(tokens)
+        queries = self.query_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+        return self.cross_attention_layer(queries, tokens)
+
+
+class VJEPA2ProbeModel(VJEPA2PreTrainedModel):
+    """Base of the models with a probe: how its weights start."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VJEPA2AttentivePooler):
+            module.initialize(self.config.initializer_range)
+
+
+class VJEPA2ForVideoClassification(VJEPA2ProbeModel):
+    """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(vjepa2\.)?predictor\."]
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.vjepa2 = VJEPA2Model(config, add_predictor=False)
+        self.pooler = VJEPA2AttentivePooler(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @staticmethod
+    def probe_tokens(encoded: VJEPA2WithMaskedInputModelOutput, num_segments: int) -> torch.Tensor:
+        """What one probe sees: the levels of every clip, and the clips of every `num_segments`, one after another.
+
+        Args:
+            encoded: of B·segments clips; its `out_layer_hidden_states` where there are any, else the last layer.
+            num_segments: number of clips that belong together.
+
+        Returns:
+            (B, segments·levels·N, D).
+        """
+        levels = encoded.out_layer_hidden_states or (encoded.last_hidden_state,)
+        tokens = torch.cat(levels, dim=1)  # (B·segments, levels·N, D)
+        return tokens.unflatten(0, (-1, num_segments)).flatten(1, 2)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VJEPA2VideoClassifierOutput:
+        r"""Classify videos.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), images (B, C, H, W), or several clips of each video as the original
+                evaluates them (`evals/video_classification_frozen`): (B, segments, T, C, H, W) lets one probe see all
+                segments at once; (B, views, segments, T, C, H, W) also averages probabilities over views.
+            labels: (B,) class numbers.
+            output_hidden_states: see [`VideoPreTrainedModel`]; of the encoder.
+            output_attentions: see [`VideoPreTrainedModel`]; of the encoder.
+
+        Returns:
+            [`VJEPA2VideoClassifierOutput`].
+        """
+        num_videos, *clips = pixel_values_videos.shape[: max(pixel_values_videos.ndim - 4, 1)]
+        encoded = self.vjepa2(
+            pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
+            skip_predictor=True,
+            out_layers=self.config.out_layers,
+            return_dict=True,
+            **self._flags(output_hidden_states, output_attentions),
+        )
+        tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
+        logits = self.classifier(self.pooler(tokens).squeeze(1))
+
+        view_logits = None
+        if len(clips) == 2:
+            view_logits = logits.unflatten(0, (num_videos, clips[0]))  # (B, views, num_labels)
+            logits = view_logits.softmax(-1).mean(1).log()
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return VJEPA2VideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            view_logits=view_logits,
+        )
+
+
+class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
+    """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
+
+    Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
+    """
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.vjepa2 = VJEPA2Model(config)
+        if self.vjepa2.predictor is None:
+            raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
+        self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
+        if config.num_verb_labels:
+            self.verb_classifier = nn.Linear(config.hidden_size, config.num_verb_labels)
+            self.noun_classifier = nn.Linear(config.hidden_size, config.num_noun_labels)
+        self.action_classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        anticipation_times: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        verb_labels: torch.Tensor | None = None,
+        noun_labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> VJEPA2ActionAnticipationOutput:
+        r"""Predict the action that starts some time after a video's end.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), sampled at `config.anticipation_frames_per_second`.
+            anticipation_times: (B,) seconds between the clip's end and the action.
+            labels: (B,) action numbers.
+            verb_labels: (B,) verb numbers.
+            noun_labels: (B,) noun numbers.
+            output_hidden_states: see [`VideoPreTrainedModel`]; of the encoder.
+            output_attentions: see [`VideoPreTrainedModel`]; of the encoder.
+
+        Returns:
+            [`VJEPA2ActionAnticipationOutput`].
+        """
+        flags = self._flags(output_hidden_states, output_attentions)
+        encoded = self.vjepa2.encoder(pixel_values_videos, **flags)
+        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)  # (B, N', D)
+        pooled = self.pooler(tokens)  # (B, 1 or 3, D)
+        logits = {"logits": self.action_classifier(pooled[:, -1])}
+        if self.config.num_verb_labels:
+            logits["verb_logits"] = self.verb_classifier(pooled[:, 0])
+            logits["noun_logits"] = self.noun_classifier(pooled[:, 1])
+
+        targets = {"logits": labels, "verb_logits": verb_labels, "noun_logits": noun_labels}
+        losses = [
+            nn.functional.cross_entropy(logits[name], target)
+            for name, target in targets.items()
+            if target is not None and name in logits
+        ]
+        return VJEPA2ActionAnticipationOutput(
+            loss=sum(losses) if losses else None,
+            **logits,
+            last_hidden_state=tokens,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    def anticipate(self, observed: torch.Tensor, grid: Grid, anticipation_times: torch.Tensor) -> torch.Tensor:
+        """Append predicted tokens of the future to those of the observed video.
+
+        Args:
+            observed: (B, N, D) encoder features.
+            grid: their grid.
+            anticipation_times: (B,) seconds.
+
+        Returns:
+            (B, N', D); the observed tokens are left out if `config.anticipation_use_encoder_tokens` is off.
+        """
+        config = self.config
+        num_videos, num_observed, width = observed.shape
+        if predicted_size(config) != width:
+            raise ValueError(
+                "Action anticipation puts predicted tokens beside observed ones, so that their width "
+                f"({predicted_size(config)}) must be `hidden_size` ({width}): leave `teacher_embed_dim` and "
+                "`num_distillation_outputs` at their defaults."
+            )
+        tokens_per_step = (config.crop_size // config.patch_size) ** 2
+        num_output_steps = max(config.anticipation_num_output_frames, config.tubelet_size) // config.tubelet_size
+        num_predicted = num_output_steps * tokens_per_step
+
+        skipped_steps = anticipation_times * config.anticipation_frames_per_second / config.tubelet_size
+        first = num_observed + tokens_per_step * skipped_steps.to(observed.device, torch.long)  # (B,)
+        context_ids = torch.arange(num_observed, device=observed.device).expand(num_videos, -1)
+        target_ids = first[:, None] + torch.arange(num_predicted, device=observed.device)
+
+        tokens = [observed] if config.anticipation_use_encoder_tokens else []
+        context = observed
+        for _ in range(config.anticipation_num_steps):
+            # The window slides over the features but its positions stay, as in the original.
+            predicted = self.vjepa2.predictor(
+                context, context_ids=context_ids, target_ids=target_ids, grid=grid
+            ).last_hidden_state  # (B, num_predicted, D)
+            tokens.append(predicted)
+            context = torch.cat([context[:, num_predicted:], predicted], dim=1)
+        return torch.cat(tokens, dim=1)
+
+
+__all__ = ["VJEPA2ForActionAnticipation", "VJEPA2ForVideoClassification"]
