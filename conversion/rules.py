@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .ops import ConversionError, Copy, Op
+from .ops import Copy, Op
 
 
 COPY = Copy()
@@ -95,8 +95,6 @@ class Shapes(dict[str, tuple[int, ...]]):
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
         self.asked = name
-        if name not in self:
-            raise ConversionError(f"{name} is missing, and sizes of the model are read from it.")
         return super().__getitem__(name)
 
     def count(self, pattern: str) -> int:
