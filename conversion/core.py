@@ -16,13 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .ops import ConversionError
+
 
 Tensors = list[torch.Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message names the file, the cause and the remedy."""
 
 
 # ------------------------------------------------------------------------------------------------------ operations
