@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -104,34 +104,6 @@ def _check_field_names(defaults: PretrainedConfig, overrides: Mapping[str, Any],
             dotted = [f"{path}{part}.{name}" for part in parts if name in vars(parts[part])]
             close = f"; did you mean {' or '.join(dotted)}?" if dotted else similar(name, fields)
             raise ConversionError(f"{type(defaults).__name__} has no field {name!r}{close}")
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """Nested fields from texts such as "vision_config.image_size=224"; values are JSON, or else text.
-
-    Raises:
-        ConversionError: for a text that is no assignment, and for a field that gets a value and fields of its own.
-    """
-    settings: dict[str, Any] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        names = path.split(".")
-        if not equals or not all(names):
-            raise ConversionError(
-                f"--set {assignment}: expected FIELD=VALUE, such as num_attention_heads=3, or "
-                "vision_config.num_attention_heads=3 for a field of a sub-configuration."
-            )
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        for name in reversed(names[1:]):
-            value = {name: value}
-        old = settings.get(names[0], {})
-        if names[0] in settings and isinstance(old, Mapping) != isinstance(value, Mapping):
-            raise ConversionError(f"--set {assignment}: {names[0]} was given a value of its own as well.")
-        settings = merge(settings, {names[0]: value})
-    return settings
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

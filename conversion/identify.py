@@ -101,6 +101,8 @@ class Found(dict[str, FoundPart]):
     def read(self, name: str) -> torch.Tensor:
         """A tensor by its name in the form's namespace."""
         part, bare = self._part(name)
+        if bare not in part.names:
+            raise ConversionError(f"{part.source.path}: {self.written(name)} is missing.")
         return part.read(bare)
 
     def written(self, name: str) -> str:
@@ -192,6 +194,15 @@ def _architecture(model_class: type[PreTrainedModel]) -> str:
         if base.__name__ in known:
             return base.__name__
     raise ConversionError(f"{model_class.__name__} is no model of vidformers; there are {', '.join(known)}.")
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a configuration's `model_type`."""
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            return family
+    known = [name for family in FAMILIES.values() for name in family.model_types]
+    raise ConversionError(f"unknown model type {model_type!r}; there are {', '.join(known)}.")
 
 
 def _family_of(request: Request) -> Family | None:

@@ -1,5 +1,6 @@
 """From original files to a model in memory: which form they have, its configuration, its tensors."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,12 @@ from transformers.utils import logging
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .configure import configuration
+from .configure import configuration, merge
 from .identify import (
     Found,
     Request,
     damaged_forms,
+    family_of,
     identify,
     is_transformers,
     public_class,
@@ -225,6 +227,34 @@ def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
         hook.remove()
 
 
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """Nested fields from texts such as "vision_config.image_size=224"; values are JSON, or else text.
+
+    Raises:
+        ConversionError: for a text that is no assignment, and for a field that gets a value and fields of its own.
+    """
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise ConversionError(
+                f"--set {assignment}: expected FIELD=VALUE, such as num_attention_heads=3, or "
+                "vision_config.num_attention_heads=3 for a field of a sub-configuration."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        for name in reversed(names[1:]):
+            value = {name: value}
+        old = settings.get(names[0], {})
+        if names[0] in settings and isinstance(old, Mapping) != isinstance(value, Mapping):
+            raise ConversionError(f"--set {assignment}: {names[0]} was given a value of its own as well.")
+        settings = merge(settings, {names[0]: value})
+    return settings
+
+
 def class_named(name: str) -> type[PreTrainedModel]:
     """The model class that a user names; an error that lists them if there is no such."""
     known = [known for family in FAMILIES.values() for known in family.model_classes]
@@ -243,8 +273,8 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 def form_of(model: PreTrainedModel, title: str | None = None) -> Form:
     """The form that a model of ours goes back to: the noted one, else the first whose rules make its tensors."""
-    family = next(family for family in FAMILIES.values() if model.config.model_type in family.model_types)
-    forms = [form for form in forms_of(family.model_type) if form.architecture == type(model).__name__]
+    forms = forms_of(family_of(model.config.model_type).model_type)
+    forms = [form for form in forms if form.architecture == type(model).__name__]
     forms = [form for form in forms if not form.new_modules]  # no file has a place for new modules
     names = list(model.state_dict())
     for form in sorted(forms, key=lambda form: form.title != title):
