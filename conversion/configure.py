@@ -12,7 +12,7 @@ from vidformers.models.records import Family, Preset
 
 from .identify import Found, public_class, shortened, similar
 from .ops import ConversionError
-from .rules import Form
+from .rules import Bounded, Form
 
 
 def configuration(
@@ -31,7 +31,7 @@ def configuration(
     if "id2label" in given:
         given["num_labels"] = len(given["id2label"])
     _check_contradictions(found, fixed, given)
-    values = merge(merge(implied, fixed), given)
+    values = merge(merge(implied, _plain(fixed)), given)
     lacking = [path for path in form.required if _get(values, path) is None]
     if lacking:
         raise ConversionError(
@@ -77,18 +77,22 @@ def _check_contradictions(found: Found, fixed: Mapping[str, Any], given: Mapping
     problems = []
     for path, value in _leaves(fixed):
         other = _get(given, path)
-        if other is not None and not _same(other, value):
-            problems.append(f"{path}={other!r} was given, but the tensors say {value!r}")
+        if other is not None and not _agrees(other, value):
+            value = value.value if isinstance(value, Bounded) else value
+            problems.append(f"{path}={other!r} was given, but the file's tensors say {value!r}")
     if problems:
         raise ConversionError(f"{found.path}: " + "; ".join(shortened(problems, "fields")) + ".")
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) or isinstance(other, float):
-        return math.isclose(one, other)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return list(one) == list(other)
-    return one == other
+def _agrees(given: Any, value: Any) -> bool:
+    """Whether what is given is what shapes say, or within what they bound."""
+    if isinstance(value, Bounded):
+        return value.fits(given)
+    if isinstance(given, float) or isinstance(value, float):
+        return math.isclose(given, value)
+    if isinstance(given, (list, tuple)) and isinstance(value, (list, tuple)):
+        return list(given) == list(value)
+    return given == value
 
 
 def _check_field_names(defaults: PretrainedConfig, overrides: Mapping[str, Any], path: str = "") -> None:
@@ -113,6 +117,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = merge(merged[name], value) if nested else value
     return merged
+
+
+def _plain(value: Any) -> Any:
+    """A value, or nested ones, without bounds."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.value if isinstance(value, Bounded) else value
 
 
 def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,6 +84,14 @@ def _names(names: str | Iterable[str]) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------------------- forms
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """What shapes say of a field without fixing it: `value`, unless another one is given that `fits`."""
+
+    value: Any
+    fits: Callable[[Any], bool]
+
+
 class Shapes(dict[str, tuple[int, ...]]):
     """Shapes of tensors by their names in a form's namespace.
 
@@ -104,11 +112,12 @@ class Shapes(dict[str, tuple[int, ...]]):
             count += 1
         return count
 
-    def ratio(self, name: str) -> float:
+    def ratio(self, name: str) -> Bounded:
         """Rows over columns of a layer whose width models compute as `int(columns * ratio)`."""
         rows, columns = self[name]
         ratio = rows / columns
-        return ratio if int(columns * ratio) == rows else nextafter(ratio, float("inf"))
+        ratio = ratio if int(columns * ratio) == rows else nextafter(ratio, float("inf"))
+        return Bounded(ratio, lambda given: int(columns * given) == rows)
 
 
 @dataclass(frozen=True, init=False)
@@ -169,7 +178,7 @@ class Form:
     settings_file: str | None = None
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        """Configuration fields that the shapes fix, nested; one that is given otherwise is an error."""
+        """Configuration fields that the shapes fix, nested, or bound (`Bounded`); one given otherwise is an error."""
         raise NotImplementedError
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:

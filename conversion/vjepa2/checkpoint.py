@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidformers.conversion.ops import Split, Stack
-from vidformers.conversion.rules import Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
@@ -48,25 +48,21 @@ CROSS_ATTENTION_LAYERS = {
 def encoder_fields(shapes: Shapes) -> dict[str, Any]:
     """The fields that the encoder fixes."""
     width, channels, tubelet, patch, _ = shapes["encoder/patch_embed.proj.weight"]
+    depth, levels = (shapes.count(f"encoder/{name}.weight") for name in ("blocks.{}.norm1", "norms_block.{}"))
     return {
         "hidden_size": width,
         "in_chans": channels,
         "tubelet_size": tubelet,
         "patch_size": patch,
-        "num_hidden_layers": shapes.count("encoder/blocks.{}.norm1.weight"),
+        "num_hidden_layers": depth,
         "mlp_ratio": shapes.ratio("encoder/blocks.0.mlp.fc1.weight"),
         "qkv_bias": "encoder/blocks.0.attn.qkv.bias" in shapes,
+        "hierarchical_layers": Bounded(
+            VJEPA2_1_LEVELS.get(depth) if levels else None, lambda given: len(given) == levels
+        ),
         "use_modality_embeddings": "encoder/video_mod_embed" in shapes,
         "use_image_patch_embedder": "encoder/patch_embed_img.proj.weight" in shapes,
     }
-
-
-def encoder_hints(shapes: Shapes) -> dict[str, Any]:
-    """What several norms, which V-JEPA 2.1 alone has, say of fields that leave no trace of their own."""
-    if "encoder/norms_block.0.weight" not in shapes:
-        return {"hierarchical_layers": None, "use_rope_interleave": False, "interpolate_rope": False}
-    levels = VJEPA2_1_LEVELS.get(shapes.count("encoder/blocks.{}.norm1.weight"))
-    return {"hierarchical_layers": levels, "use_rope_interleave": True, "interpolate_rope": True}
 
 
 def predictor_sizes(shapes: Shapes) -> dict[str, Any]:
@@ -80,27 +76,18 @@ def predictor_sizes(shapes: Shapes) -> dict[str, Any]:
 
 def predictor_fields(shapes: Shapes) -> dict[str, Any]:
     """The fields that the predictor of masked tokens fixes."""
+    # Several levels enter by an MLP as wide as one of them.
+    width, inputs = shapes.get("predictor/predictor_embed.0.weight", (1, 1))
+    predicted = shapes["predictor/predictor_proj.weight"][0] // (inputs // width)
+    is_encoders = predicted == shapes["encoder/patch_embed.proj.weight"][0]
     return {
         **predictor_sizes(shapes),
         "use_predictor": True,
         "pred_num_mask_tokens": shapes.count("predictor/mask_tokens.{}"),
-        "num_distillation_outputs": _distillation_outputs(shapes),
+        "num_distillation_outputs": inputs // width,
+        "teacher_embed_dim": Bounded(None if is_encoders else predicted, lambda given: given == predicted),
         "use_context_projection": "predictor/predictor_proj_context.weight" in shapes,
     }
-
-
-def predictor_hints(shapes: Shapes) -> dict[str, Any]:
-    """The width of a predicted level, `None` where it is the encoder's."""
-    predicted = shapes["predictor/predictor_proj.weight"][0] // _distillation_outputs(shapes)
-    return {"teacher_embed_dim": None if predicted == shapes["encoder/patch_embed.proj.weight"][0] else predicted}
-
-
-def _distillation_outputs(shapes: Shapes) -> int:
-    """How many levels enter the predictor: several do so by an MLP as wide as one of them."""
-    if "predictor/predictor_embed.0.weight" not in shapes:
-        return 1
-    width, inputs = shapes["predictor/predictor_embed.0.weight"]
-    return inputs // width
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -192,6 +179,11 @@ class VJEPA2Form(Form):
     family = "vjepa2"
     required = ("num_attention_heads", "crop_size", "frames_per_clip")
 
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
+        is_2_1 = "encoder/norms_block.0.weight" in shapes
+        return {"use_rope_interleave": is_2_1, "interpolate_rope": is_2_1}
+
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.crop_size}
 
@@ -210,9 +202,6 @@ class ActionConditionedFile(VJEPA2Form):
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         actions = shapes["predictor/action_encoder.weight"][1]
         return {**encoder_fields(shapes), **predictor_sizes(shapes), "action_embed_dim": actions}
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return encoder_hints(shapes)
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config)
@@ -233,9 +222,6 @@ class HubFile(VJEPA2Form):
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return {**encoder_fields(shapes), **predictor_fields(shapes)}
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_hints(shapes), **predictor_hints(shapes)}
-
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config)
         yield from predictor_rules(config)
@@ -251,9 +237,6 @@ class EncoderFile(VJEPA2Form):
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return {**encoder_fields(shapes), "use_predictor": False}
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return encoder_hints(shapes)
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config)
@@ -275,9 +258,6 @@ class AttentiveProbe(VJEPA2Form):
             "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
             "num_labels": shapes["probe/linear.weight"][0],
         }
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return encoder_hints(shapes)
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config, "vjepa2.encoder")
@@ -303,9 +283,6 @@ class AnticipationProbe(VJEPA2Form):
             "num_noun_labels": nouns[0],
             "num_labels": shapes["probe/action_classifier.weight"][0],
         }
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_hints(shapes), **predictor_hints(shapes)}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config, "vjepa2.encoder")
