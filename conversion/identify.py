@@ -129,12 +129,12 @@ def identify(
         places: where a form's entries stand, if that is known; by default as the request says.
     """
     fits: dict[str, tuple[Family, Form]] = {}
-    candidates = _candidates(files, request)
+    candidates, names = _candidates(files, request), _Names(files, request.probe_index)
     for family, form in candidates:
-        if family.model_type not in fits and not _lacking(form, files, request.probe_index):
+        if family.model_type not in fits and not names.lacking(form):
             fits[family.model_type] = family, form
     if not fits:
-        raise ConversionError(_unknown_file(files, candidates, request.probe_index))
+        raise ConversionError(_unknown_file(files, candidates, names))
     if len(fits) > 1:
         titles = " and ".join(f"{form.title} (family {family.model_type})" for family, form in fits.values())
         raise ConversionError(f"{files['checkpoint'].path}: may be {titles}; say which family it is.")
@@ -145,11 +145,11 @@ def identify(
 
 def damaged_forms(family: Family, form: Form, files: Mapping[str, Source]) -> list[str]:
     """Forms before the one that was found of which the files have a part of the fingerprint: a line for each."""
-    lines = []
+    lines, names = [], _Names(files)
     for other in forms_of(family.model_type):
         if other is form:
             break
-        lacking = _lacking(other, files, 0) if set(other.files) == set(files) else []
+        lacking = names.lacking(other) if set(other.files) == set(files) else []
         if not other.on_request and lacking and len(lacking) < len(other.fingerprint):
             lines.append(f"If it is meant as {other.title}, it lacks {', '.join(lacking)}.")
     return lines
@@ -238,20 +238,34 @@ def public_class(name: str) -> type:
     return getattr(import_module("vidformers"), name)
 
 
-def _lacking(form: Form, files: Mapping[str, Source], index: int) -> list[str]:
-    """The names of a form's fingerprint that the files lack, wherever its entries may stand."""
-    there: set[str] = set()
-    for key, entry in form.entries.items():
-        source = files[entry.file]
-        places = (place.replace("{index}", str(number)) for place in _places(entry) for number in (index, 0))
-        place = next((place for place in places if _names_in(source, place)), None)
-        if place is not None:
-            start = len(place) + 1 if place else 0
-            there.update(_joined(key, _unwrapped(name[start:])) for name in _names_in(source, place))
-    return [name for name in form.fingerprint if name not in there]
+class _Names:
+    """Which names of their namespaces files have, wherever an entry may stand; each entry is looked up once."""
+
+    def __init__(self, files: Mapping[str, Source], index: int = 0):
+        self.files, self.index = files, index
+        self.known: dict[Entry, set[str]] = {}
+
+    def lacking(self, form: Form) -> list[str]:
+        """The names of a form's fingerprint that the files lack."""
+        return [name for name in form.fingerprint if not self._has(form, name)]
+
+    def _has(self, form: Form, name: str) -> bool:
+        key, _, bare = name.partition("/")
+        entry, bare = (form.entries[key], bare) if key in form.entries else (form.entries[""], name)
+        if entry not in self.known:
+            self.known[entry] = set(self._bare_names(entry))
+        return bare in self.known[entry]
+
+    def _bare_names(self, entry: Entry) -> Iterable[str]:
+        source = self.files[entry.file]
+        for path in _places(entry):
+            for place in dict.fromkeys(path.replace("{index}", str(number)) for number in (self.index, 0)):
+                if names := _names_in(source, place):
+                    return (_unwrapped(name[len(place) + 1 if place else 0 :]) for name in names)
+        return ()
 
 
-def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], index: int) -> str:
+def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: _Names) -> str:
     """The message about files that have no form's fingerprint."""
     path = files["checkpoint"].path
     if is_transformers(path):
@@ -260,7 +274,7 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     nearly, others = [], []
     for _, form in candidates:
-        lacking = _lacking(form, files, index)
+        lacking = names.lacking(form)
         line = f"  {form.title}: known by {', '.join(form.fingerprint)}"
         if len(lacking) < len(form.fingerprint):
             nearly.append(f"{line}; the file lacks {', '.join(lacking)}")
@@ -311,11 +325,11 @@ def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], ind
         reasons = _reasons(form, file)
         for name in source.tensors:
             if (file, name) not in accounted:
-                part = section(name, reasons)
+                part, stem = section(name, reasons), _stem(name)
                 if part is None:
                     strays[name] = source
-                else:
-                    left_out[part] = reasons[part]
+                else:  # of a list that is read in part, its items by themselves
+                    left_out[stem if stem.startswith(f"{part}/") else part] = reasons[part]
     return Found(parts, left_out, strays)
 
 
