@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vidformers.conversion.ops import Split
-from vidformers.conversion.rules import Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -73,23 +73,20 @@ class _VideoMAEForm(Form):
     ours, theirs = "videomae.", ""  # what the names of the encoder's tensors begin with
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        width, channels, tubelet, *_ = shapes[f"{self.theirs}patch_embed.proj.weight"]
+        width, channels, tubelet, *patch = shapes[f"{self.theirs}patch_embed.proj.weight"]
+        patch_size = patch[0] if patch[0] == patch[1] else patch
+        has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
         return {
             "hidden_size": width,
             "num_channels": channels,
             "tubelet_size": tubelet,
+            "patch_size": Bounded(patch_size, lambda given: given == patch_size or given in (patch, tuple(patch))),
             "num_hidden_layers": shapes.count(f"{self.theirs}blocks.{{}}.norm1.weight"),
             "intermediate_size": shapes[f"{self.theirs}blocks.0.mlp.fc1.weight"][0],
             "qv_bias": f"{self.theirs}blocks.0.attn.q_bias" in shapes,
             "use_learnable_pos_emb": f"{self.theirs}pos_embed" in shapes,
-        }
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        *_, height, width = shapes[f"{self.theirs}patch_embed.proj.weight"]
-        has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
-        return {
-            "patch_size": height if height == width else [height, width],
-            "layer_scale_init_value": 0.1 if has_factors else 0.0,  # Where they began matters to new models alone.
+            # Where the factors began matters to new models alone.
+            "layer_scale_init_value": Bounded(0.1 if has_factors else 0.0, lambda given: bool(given) == has_factors),
         }
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
@@ -112,7 +109,7 @@ class _PretrainingForm(_VideoMAEForm):
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:
         has_norm = "encoder.norm.weight" in shapes
-        return super().implied_from(shapes) | {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
+        return {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         # transformers trains without the norm where its configuration says `use_mean_pooling`.
@@ -144,7 +141,7 @@ class _ClassifierOfPretrainingForm(_EncoderOfPretrainingForm):
     ours = "videomae."
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return super().implied_from(shapes) | {"use_mean_pooling": True}  # as the original fine-tunes
+        return {"use_mean_pooling": True}  # as the original fine-tunes
 
 
 class _FinetunedForm(_VideoMAEForm):

@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import Chain, Reshape, Transpose, Unstack
-from vidformers.conversion.rules import Entry, Form, Rule, Shapes, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, rule
 
 
 CHANNELS = 3
@@ -36,8 +36,8 @@ def _linear(ours: str, theirs: str) -> Iterator[Rule]:
 def _attention(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
     width, heads = config.hidden_size, config.num_attention_heads
     merge, flatten = Reshape((width, heads, -1), (width, -1)), Reshape((heads, -1), (-1,))
+    turn = Chain((merge, Transpose()))
     for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        turn = Chain((merge, Transpose()))
         yield rule(f"{ours}.{letter}_proj.weight", f"{theirs}/{name}/w", turn, "theirs is (inputs, heads, channels)")
         yield rule(f"{ours}.{letter}_proj.bias", f"{theirs}/{name}/b", flatten, "theirs is (heads, channels)")
     # The original multiplies with "...NH,DNH->...D".
@@ -87,32 +87,26 @@ class _VideoPrismForm(Form):
         self.is_scanned = is_scanned
         self.first = "x_layers" if is_scanned else "x_layers_0"  # where a stack holds its first layer
         self.title = f"{self.tree}, {'scanned layers' if is_scanned else 'one tree a layer'}"
-        self.fingerprint = tuple(f"{stack}/{self.first}/self_attention/post/b" for stack in self.stacks)
+        self.fingerprint = tuple(f"{stack}/{self.first}/self_attention/query/w" for stack in self.stacks)
 
-    def depth(self, shapes: Shapes, stack: str) -> int:
-        """How many layers a stack has."""
-        if self.is_scanned:
-            return shapes[f"{stack}/x_layers/self_attention/post/b"][0]
-        return shapes.count(f"{stack}/x_layers_{{}}/self_attention/post/b")
-
-    def layer_fields(self, shapes: Shapes, stack: str) -> dict[str, Any]:
-        *_, heads, _ = shapes[f"{stack}/{self.first}/self_attention/query/w"]
-        return {
-            "num_attention_heads": heads,
-            "intermediate_size": shapes[f"{stack}/{self.first}/ff_layer/ffn_layer1/linear/bias"][-1],
-        }
+    def sizes(self, shapes: Shapes, stack: str) -> tuple[int, int, int]:
+        """Layers, heads and width of the MLPs of a stack."""
+        *layers, _, heads, _ = shapes[f"{stack}/{self.first}/self_attention/query/w"]
+        if not self.is_scanned:
+            layers = [shapes.count(f"{stack}/x_layers_{{}}/self_attention/query/w")]
+        return layers[0], heads, shapes[f"{stack}/{self.first}/ff_layer/ffn_layer1/linear/bias"][-1]
 
     def stack(self, config: Any, count: int, ours: str, theirs: str, is_hybrid: bool = False) -> Iterator[Rule]:
         """The rules of `count` layers."""
-        if not self.is_scanned:
-            for i in range(count):
-                yield from _layer(config, f"{ours}.{i}", f"{theirs}/x_layers_{i}", is_hybrid)
-            return
-        layers = [_layer(config, f"{ours}.{i}", f"{theirs}/x_layers", is_hybrid) for i in range(count)]
-        for same in zip(*layers, strict=True):  # one array, and its tensor of each layer
-            names = [name for each in same for name in each.ours]
-            why = "; ".join(filter(None, ["one array holds all layers", same[0].why]))
-            yield rule(names, same[0].theirs, Chain((Unstack(), same[0].op)), why)
+        names = ["x_layers" if self.is_scanned else f"x_layers_{i}" for i in range(count)]
+        layers = [_layer(config, f"{ours}.{i}", f"{theirs}/{name}", is_hybrid) for i, name in enumerate(names)]
+        for same in zip(*layers, strict=True):  # what the layers have in the same place
+            if self.is_scanned:
+                of_all = [name for each in same for name in each.ours]
+                why = "; ".join(filter(None, ["one array holds all layers", same[0].why]))
+                yield rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
+            else:
+                yield from same
 
 
 class _EncoderForm(_VideoPrismForm):
@@ -124,43 +118,41 @@ class _EncoderForm(_VideoPrismForm):
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         values, width = shapes[f"{self.theirs}patch_projection/linear/kernel"]
-        side = isqrt(values // CHANNELS)
-        return {
-            "hidden_size": width,
-            "tubelet_size": [1, side, side],
-            "num_frames": shapes[f"{self.theirs}temporal_pos_emb/emb_var"][0],
-            "num_spatial_layers": self.depth(shapes, self.theirs + SPATIAL),
-            "num_temporal_layers": self.depth(shapes, self.theirs + TEMPORAL),
-            **self.layer_fields(shapes, self.theirs + SPATIAL),
-        }
+        positions, side = shapes[f"{self.theirs}spatial_pos_emb/emb_var"][0], isqrt(values // CHANNELS)
+        layers, heads, mlp = self.sizes(shapes, self.theirs + SPATIAL)
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        """The size of a square image, where one has as many patches as there are positions."""
-        side, positions = (
-            self.config_from(shapes)["tubelet_size"][1],
-            shapes[f"{self.theirs}spatial_pos_emb/emb_var"][0],
-        )
-        return {"image_size": isqrt(positions) * side} if isqrt(positions) ** 2 == positions else {}
+        def has_positions(image_size: int | list[int]) -> bool:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            return (height // side) * (width // side) == positions
+
+        return {
+            "image_size": Bounded(
+                isqrt(positions) * side if isqrt(positions) ** 2 == positions else None, has_positions
+            ),
+            "num_frames": shapes[f"{self.theirs}temporal_pos_emb/emb_var"][0],
+            "tubelet_size": [1, side, side],
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "intermediate_size": mlp,
+            "num_spatial_layers": layers,
+            "num_temporal_layers": self.sizes(shapes, self.theirs + TEMPORAL)[0],
+        }
 
     def rules(self, config: Any) -> Iterator[Rule]:
         ours, theirs, width, side = self.ours, self.theirs, config.hidden_size, config.tubelet_size[1]
-        pixels = Reshape((-1, width), (side, side, config.num_channels, 1, width))
-        patches, projection = (
-            Chain((pixels, Transpose((4, 2, 3, 0, 1)))),
+        projection, linear = (
             f"{ours}spatial_embeddings.patch_embeddings.projection",
+            f"{theirs}patch_projection/linear",
         )
+        pixels = Reshape((-1, width), (side, side, config.num_channels, 1, width))
+        patches = Chain((pixels, Transpose((4, 2, 3, 0, 1))))
         yield rule(
-            f"{projection}.weight",
-            f"{theirs}patch_projection/linear/kernel",
-            patches,
-            "theirs is (rows · columns · channels, outputs)",
+            f"{projection}.weight", f"{linear}/kernel", patches, "theirs is (rows · columns · channels, outputs)"
         )
-        yield rule(f"{projection}.bias", f"{theirs}patch_projection/linear/bias")
+        yield rule(f"{projection}.bias", f"{linear}/bias")
         for name, count in (("spatial", config.num_spatial_layers), ("temporal", config.num_temporal_layers)):
-            table = Reshape((-1, width), (1, -1, width))
-            yield rule(
-                f"{ours}{name}_embeddings.position_embeddings", f"{theirs}{name}_pos_emb/emb_var", table, OF_A_BATCH
-            )
+            positions, table = f"{ours}{name}_embeddings.position_embeddings", f"{theirs}{name}_pos_emb/emb_var"
+            yield rule(positions, table, Reshape((-1, width), (1, -1, width)), OF_A_BATCH)
             yield from self.stack(config, count, f"{ours}{name}_layers", f"{theirs}{name}_encoder/transformers_stack")
         yield from _norm(f"{ours}layernorm1", f"{theirs}spatial_ln")
         yield from _norm(f"{ours}layernorm2", f"{theirs}temporal_ln")
@@ -192,8 +184,8 @@ class _VideoTowerForm(_EncoderForm):
     ours, theirs = "vision_model.", "vision_encoder/"
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        has_auxiliary = f"{AUXILIARY}/{self.first}/self_attention/post/b" in shapes
-        auxiliary = {"num_auxiliary_layers": self.depth(shapes, AUXILIARY) if has_auxiliary else 0}
+        has_auxiliary = f"{AUXILIARY}/{self.first}/self_attention/query/w" in shapes
+        auxiliary = {"num_auxiliary_layers": self.sizes(shapes, AUXILIARY)[0] if has_auxiliary else 0}
         return super().config_from(shapes) | auxiliary | _pooler_fields(shapes, "contrastive_vision_pooler")
 
     def rules(self, config: Any) -> Iterator[Rule]:
@@ -210,13 +202,14 @@ class _TextTowerForm(_VideoPrismForm):
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         vocabulary, width = shapes["text_encoder/token_emb/emb_var"]
-        is_hybrid = f"{TEXT}/{self.first}/post_layer_norm/scale" in shapes
+        layers, heads, mlp = self.sizes(shapes, TEXT)
         return {
             "vocab_size": vocabulary,
             "hidden_size": width,
-            "num_hidden_layers": self.depth(shapes, TEXT),
-            "norm_policy": "primer_hybrid" if is_hybrid else "pre",
-            **self.layer_fields(shapes, TEXT),
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": mlp,
+            "norm_policy": "primer_hybrid" if f"{TEXT}/{self.first}/post_layer_norm/scale" in shapes else "pre",
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
@@ -238,9 +231,6 @@ class _ClipForm(_VideoPrismForm):
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return {"vision_config": self.video.config_from(shapes), "text_config": self.text.config_from(shapes)}
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {"vision_config": self.video.implied_from(shapes)}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         video, text = self.video.rules(config.vision_config), self.text.rules(config.text_config)
