@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -256,13 +256,11 @@ class _Names:
             self.known[entry] = set(self._bare_names(entry))
         return bare in self.known[entry]
 
-    def _bare_names(self, entry: Entry) -> Iterable[str]:
+    def _bare_names(self, entry: Entry) -> Iterator[str]:
         source = self.files[entry.file]
-        for path in _places(entry):
-            for place in dict.fromkeys(path.replace("{index}", str(number)) for number in (self.index, 0)):
-                if names := _names_in(source, place):
-                    return (_unwrapped(name[len(place) + 1 if place else 0 :]) for name in names)
-        return ()
+        paths = [path.replace("{index}", str(number)) for path in _places(entry) for number in (self.index, 0)]
+        for place in dict.fromkeys(paths):
+            yield from (_unwrapped(name[len(place) + 1 if place else 0 :]) for name in _names_in(source, place))
 
 
 def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: _Names) -> str:
