@@ -275,7 +275,7 @@ def test_values_are_merged_dictionary_by_dictionary():
     [
         (
             {"text_config": {"num_attention_head": 3}},
-            "no field 'num_attention_head'; did you mean .*num_attention_heads",
+            "'num_attention_head'; did you mean .*num_attention_heads",
         ),
         ({"image_size": 3}, r"PeCoreConfig has no field 'image_size'; did you mean vision_config.image_size\?"),
         ({"vision_config": 3}, "vision_config is a configuration; give its fields, as in vision_config.FIELD=VALUE"),
