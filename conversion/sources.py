@@ -55,7 +55,7 @@ class Source:
 
     def __init__(self, path: Path):
         self.path = path
-        self._bytes_read = 0
+        self._bytes_read, self._is_released = 0, False
         self._sound: set[str] = set()
         self._checked: set[str] = set()
         self.tensors = self._open()
@@ -68,15 +68,21 @@ class Source:
         """
         with _explained(self.path):
             if self._bytes_read > WINDOW_BYTES:
-                self.close()
+                self.release()
+            if self._is_released:
                 self._open()
-                self._bytes_read = 0
+                self._is_released = False
             tensor = self._read(name)
             if name not in self._checked:
                 self._check_values(name, tensor)
                 self._checked.add(name)
             self._bytes_read += tensor.numel() * tensor.element_size()
         return tensor
+
+    def release(self) -> None:
+        """Give back the memory of what was read; the next tensor that is read maps the file anew."""
+        self.close()
+        self._bytes_read, self._is_released = 0, True
 
     def close(self) -> None:
         """Let go of the file."""
@@ -196,7 +202,7 @@ class SafetensorsSource(Source):
         return self._file.get_tensor(name)
 
     def close(self) -> None:
-        del self._file
+        self._file = None
 
 
 # --------------------------------------------------------------------------------------------------- what files hold

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from vidformers.files import check_target, explained_write, written_whole
 
 from .card import noted_entries, write_card, write_provenance
-from .load import Progress, Request, build, form_of, no_progress, planned
+from .load import Plan, Progress, Request, build, form_of, no_progress, planned
 from .ops import ConversionError
 from .processors import processors_of, tokenizer_beside
 from .rules import Form, reverse
@@ -88,6 +88,7 @@ def convert_checkpoint(
         tokenizer = Path(tokenizer) if tokenizer else tokenizer_beside(plan)
         processors = processors_of(plan, tokenizer)
         model = build(plan, dtype, progress)
+        _return_memory(plan)
         calls = adapter(plan.family).example_calls(model.config, plan.form.architecture)
         expected = run_stages(model, calls)
         reports = []
@@ -104,9 +105,9 @@ def convert_checkpoint(
             # Two models at once would need twice the memory.
             model_class = type(model)
             del model, plan.model, each
-            _return_memory()
+            _return_memory(plan)
             reports.append(compare_tensors(folder, plan.rules, plan.found, progress))
-            _return_memory()
+            _return_memory(plan)
             reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
             _stop_on_failure(reports)
             with _writing(out):
@@ -115,8 +116,10 @@ def convert_checkpoint(
     return reports
 
 
-def _return_memory() -> None:
-    """Give freed memory back to the system: glibc would keep blocks of the size of weights for later."""
+def _return_memory(plan: Plan) -> None:
+    """Give the memory of what was read, and what is free, back: glibc would keep blocks of the size of weights."""
+    for part in plan.found.values():
+        part.source.release()
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
