@@ -131,7 +131,7 @@ def identify(
     fits: dict[str, tuple[Family, Form]] = {}
     candidates, names = _candidates(files, request), _Names(files, request.probe_index)
     for family, form in candidates:
-        if family.model_type not in fits and not names.lacking(form):
+        if family.model_type not in fits and names.fit(form):
             fits[family.model_type] = family, form
     if not fits:
         raise ConversionError(_unknown_file(files, candidates, names))
@@ -244,6 +244,10 @@ class _Names:
     def __init__(self, files: Mapping[str, Source], index: int = 0):
         self.files, self.index = files, index
         self.known: dict[Entry, set[str]] = {}
+
+    def fit(self, form: Form) -> bool:
+        """Whether a form's fingerprint is there, and nothing that the form doesn't have."""
+        return not self.lacking(form) and not any(self._has(form, name) for name in form.absent)
 
     def lacking(self, form: Form) -> list[str]:
         """The names of a form's fingerprint that the files lack."""

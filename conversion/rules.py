@@ -155,6 +155,7 @@ class Form:
         on_request: whether it is left aside unless its class is asked for, because it leaves out what another has.
         entries: the state dicts that it reads, by the beginnings of their names in the namespace.
         fingerprint: names of the namespace that only this form has; all must be there.
+        absent: names that it doesn't have, and by which files of another family with its fingerprint are told apart.
         left_out: sections of the file that no model reads, with the reason: places, or beginnings of names of the
             namespace up to a dot or slash.
         required: dotted paths of configuration fields that no shape tells and no default is right for.
@@ -170,6 +171,7 @@ class Form:
     on_request: bool = False
     entries: Mapping[str, Entry] = {}
     fingerprint: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     left_out: Mapping[str, str] = {}
     required: tuple[str, ...] = ()
     new_modules: tuple[str, ...] = ()

@@ -234,6 +234,7 @@ class EncoderFile(VJEPA2Form):
     architecture = "VJEPA2Model"
     entries = {"encoder": ENCODER}
     fingerprint = (PATCHES,)
+    absent = ("encoder/head.weight",)  # which flat fine-tuned files of VideoMAE have
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return {**encoder_fields(shapes), "use_predictor": False}
