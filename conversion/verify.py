@@ -24,13 +24,12 @@ from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .identify import Found, Request, family_of, identify, public_class
-from .load import Progress, no_progress, weights_of
+from .load import Progress, form_of, no_progress, weights_of
 from .ops import ConversionError
+from .provenance import noted_entries, read_provenance
 from .rules import Form, Rule, convert
 from .sources import open_source, sha256
 
-
-PROVENANCE = "provenance.json"
 
 # Largest difference that is rounding, relative to the largest value of a stage: fp32 sums in another order stay below
 # 1e-5 over 40 blocks; a 16-bit type keeps 8 (bfloat16) or 11 bits of every activation.
@@ -227,7 +226,8 @@ def verify_directory(
             files = {"checkpoint": stack.enter_context(open_source(weights_of(source)))}
             if probe is not None:
                 files["probe"] = stack.enter_context(open_source(probe))
-            places = {key: part["entry"] for key, part in provenance.get("parts", {}).items()}
+            noted = noted_entries(form_of(model, provenance.get("form")), provenance)
+            places = {key: entry["entry"] for key, entry in noted.items()}
             request = Request(family.model_type, model_class=type(model))
             _, form, found = identify(files, request, places)
             rules = list(form.rules(model.config))
@@ -252,12 +252,6 @@ def load_directory(directory: Path) -> PreTrainedModel:
         return public_class(architecture).from_pretrained(directory, dtype="auto").eval()
     except (OSError, SafetensorError) as error:
         raise ConversionError(f"{directory}: its weights cannot be read ({error}).") from error
-
-
-def read_provenance(directory: Path) -> dict[str, Any]:
-    """What `convert_checkpoint` noted, empty for a directory from elsewhere."""
-    file = directory / PROVENANCE
-    return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
 def _finite_report(model: PreTrainedModel, calls: Mapping) -> Report:

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 from vidformers.files import check_target, explained_write, written_whole
 
-from .card import noted_entries, write_card, write_provenance
+from .card import write_card
 from .load import Plan, Progress, Request, build, form_of, no_progress, planned
 from .ops import ConversionError
 from .processors import processors_of, tokenizer_beside
+from .provenance import noted_entries, read_provenance, write_provenance
 from .rules import Form, reverse
 from .sources import READERS, tensor_leaves
 from .verify import (
@@ -30,7 +31,6 @@ from .verify import (
     compare_with_original,
     failures,
     load_directory,
-    read_provenance,
     run_stages,
 )
 
@@ -110,8 +110,9 @@ def convert_checkpoint(
             _return_memory(plan)
             reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
             _stop_on_failure(reports)
+            parity = [report.summary for report in reports]
             with _writing(out):
-                provenance = write_provenance(folder, plan, dtype, reports, progress, tokenizer)
+                provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
                 write_card(folder, plan, provenance, hub_repo)
     return reports
 

@@ -15,8 +15,15 @@ from safetensors import SafetensorError
 
 from tests.original_files import V2_CONFIG, v2_tree
 from vidformers import files
-from vidformers.conversion import ConversionError, convert_checkpoint, load_original, reverse_directory, write
-from vidformers.conversion.card import noted_entries
+from vidformers.conversion import (
+    ConversionError,
+    convert_checkpoint,
+    load_original,
+    reverse_directory,
+    verify_directory,
+    write,
+)
+from vidformers.conversion.provenance import noted_entries
 from vidformers.conversion.rules import forms_of
 from vidformers.files import PREFIX, check_target, explained_write, written_whole
 
@@ -361,6 +368,15 @@ OLD = {
 def test_older_provenances_tell_where_the_entries_of_today_stood(form, parts, expected):
     family, index = form
     assert noted_entries(forms_of(family)[index], {"parts": parts}) == expected
+
+
+def test_a_directory_with_an_older_provenance_is_verified(tmp_path):
+    tree, other = v2_tree(predictor=False), v2_tree(seed=5, predictor=False)
+    torch.save({"encoder": tree["target_encoder"], "target_encoder": other["target_encoder"]}, tmp_path / "vit.pt")
+    load_original(tmp_path / "vit.pt", checkpoint_key="encoder", **V2_CONFIG).save_pretrained(tmp_path / "out")
+    note = {"family": "vjepa2", "parts": {"encoder": part("encoder", "module.backbone.")}}
+    (tmp_path / "out/provenance.json").write_text(json.dumps(note))
+    assert all(report.passed for report in verify_directory(tmp_path / "out", source=tmp_path / "vit.pt"))
 
 
 def test_a_directory_with_an_older_provenance_is_reversed(original):
