@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .load import Plan, Progress, no_progress
+from .ops import ConversionError
 from .rules import WRAPPERS, Entry, Form
 from .sources import sha256
 
@@ -59,7 +60,10 @@ def write_provenance(
 def read_provenance(directory: Path) -> dict[str, Any]:
     """What `convert_checkpoint` noted, empty for a directory from elsewhere."""
     file = directory / PROVENANCE
-    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+    try:
+        return json.loads(file.read_text("utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise ConversionError(f"{file}: no readable JSON ({error}); convert again, or remove it.") from error
 
 
 def noted_entries(form: Form, provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -82,7 +82,8 @@ def convert_checkpoint(
         ConversionError: as `load_original`, for a name that can't be written, a full disk, and a check that fails.
             Nothing is left behind then.
     """
-    out = _free(out, folder=True)
+    with _as_conversion_error():
+        out = check_target(out, folder=True)
     request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
     with planned(source, probe, request) as plan:
         tokenizer = Path(tokenizer) if tokenizer else tokenizer_beside(plan)
@@ -98,7 +99,7 @@ def convert_checkpoint(
         num_bytes = sum(tensor.nbytes for tensor in model.parameters())
         with written_whole(out, folder=True) as (folder,):
             progress("writing", 0, 1)
-            with _writing(out, num_bytes):
+            with _as_conversion_error(), explained_write(out, num_bytes):
                 for each in (model, *processors):
                     each.save_pretrained(folder)
             progress("writing", 1, 1)
@@ -111,7 +112,7 @@ def convert_checkpoint(
             reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
             _stop_on_failure(reports)
             parity = [report.summary for report in reports]
-            with _writing(out):
+            with _as_conversion_error(), explained_write(out):
                 provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
                 write_card(folder, plan, provenance, hub_repo)
     return reports
@@ -128,21 +129,12 @@ def _return_memory(plan: Plan) -> None:
             trim(0)
 
 
-def _free(target: str | os.PathLike, *, folder: bool = False) -> Path:
-    """The path of a file or folder to write, once it is known that it can be."""
-    try:
-        return check_target(target, folder=folder)
-    except ValueError as error:
-        raise ConversionError(str(error)) from error
-
-
 @contextmanager
-def _writing(target: Path, num_bytes: int | None = None) -> Iterator[None]:
-    """Turn what writers raise into a `ConversionError` that names the target."""
+def _as_conversion_error() -> Iterator[None]:
+    """Turn the errors of `vidformers.files` into a `ConversionError`."""
     try:
-        with explained_write(target, num_bytes):
-            yield
-    except OSError as error:
+        yield
+    except (OSError, ValueError) as error:
         raise ConversionError(str(error)) from error
 
 
@@ -190,7 +182,7 @@ def reverse_directory(
         raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:
         for file, place in zip(trees, places, strict=True):
-            with _writing(targets[file]):
+            with _as_conversion_error(), explained_write(targets[file]):
                 _save(trees[file], place)
     return _not_given(model, form)
 
@@ -198,7 +190,8 @@ def reverse_directory(
 def _check_targets(targets: Mapping[str, Path]) -> None:
     """Raise unless files of these names can be written and read again."""
     for target in targets.values():
-        _free(target)
+        with _as_conversion_error():
+            check_target(target)
         if target.suffix not in READERS:
             raise ConversionError(
                 f"{target}: unknown suffix {target.suffix!r}; one of {', '.join(READERS)} is expected."
