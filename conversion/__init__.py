@@ -9,7 +9,7 @@ from vidformers.lazy import lazy_exports
 
 
 _MODULES = {
-    "ConversionError": ".core",
+    "ConversionError": ".ops",
     "convert_checkpoint": ".write",
     "load_original": ".load",
     "reverse_directory": ".write",

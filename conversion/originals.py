@@ -1,4 +1,4 @@
-"""The original implementations, as verification calls them; one module a family.
+"""The original implementations, as verification calls them: `<family>/original.py` runs one from a checkout.
 
 Each has `example_calls(config, architecture)`, the keyword arguments of a few small calls of our model, and
 `original_stages(repository, config, found, calls)`, what the original code makes of the same calls on its own weights,
@@ -9,11 +9,16 @@ under the names that `verify.run_stages` gives our model's outputs. Where the or
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .core import ConversionError
+import torch
+from torch import nn
+
+from .identify import FoundPart
+from .ops import ConversionError
 
 
 @contextmanager
@@ -43,3 +48,37 @@ def importable(repository: Path, packages: tuple[str, ...] = (), modules: tuple[
         for name in [name for name in sys.modules if ours(name)]:
             del sys.modules[name]
         sys.modules.update(hidden)
+
+
+@contextmanager
+def recorded(blocks: Sequence[nn.Module], prefix: str) -> Iterator[dict[str, torch.Tensor]]:
+    """The input of the first block and the output of every one, as `<prefix>hidden_states.<index>`."""
+    stages: dict[str, torch.Tensor] = {}
+
+    def keep(block: nn.Module, received: tuple[Any, ...], output: Any) -> None:
+        index = numbers[block]
+        if index == 0:
+            stages[f"{prefix}hidden_states.0"] = received[0]
+        stages[f"{prefix}hidden_states.{index + 1}"] = output
+
+    numbers = {block: index for index, block in enumerate(blocks)}
+    hooks = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        yield stages
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def filled(module: nn.Module, parts: Mapping[str, FoundPart] | FoundPart, drops: Collection[str] = ()) -> nn.Module:
+    """A module of the original with the tensors of a file, in float32 and evaluation mode.
+
+    Args:
+        module: what to fill.
+        parts: the tensors; several with what the module's names begin with.
+        drops: names of tensors that it has no place for.
+    """
+    parts = {"": parts} if isinstance(parts, FoundPart) else parts
+    tensors = {f"{prefix}{name}": part.read(name).float() for prefix, part in parts.items() for name in part.names}
+    module.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in drops})
+    return module.eval()

@@ -1,13 +1,11 @@
 """Checkpoint files as flat, lazily read dictionaries: torch pickles, numpy archives and safetensors.
 
-Nothing in a file is ever executed: pickles are read with `weights_only=True`, arrays with `allow_pickle=False`. Of
-classes outside torch, pickles may hold `argparse.Namespace`, in which training scripts leave their arguments.
-Opening a source reads names, shapes and dtypes; the values of a tensor are read when they are asked for.
+Nothing in a file is ever executed: pickles are read with `weights_only=True`, arrays with `allow_pickle=False`.
+Opening a source reads names, shapes and dtypes; the values of a tensor are read, and checked, when they are asked for.
 """
 
-import argparse
-import errno
 import hashlib
+import math
 import os
 import pickle
 import zipfile
@@ -20,13 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from .core import ConversionError
+from .ops import ConversionError
+from .pickles import refusal, storage_checksums, unpickled
 
 
 WINDOW_BYTES = 128 * 2**20
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_LISTED = 5
+
+# No original is near these; files made to exhaust a reader are beyond them.
+MOST_NESTED = 32
+MOST_VALUES = 10_000_000
+MOST_UNPACKED = 100
+"""Largest size of a compressed archive's arrays, as a multiple of the file's, where that is more than a GiB."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +55,34 @@ class Source:
 
     def __init__(self, path: Path):
         self.path = path
-        self._bytes_read = 0
+        self._bytes_read, self._is_released = 0, False
+        self._sound: set[str] = set()
+        self._checked: set[str] = set()
         self.tensors = self._open()
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor called `name`, on the CPU. It may share memory with the file: copy it to keep it."""
-        with _explain(self.path):
+        """The tensor called `name`, on the CPU. It may share memory with the file: copy it to keep it.
+
+        Raises:
+            ConversionError: the file is damaged there, or holds no finite floating-point numbers.
+        """
+        with _explained(self.path):
             if self._bytes_read > WINDOW_BYTES:
-                self.close()
+                self.release()
+            if self._is_released:
                 self._open()
-                self._bytes_read = 0
+                self._is_released = False
             tensor = self._read(name)
-        self._bytes_read += tensor.numel() * tensor.element_size()
+            if name not in self._checked:
+                self._check_values(name, tensor)
+                self._checked.add(name)
+            self._bytes_read += tensor.numel() * tensor.element_size()
         return tensor
+
+    def release(self) -> None:
+        """Give back the memory of what was read; the next tensor that is read maps the file anew."""
+        self.close()
+        self._bytes_read, self._is_released = 0, True
 
     def close(self) -> None:
         """Let go of the file."""
@@ -72,20 +94,52 @@ class Source:
     def _read(self, name: str) -> torch.Tensor:
         raise NotImplementedError
 
+    def _check_values(self, name: str, tensor: torch.Tensor) -> None:
+        """Raise if a tensor holds no weights, naming others of its part of the file with the same fault."""
+        fault = _fault(tensor)
+        if fault is None:
+            return
+        part = name.rpartition("/")[0]
+        alike = [other for other in self.tensors if other.rpartition("/")[0] == part and other != name]
+        alike = [name, *(other for other in alike if _fault(self._read(other)) == fault)]
+        more = f" and {len(alike) - MOST_LISTED} more" if len(alike) > MOST_LISTED else ""
+        raise ConversionError(
+            f"expected weights, finite floating-point numbers; {fault}: {', '.join(alike[:MOST_LISTED])}{more}. Take "
+            "another checkpoint, or save these tensors as float32, float16 or bfloat16."
+        )
+
 
 class TorchSource(Source):
-    """A file of `torch.save`, memory-mapped unless it is of the format before torch 1.6."""
+    """A file of `torch.save`, memory-mapped unless it is of the format before torch 1.6.
+
+    torch compares none of the checksums that its archives hold. Here those of small records are compared when the
+    file is opened, and that of a storage when a tensor of it is first read.
+    """
 
     def _open(self) -> dict[str, SourceTensor]:
         with self.path.open("rb") as file:
             is_archive = file.read(4) == b"PK\x03\x04"
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            tree = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_archive)
-        self._values = dict(tensor_leaves(tree))
+        self._checksums = storage_checksums(self.path) if is_archive else None
+        self._values = {name: tensor.detach() for name, tensor in tensor_leaves(unpickled(self.path, is_archive))}
+        first: dict[int, str] = {}
+        self._storages = {
+            name: first.setdefault(tensor.untyped_storage().data_ptr(), name)
+            for name, tensor in self._values.items()
+            if _fault_of_type(tensor) is None
+        }
         return {name: SourceTensor(tuple(tensor.shape), tensor.dtype) for name, tensor in self._values.items()}
 
     def _read(self, name: str) -> torch.Tensor:
-        return self._values[name]
+        tensor, storage = self._values[name], self._storages.get(name)
+        if self._checksums is not None and storage is not None and storage not in self._sound:
+            data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+            if (len(data), zlib.crc32(data)) not in self._checksums:
+                raise ConversionError(
+                    f"{name} is damaged: its bytes don't have the checksum that the file holds. Download it again."
+                )
+            self._sound.add(storage)
+            self._bytes_read += len(data) - tensor.nbytes
+        return tensor
 
     def close(self) -> None:
         self._values = {}
@@ -96,16 +150,38 @@ class NumpySource(Source):
 
     def _open(self) -> dict[str, SourceTensor]:
         self._archive = zipfile.ZipFile(self.path)
-        tensors = {}
-        for member in self._archive.namelist():
-            with self._archive.open(member) as file:
-                shape, dtype = _npy_header(file)
-            tensors[member.removesuffix(".npy")] = SourceTensor(shape, _torch_dtype(dtype, member))
-        return tensors
+        unpacked, size = sum(info.file_size for info in self._archive.infolist()), self.path.stat().st_size
+        if unpacked > max(MOST_UNPACKED * size, 2**30):
+            raise ConversionError(
+                f"its {size:,} bytes would become {unpacked:,} when they are unpacked, at most {MOST_UNPACKED} times "
+                "as many are expected of weights. If you trust its origin, save it again with numpy.savez."
+            )
+        self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
+        return {name: self._described(info) for name, info in self._members.items()}
+
+    def _described(self, info: zipfile.ZipInfo) -> SourceTensor:
+        """A member's shape and dtype, from its first bytes."""
+        with self._archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            size = file.tell() + math.prod(shape) * dtype.itemsize
+        try:
+            tensor = SourceTensor(shape, torch.from_numpy(np.empty(0, dtype)).dtype)
+        except (TypeError, ValueError):
+            raise ConversionError(
+                f"{info.filename} holds values of type {dtype}, which is no tensor. Save the archive with plain "
+                "numeric arrays."
+            ) from None
+        if size != info.file_size:
+            raise ValueError(f"{info.filename} says that it has {size:,} bytes and has {info.file_size:,}")
+        return tensor
 
     def _read(self, name: str) -> torch.Tensor:
-        with self._archive.open(f"{name}.npy") as file:
-            return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+        with self._archive.open(self._members[name]) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            file.read(1)  # At its end a member's checksum is compared.
+        return torch.from_numpy(array)
 
     def close(self) -> None:
         self._archive.close()
@@ -126,69 +202,75 @@ class SafetensorsSource(Source):
         return self._file.get_tensor(name)
 
     def close(self) -> None:
-        del self._file
+        self._file = None
 
 
-def tensor_leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor inside nested dictionaries, lists and tuples, with its path; other values are passed over."""
-    if isinstance(tree, torch.Tensor):
-        yield "/".join(path), tree
-    elif isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from tensor_leaves(value, (*path, str(key)))
-    elif isinstance(tree, (list, tuple)):
-        for index, value in enumerate(tree):
-            yield from tensor_leaves(value, (*path, str(index)))
+# --------------------------------------------------------------------------------------------------- what files hold
 
 
-def _npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array, from the first bytes of its member."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
+def tensor_leaves(tree: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor inside nested dictionaries, lists and tuples, with its path; other values are passed over.
+
+    Raises:
+        ConversionError: containers that are nested too deeply, or have too many values, for a checkpoint.
+    """
+    count, waiting = 0, [((), tree)]
+    while waiting:
+        path, value = waiting.pop()
+        count += 1
+        if isinstance(value, torch.Tensor) and not value.is_nested:
+            yield "/".join(path), value
+        elif isinstance(value, (Mapping, list, tuple)):
+            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            waiting += [((*path, str(key)), inner) for key, inner in reversed(items)]
+        if len(path) > MOST_NESTED or count > MOST_VALUES:
+            raise ConversionError(
+                f"its containers hold each other more than {MOST_NESTED} deep, or more than {MOST_VALUES:,} values: "
+                "no checkpoint of a model does. Save its tensors alone with torch.save."
+            )
 
 
-def _torch_dtype(dtype: np.dtype, member: str) -> torch.dtype:
-    try:
-        return torch.from_numpy(np.empty(0, dtype)).dtype
-    except TypeError:
-        raise ConversionError(
-            f"{member} holds values of type {dtype}, which is no tensor. Save the archive with plain numeric arrays."
-        ) from None
+def _fault_of_type(tensor: torch.Tensor) -> str | None:
+    """Why a tensor holds no numbers that can be weights."""
+    if tensor.is_meta:
+        return "without values (on the meta device)"
+    if tensor.layout is not torch.strided:
+        return "sparse"
+    return None if tensor.dtype in WEIGHT_TYPES else f"of type {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _fault(tensor: torch.Tensor) -> str | None:
+    """Why a tensor holds no weights, if it doesn't."""
+    fault = _fault_of_type(tensor)
+    if fault is None and tensor.numel():
+        # The extremes are not finite if any value isn't, and need no memory.
+        fault = None if all(math.isfinite(value) for value in tensor.aminmax()) else "not finite"
+    return fault
+
+
+# --------------------------------------------------------------------------------------------------- opening, errors
 
 
 @contextmanager
-def _explain(path: Path):
-    """Turn what the readers raise on bad files into a `ConversionError` with file, cause and remedy."""
+def _explained(path: Path) -> Iterator[None]:
+    """Turn whatever readers raise on bad files into a `ConversionError` with file, cause and remedy.
+
+    Damaged bytes can raise anything in the parsers of others: TokenError, KeyError, struct.error, RecursionError.
+    """
     try:
         yield
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}") from error
     except pickle.UnpicklingError as error:
-        raise ConversionError(f"{path}: {_unsafe_globals(path)}") from error
-    except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SafetensorError, ValueError) as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConversionError(
-            f"{path}: truncated, damaged, or not a {path.suffix} checkpoint ({cause}). Download it again and compare "
-            f"its size ({path.stat().st_size:,} bytes here) with the published one."
-        ) from error
+        raise ConversionError(f"{path}: {refusal(path)}") from error
     except OSError as error:
         raise ConversionError(f"{path}: cannot be read ({error.strerror or error}).") from error
-
-
-def _unsafe_globals(path: Path) -> str:
-    """Say which names a refused pickle would have imported."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            names = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
-        names = ""
-    wanted = f"it wants to import {names}" if names else "it is damaged or uses instructions that weights don't need"
-    return (
-        f"refused, nothing in it was run: its pickle holds more than tensors and plain containers ({wanted}). "
-        "If you trust its origin, load it in a sandbox and save the tensors alone with torch.save."
-    )
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise ConversionError(
+            f"{path}: truncated, damaged, or not a {path.suffix} checkpoint ({cause or type(error).__name__}). "
+            f"Download it again and compare its size ({path.stat().st_size:,} bytes here) with the published one."
+        ) from error
 
 
 READERS: dict[str, Callable[[Path], Source]] = {
@@ -207,7 +289,7 @@ def open_source(path: str | os.PathLike) -> Iterator[Source]:
 
     Raises:
         ConversionError: no such file, a directory, an unknown suffix, a truncated or damaged file, or a pickle that
-            holds anything but tensors and plain containers.
+            holds anything but tensors, plain containers and `TRAINING_OBJECTS`.
     """
     path = Path(path)
     if path.is_dir():
@@ -218,7 +300,7 @@ def open_source(path: str | os.PathLike) -> Iterator[Source]:
         raise ConversionError(f"{path}: unknown suffix {path.suffix!r}; one of {', '.join(READERS)} is expected.")
     if path.stat().st_size == 0:
         raise ConversionError(f"{path}: empty file. Download it again.")
-    with _explain(path):
+    with _explained(path):
         source = READERS[path.suffix](path)
     try:
         yield source
@@ -235,18 +317,3 @@ def sha256(path: Path, progress: Callable[[int, int], None] = lambda done, total
             done += len(block)
             progress(done, total)
     return digest.hexdigest()
-
-
-@contextmanager
-def explain_full_disk(folder: Path, needed_bytes: int):
-    """Turn a full disk, as the file system or safetensors reports it, into a `ConversionError`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
-        if not full:
-            raise
-        raise ConversionError(
-            f"{folder}: no space left on the device. The converted files take about {needed_bytes:,} bytes; free "
-            "that much or choose another folder. Nothing was left behind."
-        ) from error

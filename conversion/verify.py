@@ -7,7 +7,7 @@ which stage is the first that is too far.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -19,18 +19,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .core import ConversionError, Layout, convert, expand
-from .load import FoundPart, Progress, find_parts, no_progress, public_class, weights_of
-from .rooms import family_map
-from .sources import SafetensorsSource, open_source, sha256
+from .identify import Found, Request, family_of, identify, public_class
+from .load import Progress, form_of, no_progress, weights_of
+from .ops import ConversionError
+from .provenance import noted_entries, read_provenance
+from .rules import Form, Rule, convert
+from .sources import open_source, sha256
 
-
-PROVENANCE = "provenance.json"
 
 # Largest difference that is rounding, relative to the largest value of a stage: fp32 sums in another order stay below
 # 1e-5 over 40 blocks; a 16-bit type keeps 8 (bfloat16) or 11 bits of every activation.
@@ -40,39 +39,50 @@ RELOAD_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Stage:
-    """How far two values of one stage are apart.
+    """How far two values of one stage are apart; infinitely where one is missing or has another shape.
 
     Attributes:
         max_abs: the largest difference.
+        limit: the largest that passes.
         relative: `max_abs` over the largest expected value.
         cosine: of the two as vectors.
-        passed: whether `relative` is within the tolerance; a NaN never is.
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: str
     max_abs: float
+    limit: float
     relative: float
     cosine: float
-    passed: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the largest difference is within the limit; a NaN never is."""
+        return self.max_abs <= self.limit
 
 
 @dataclass(frozen=True)
 class Report:
-    """The stages of one comparison, in the order of the computation."""
+    """The stages of one comparison, in the order of the computation.
+
+    Attributes:
+        tolerance: the largest difference that passes, relative to a stage's largest value.
+        reason: why that much.
+    """
 
     title: str
     tolerance: float
     stages: tuple[Stage, ...]
+    reason: str = "relative"
 
     @property
     def passed(self) -> bool:
-        """Whether every stage is within the tolerance, and there is one."""
-        return bool(self.stages) and all(stage.passed for stage in self.stages)
+        """Whether every stage is within its limit, and there is one."""
+        return bool(self.stages) and self.first_diverging is None
 
     @property
     def first_diverging(self) -> str | None:
-        """The first stage beyond the tolerance."""
+        """The first stage beyond its limit."""
         return next((stage.name for stage in self.stages if not stage.passed), None)
 
     @property
@@ -88,37 +98,46 @@ class Report:
         }
 
     def __str__(self) -> str:
-        width = max([len(stage.name) for stage in self.stages] + [5])
-        rows = [f"{self.title} (relative tolerance {self.tolerance:g})"]
-        rows.append(f"  {'stage':{width}}  {'max abs':>9}  {'relative':>9}  {'cosine':>10}  shape")
+        width = max([5, *(len(stage.name) for stage in self.stages)])
+        lines = [
+            f"{self.title}: {self.first_diverging or 'nothing'} diverges (tolerance {self.tolerance:g}: "
+            f"{self.reason})",
+            f"  {'stage':{width}}  {'max abs':>9}  {'limit':>9}  {'relative':>9}  {'cosine':>10}  shape",
+        ]
         for stage in self.stages:
-            mark = "" if stage.passed else "  <- differs"
+            mark = "" if stage.passed else "  <- diverges"
             if stage.name == self.first_diverging:
-                mark = "  <- first that differs"
-            rows.append(
-                f"  {stage.name:{width}}  {stage.max_abs:9.2e}  {stage.relative:9.2e}  {stage.cosine:10.7f}  "
-                f"{list(stage.shape)}{mark}"
+                mark = "  <== first stage that diverges"
+            lines.append(
+                f"  {stage.name:{width}}  {stage.max_abs:9.2e}  {stage.limit:9.2e}  {stage.relative:9.2e}  "
+                f"{stage.cosine:10.7f}  {stage.shape}{mark}"
             )
-        return "\n".join(rows)
+        return "\n".join(lines)
 
 
 def compare(
     title: str, expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor], tolerance: float
 ) -> Report:
-    """Compare every expected stage; one that is missing or of another shape differs infinitely."""
-    return Report(
-        title, tolerance, tuple(_stage(name, expected[name], actual.get(name), tolerance) for name in expected)
-    )
+    """Compare every expected stage; `actual` may hold more."""
+    stages = []
+    for name, tensor in expected.items():
+        limit = tolerance * tensor.double().abs().max().item() if tensor.numel() else 0.0
+        stages.append(compare_stage(name, tensor, actual.get(name), limit))
+    return Report(title, tolerance, tuple(stages))
 
 
-def _stage(name: str, expected: torch.Tensor, actual: torch.Tensor | None, tolerance: float) -> Stage:
+def compare_stage(name: str, expected: torch.Tensor, actual: torch.Tensor | None, limit: float) -> Stage:
+    """Compare one stage, of which the largest difference that passes is given."""
+    shape = str(list(expected.shape))
     if actual is None or actual.shape != expected.shape:
-        return Stage(name, tuple(actual.shape) if actual is not None else (), float("inf"), float("inf"), 0.0, False)
-    left, right = expected.double().flatten(), actual.double().flatten()
+        found = "missing" if actual is None else f"found {list(actual.shape)}"
+        return Stage(name, f"{shape}, {found}", float("inf"), limit, float("inf"), 0.0)
+    if not expected.numel() or torch.equal(expected, actual):
+        return Stage(name, shape, 0.0, limit, 0.0, 1.0)
+    left, right = (tensor.detach().cpu().double().flatten() for tensor in (expected, actual))
     max_abs = (left - right).abs().max().item()
     relative = max_abs / max(left.abs().max().item(), 1e-30)
-    cosine = torch.nn.functional.cosine_similarity(left, right, dim=0).item()
-    return Stage(name, tuple(expected.shape), max_abs, relative, cosine, relative <= tolerance)
+    return Stage(name, shape, max_abs, limit, relative, torch.cosine_similarity(left, right, dim=0).item())
 
 
 @torch.no_grad()
@@ -127,45 +146,25 @@ def run_stages(model: PreTrainedModel, calls: Mapping[str, Mapping[str, Any]]) -
     stages = {}
     for call, inputs in calls.items():
         output = model(**inputs, output_hidden_states=True, return_dict=True)
-        stages |= {f"{call}.{name}": tensor.float() for name, tensor in _named_tensors(output)}
+        stages |= {f"{call}.{name}": tensor.float() for name, tensor in named_tensors(output)}
     return stages
 
 
-def _named_tensors(output: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a model's output by dotted name, hidden states before what follows from them."""
+def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a model's output by dotted name, recorded states before what follows from them."""
     if isinstance(output, torch.Tensor):
-        yield "", output
-        return
-    items = sorted(output.items(), key=lambda item: item[0] != "hidden_states")
-    for name, value in items:
-        if isinstance(value, ModelOutput):
-            value = dict(value)
-        if isinstance(value, (tuple, list)):
-            value = {str(index): entry for index, entry in enumerate(value)}
-        for inner, tensor in _named_tensors(value):
-            yield f"{name}.{inner}".removesuffix("."), tensor
+        yield name, output
+    elif isinstance(output, Mapping):
+        for key in sorted(output, key=lambda key: key not in ("hidden_states", "attentions")):
+            yield from named_tensors(output[key], f"{name}.{key}".lstrip("."))
+    elif isinstance(output, (tuple, list)):
+        for index, entry in enumerate(output):
+            yield from named_tensors(entry, f"{name}.{index}".lstrip("."))
 
 
 def adapter(family: Family) -> ModuleType:
     """The module that knows how to call a family's models and its original code."""
     return import_module(f"{__package__}.{family.model_type}.original")
-
-
-def family_of(model_type: str) -> Family:
-    """The family of a configuration's `model_type`."""
-    for family in FAMILIES.values():
-        if model_type in family.model_types:
-            return family
-    known = [name for family in FAMILIES.values() for name in family.model_types]
-    raise ConversionError(f"unknown model type {model_type!r}; there are {', '.join(known)}.")
-
-
-def layout_of(family: Family, architecture: str, parts: Iterable[str] = ()) -> Layout:
-    """The layout of a model class: the first, or the one with the given parts where the class has several."""
-    layouts = [layout for layout in family_map(family.model_type).layouts if layout.architecture == architecture]
-    if not layouts:
-        raise ConversionError(f"{architecture} has no conversion map.")
-    return next((layout for layout in layouts if set(parts) <= set(layout.parts)), layouts[0])
 
 
 def compare_reloaded(
@@ -176,12 +175,10 @@ def compare_reloaded(
     return compare("reloaded directory", expected, run_stages(model, calls), RELOAD_TOLERANCE)
 
 
-def compare_with_original(
-    model: PreTrainedModel, layout: Layout, found: Mapping[str, FoundPart], repository: str | os.PathLike
-) -> Report:
+def compare_with_original(model: PreTrainedModel, form: Form, found: Found, repository: str | os.PathLike) -> Report:
     """Run the original code from a checkout of its repository on the same weights and compare it with the model."""
     original = adapter(family_of(model.config.model_type))
-    calls = getattr(original, "original_calls", original.example_calls)(model.config, layout.architecture)
+    calls = getattr(original, "original_calls", original.example_calls)(model.config, form.architecture)
     expected = original.original_stages(Path(repository), model.config, found, calls)
     return compare("original code", expected, run_stages(model, calls), TOLERANCES[model.dtype])
 
@@ -221,8 +218,7 @@ def verify_directory(
             raise ConversionError(f"{directory / name}: missing or changed since it was converted; convert it again.")
     model = load_directory(directory)
     family = family_of(model.config.model_type)
-    layout = layout_of(family, type(model).__name__, provenance.get("parts", ()))
-    reports = [_finite_report(model, adapter(family).example_calls(model.config, layout.architecture))]
+    reports = [_finite_report(model, adapter(family).example_calls(model.config, type(model).__name__))]
     if recording is not None:
         reports.append(_compare_recording(model, Path(recording)))
     if source is not None:
@@ -230,11 +226,14 @@ def verify_directory(
             files = {"checkpoint": stack.enter_context(open_source(weights_of(source)))}
             if probe is not None:
                 files["probe"] = stack.enter_context(open_source(probe))
-            parts = provenance.get("parts", {})
-            found = find_parts(family, layout, files, {name: part["entry"] for name, part in parts.items()})
-            reports.append(compare_tensors(directory, layout, found, model.config, progress))
+            noted = noted_entries(form_of(model, provenance.get("form")), provenance)
+            places = {key: entry["entry"] for key, entry in noted.items()}
+            request = Request(family.model_type, model_class=type(model))
+            _, form, found = identify(files, request, places)
+            rules = list(form.rules(model.config))
+            reports.append(compare_tensors(directory, rules, found, progress))
             if original_repo is not None:
-                reports.append(compare_with_original(model, layout, found, original_repo))
+                reports.append(compare_with_original(model, form, found, original_repo))
     elif original_repo is not None:
         raise ConversionError("running the original code needs the original checkpoint: source.")
     return reports
@@ -253,12 +252,6 @@ def load_directory(directory: Path) -> PreTrainedModel:
         return public_class(architecture).from_pretrained(directory, dtype="auto").eval()
     except (OSError, SafetensorError) as error:
         raise ConversionError(f"{directory}: its weights cannot be read ({error}).") from error
-
-
-def read_provenance(directory: Path) -> dict[str, Any]:
-    """What `convert_checkpoint` noted, empty for a directory from elsewhere."""
-    file = directory / PROVENANCE
-    return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
 def _finite_report(model: PreTrainedModel, calls: Mapping) -> Report:
@@ -282,29 +275,18 @@ def _compare_recording(model: PreTrainedModel, folder: Path) -> Report:
     return compare("recorded outputs", expected, actual, TOLERANCES[model.dtype])
 
 
-def compare_tensors(
-    directory: Path, layout: Layout, found: Mapping[str, FoundPart], config: Any, progress: Progress = no_progress
-) -> Report:
+def compare_tensors(directory: Path, rules: Sequence[Rule], found: Found, progress: Progress = no_progress) -> Report:
     """Compare a directory's tensors with those of the original files, in the directory's type; all must be equal."""
-    weights = {}
-    sources = [SafetensorsSource(path) for path in sorted(directory.glob("*.safetensors"))]
-    for written in sources:
-        weights |= dict.fromkeys(written.tensors, written)
-    stages, total = [], len(weights)
-    maps = family_map(family_of(config.model_type).model_type)
-    for name, part in found.items():
-        pairs = expand(maps.parts[name].rules, layout.config_of(name, config), layout.parts[name])
-        for target, tensor in convert(pairs, part.read):
-            actual = weights[target].read(target) if target in weights else None
-            expected = tensor if actual is None else tensor.to(actual.dtype)
-            if actual is not None and torch.equal(expected, actual):
-                stages.append(Stage(target, tuple(actual.shape), 0.0, 0.0, 1.0, True))
-            else:
-                stages.append(_stage(target, expected, actual, 0.0))
-            progress("comparing tensors", len(stages), total)
-    for written in sources:
-        written.close()
-    return Report("tensors of the original files", 0.0, tuple(stages))
+    stages: list[Stage] = []
+    with ExitStack() as stack:
+        sources = [stack.enter_context(open_source(path)) for path in sorted(directory.glob("*.safetensors"))]
+        weights = {name: source for source in sources for name in source.tensors}
+        for name, tensor in convert(rules, found.read):
+            actual = weights[name].read(name) if name in weights else None
+            stages.append(compare_stage(name, tensor if actual is None else tensor.to(actual.dtype), actual, 0.0))
+            del tensor, actual  # a view would keep its stack in memory while the next one is read
+            progress("comparing tensors", len(stages), len(weights))
+    return Report("tensors of the original files", 0.0, tuple(stages), "every bit counts")
 
 
 def failures(reports: Sequence[Report]) -> str:

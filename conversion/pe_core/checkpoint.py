@@ -6,48 +6,23 @@ tower's names are those of timm's port, which transformers takes; timm splits th
 the rest, turns the last projection around and gives it a bias, which is zero.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-import torch
-
-from vidformers.conversion.core import (
-    Axis,
-    ConversionError,
-    Count,
-    FamilyMap,
-    Layout,
-    Op,
-    Part,
-    Present,
-    Reader,
-    Reshape,
-    Rule,
-    Shapes,
-    Tensors,
-    Transpose,
-    linear,
-    rule,
-)
+from vidformers.conversion.ops import ConversionError, Op, Reshape, Split, Tensors, Transpose
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, rule
 
 
-ENTRIES = ("", "state_dict", "weights")
-
-
-# -------------------------------------------------------------------------------------------- operations and readers
-
-
-@dataclass(frozen=True)
-class QueriesAndRest(Op):
-    """A fused projection of queries, keys and values, cut into the queries' third and the rest."""
-
-    def forward(self, tensors: Tensors) -> Tensors:
-        (fused,) = tensors
-        return list(fused.split([fused.shape[0] // 3, fused.shape[0] // 3 * 2]))
-
-    def inverse(self, tensors: Tensors) -> Tensors:
-        return [torch.cat(tensors)]
+LAYERS = {
+    "norm1": "ln_1",
+    "attn.proj": "attn.out_proj",
+    "norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+TABLE = "timm's tables and tokens have an axis for the batch"
 
 
 @dataclass(frozen=True)
@@ -67,163 +42,211 @@ class TransposeAndZeroBias(Op):
         return [weight.T]
 
 
-@dataclass(frozen=True)
-class ImageSize(Reader):
-    """`image_size`, from the length of the table of positions, of which the class token has one."""
-
-    tensor: str = "positional_embedding"
-
-    def read(self, shapes: Shapes) -> int:
-        patches = shapes[self.tensor][0] - ("class_embedding" in shapes)
-        return isqrt(patches) * shapes["conv1.weight"][2]
-
-    def agrees(self, given: int, shapes: Shapes) -> bool:
-        patch_size = shapes["conv1.weight"][2]
-        return given // patch_size == self.read(shapes) // patch_size
+# ---------------------------------------------------------------------------------------------- what the shapes tell
 
 
-@dataclass(frozen=True)
-class LayerScale(Reader):
-    """`layer_scale_init_value`: 0.1, as in the original's configurations, where the blocks have factors, or 0."""
+def vision_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
+    """The fields of a vision tower whose names begin with `theirs`."""
+    width, channels, patch_size, _ = shapes[f"{theirs}conv1.weight"]
+    has_pooling, has_class_token = (f"{theirs}{name}" in shapes for name in ("attn_pool.probe", "class_embedding"))
+    rows = isqrt(shapes[f"{theirs}positional_embedding"][0] - has_class_token)
+    has_scale = f"{theirs}transformer.resblocks.0.ls_1.gamma" in shapes
+    # A tower that pools has a projection, too: a file without one is damaged.
+    has_projection = has_pooling or f"{theirs}proj" in shapes
+    return {
+        "hidden_size": width,
+        "num_channels": channels,
+        "patch_size": patch_size,
+        "image_size": Bounded(rows * patch_size, lambda given: given // patch_size == rows),
+        **_block_fields(shapes, theirs),
+        "use_cls_token": has_class_token,
+        "use_post_norm": f"{theirs}ln_post.weight" in shapes,
+        "use_attention_pooling": has_pooling,
+        "projection_dim": shapes[f"{theirs}proj"][1] if has_projection else 0,
+        # Where the factors began matters to new models alone; 0.1 is that of the original's configurations.
+        "layer_scale_init_value": Bounded(0.1 if has_scale else 0.0, lambda given: bool(given) == has_scale),
+    }
 
-    tensor: str = "transformer.resblocks.0.ls_1.gamma"
 
-    def read(self, shapes: Shapes) -> float:
-        return 0.1 if self.tensor in shapes else 0.0
+def text_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields of a text tower."""
+    return {
+        "vocab_size": shapes["token_embedding.weight"][0],
+        "hidden_size": shapes["token_embedding.weight"][1],
+        "max_position_embeddings": shapes["positional_embedding"][0],
+        **_block_fields(shapes, ""),
+        "projection_dim": shapes["text_projection"][1],
+    }
 
-    def agrees(self, given: float, shapes: Shapes) -> bool:
-        return bool(given) == (self.tensor in shapes)
+
+def _block_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
+    blocks = f"{theirs}transformer.resblocks"
+    return {
+        "num_hidden_layers": shapes.count(f"{blocks}.{{}}.ln_1.weight"),
+        "intermediate_size": shapes[f"{blocks}.0.mlp.c_fc.bias"][0],
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
 
-FIRST_BLOCK = "transformer.resblocks.0"
+
+def vision_rules(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
+    """A vision tower whose names begin with `ours` and `theirs`."""
+    width = config.hidden_size
+    yield rule(f"{ours}patch_embed.proj.weight", f"{theirs}conv1.weight")
+    if config.use_cls_token:
+        yield rule(f"{ours}cls_token", f"{theirs}class_embedding", Reshape((width,), (1, 1, width)), TABLE)
+    yield _table(f"{ours}pos_embed", f"{theirs}positional_embedding", width)
+    yield from linear(f"{ours}norm_pre", f"{theirs}ln_pre")
+    for i in range(config.num_hidden_layers):
+        block, resblock = f"{ours}blocks.{i}", f"{theirs}transformer.resblocks.{i}"
+        yield from _block(block, resblock)
+        if config.layer_scale_init_value:
+            yield rule(f"{block}.gamma_1", f"{resblock}.ls_1.gamma")
+            yield rule(f"{block}.gamma_2", f"{resblock}.ls_2.gamma")
+    if config.use_post_norm:
+        yield from linear(f"{ours}norm", f"{theirs}ln_post")
+    if config.use_attention_pooling:
+        yield from _pooler(f"{ours}attn_pool", f"{theirs}attn_pool", width)
+    if config.projection_dim:
+        names = [f"{ours}head.weight", f"{ours}head.bias"]
+        yield rule(names, f"{theirs}proj", TransposeAndZeroBias(), "timm's projection is a layer with a bias")
 
 
-def _blocks() -> tuple[Rule, ...]:
-    """The rules of the blocks, alike in both towers."""
-    ours, theirs = "blocks.{i}", "transformer.resblocks.{i}"
-    names = {
-        "norm1": "ln_1",
-        "attn.proj": "attn.out_proj",
-        "norm2": "ln_2",
-        "mlp.fc1": "mlp.c_fc",
-        "mlp.fc2": "mlp.c_proj",
+def _pooler(ours: str, theirs: str, width: int) -> Iterator[Rule]:
+    yield rule(f"{ours}.latent", f"{theirs}.probe")
+    for leaf in ("weight", "bias"):
+        names = [f"{ours}.q.{leaf}", f"{ours}.kv.{leaf}"]
+        why = "timm has a projection for the queries and one for keys and values"
+        yield rule(names, f"{theirs}.attn.in_proj_{leaf}", Split((width, 2 * width)), why)
+    names = {"proj": "attn.out_proj", "norm": "layernorm", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+    for our_name, their_name in names.items():
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+
+def text_rules(config: Any, ours: str) -> Iterator[Rule]:
+    """A text tower, which our model calls `ours`."""
+    yield rule(f"{ours}token_embedding.weight", "token_embedding.weight")
+    yield _table(f"{ours}pos_embed", "positional_embedding", config.hidden_size)
+    for i in range(config.num_hidden_layers):
+        yield from _block(f"{ours}blocks.{i}", f"transformer.resblocks.{i}")
+    yield from linear(f"{ours}norm", "ln_final")
+    yield rule(f"{ours}head.weight", "text_projection", Transpose(), "the original multiplies with it from the right")
+
+
+def _block(ours: str, theirs: str) -> Iterator[Rule]:
+    """A block, alike in both towers."""
+    for leaf in ("weight", "bias"):
+        yield rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}")
+    for our_name, their_name in LAYERS.items():
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+
+def _table(ours: str, theirs: str, width: int) -> Rule:
+    return rule(ours, theirs, Reshape((-1, width), (1, -1, width)), TABLE)
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
+
+
+class PeCoreForm(Form):
+    """What all files of the family have in common."""
+
+    family = "pe_core"
+    entries = {"": Entry("", "state_dict", "weights")}
+
+
+class CoreFile(PeCoreForm):
+    """Both towers and the temperature."""
+
+    title = "PE core file"
+    architecture = "PeCoreModel"
+    fingerprint = ("visual.conv1.weight", "token_embedding.weight", "logit_scale")
+    required = ("vision_config.num_attention_heads", "text_config.num_attention_heads")
+    images = True
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        vision = {**vision_fields(shapes, "visual."), "projection_dim": shapes["visual.proj"][1]}
+        return {"vision_config": vision, "text_config": text_fields(shapes)}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from vision_rules(config.vision_config, "vision_model.", "visual.")
+        yield from text_rules(config.text_config, "text_model.")
+        yield rule("logit_scale", "logit_scale")
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": config.vision_config.image_size}
+
+
+class VisionTower(PeCoreForm):
+    """A vision tower alone, as PE lang and PE spatial have it."""
+
+    title = "PE vision tower"
+    architecture = "PeVisionModel"
+    fingerprint = ("conv1.weight",)
+    required = ("num_attention_heads",)
+    videos, images = False, True
+    beginning = ""
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return vision_fields(shapes, self.beginning)
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from vision_rules(config, "", self.beginning)
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": config.image_size}
+
+
+class NestedVisionTower(VisionTower):
+    """A vision tower alone, with the names that it has in a PE core file."""
+
+    title = "PE vision tower, names under visual"
+    fingerprint = ("visual.conv1.weight",)
+    beginning = "visual."
+
+
+class VisionTowerOfCoreFile(NestedVisionTower):
+    """The vision tower of a PE core file."""
+
+    title = "vision tower of a PE core file"
+    on_request = True
+    fingerprint = CoreFile.fingerprint
+    left_out = {
+        **dict.fromkeys(
+            ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"),
+            "PeVisionModel has no text tower",
+        ),
+        "logit_scale": "PeVisionModel has no temperature",
     }
-    return (
-        *(
-            rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}", repeat="num_hidden_layers")
-            for leaf in ("weight", "bias")
-        ),
-        *(
-            entry
-            for target, source in names.items()
-            for entry in linear(f"{ours}.{target}", f"{theirs}.{source}", repeat="num_hidden_layers")
-        ),
-    )
 
 
-def _block_fields() -> dict[str, Reader]:
-    return {
-        "num_hidden_layers": Count("transformer.resblocks.{i}.ln_1.weight"),
-        "intermediate_size": Axis(f"{FIRST_BLOCK}.mlp.c_fc.bias", 0),
+class TextTower(PeCoreForm):
+    """A text tower alone."""
+
+    title = "PE core text tower"
+    architecture = "PeCoreTextModel"
+    fingerprint = ("token_embedding.weight", "text_projection")
+    required = ("num_attention_heads",)
+    videos = False
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return text_fields(shapes)
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from text_rules(config, "")
+
+
+class TextTowerOfCoreFile(TextTower):
+    """The text tower of a PE core file."""
+
+    title = "text tower of a PE core file"
+    on_request = True
+    fingerprint = CoreFile.fingerprint
+    left_out = {
+        "visual": "PeCoreTextModel has no vision tower",
+        "logit_scale": "PeCoreTextModel has no temperature",
     }
 
 
-def _table(target: str, source: str, **options: Any) -> Rule:
-    """Positions (N, D), with an axis before them in our model."""
-    return rule(target, source, Reshape((-1, "hidden_size"), (1, -1, "hidden_size")), **options)
-
-
-POOLER = "use_attention_pooling"
-VISION = Part(
-    entries=ENTRIES,
-    any_entry=True,
-    rules=(
-        rule("patch_embed.proj.weight", "conv1.weight"),
-        rule("cls_token", "class_embedding", Reshape(("hidden_size",), (1, 1, "hidden_size")), when="use_cls_token"),
-        _table("pos_embed", "positional_embedding"),
-        *linear("norm_pre", "ln_pre"),
-        *_blocks(),
-        *(
-            rule(
-                f"blocks.{{i}}.gamma_{index}",
-                f"transformer.resblocks.{{i}}.ls_{index}.gamma",
-                repeat="num_hidden_layers",
-                when="layer_scale_init_value",
-            )
-            for index in (1, 2)
-        ),
-        *linear("norm", "ln_post", when="use_post_norm"),
-        rule("attn_pool.latent", "attn_pool.probe", when=POOLER),
-        *(
-            rule(
-                (f"attn_pool.q.{leaf}", f"attn_pool.kv.{leaf}"),
-                f"attn_pool.attn.in_proj_{leaf}",
-                QueriesAndRest(),
-                when=POOLER,
-            )
-            for leaf in ("weight", "bias")
-        ),
-        *linear("attn_pool.proj", "attn_pool.attn.out_proj", when=POOLER),
-        *linear("attn_pool.norm", "attn_pool.layernorm", when=POOLER),
-        *linear("attn_pool.mlp.fc1", "attn_pool.mlp.c_fc", when=POOLER),
-        *linear("attn_pool.mlp.fc2", "attn_pool.mlp.c_proj", when=POOLER),
-        rule(("head.weight", "head.bias"), "proj", TransposeAndZeroBias(), when="projection_dim"),
-    ),
-    fields={
-        "hidden_size": Axis("conv1.weight", 0),
-        "num_channels": Axis("conv1.weight", 1),
-        "patch_size": Axis("conv1.weight", 2),
-        "image_size": ImageSize(),
-        **_block_fields(),
-        "use_cls_token": Present("class_embedding"),
-        "use_post_norm": Present("ln_post.weight"),
-        "use_attention_pooling": Present("attn_pool.probe"),
-        "projection_dim": Axis("proj", 1, absent=0),
-        "layer_scale_init_value": LayerScale(),
-    },
-    required=("num_attention_heads",),
-)
-TEXT = Part(
-    entries=ENTRIES,
-    any_entry=True,
-    rules=(
-        rule("token_embedding.weight", "token_embedding.weight"),
-        _table("pos_embed", "positional_embedding"),
-        *_blocks(),
-        *linear("norm", "ln_final"),
-        rule("head.weight", "text_projection", Transpose()),
-    ),
-    fields={
-        "vocab_size": Axis("token_embedding.weight", 0),
-        "hidden_size": Axis("token_embedding.weight", 1),
-        "max_position_embeddings": Axis("positional_embedding", 0),
-        **_block_fields(),
-        "projection_dim": Axis("text_projection", 1),
-    },
-    required=("num_attention_heads",),
-)
-TEMPERATURE = Part(entries=ENTRIES, any_entry=True, under="logit_", rules=(rule("logit_scale", "scale"),), fields={})
-
-PARTS = {
-    "vision tower alone": VISION,
-    "vision tower": replace(VISION, under="visual."),
-    "text tower": TEXT,
-    "temperature": TEMPERATURE,
-}
-
-LAYOUTS = (
-    Layout("PeVisionModel", {"vision tower alone": ""}, videos=None, images=""),
-    Layout("PeVisionModel", {"vision tower": ""}, videos=None, images=""),
-    Layout("PeCoreTextModel", {"text tower": ""}, videos=None),
-    Layout(
-        "PeCoreModel",
-        {"vision tower": "vision_model.", "text tower": "text_model.", "temperature": ""},
-        configs={"vision tower": "vision_config", "text tower": "text_config"},
-        videos="vision_config",
-        images="vision_config",
-    ),
-)
-
-MAP = FamilyMap(parts=PARTS, layouts=LAYOUTS, left_out={}, required=(), processor={"size": "image_size"})
+FORMS = (CoreFile(), VisionTowerOfCoreFile(), TextTowerOfCoreFile(), NestedVisionTower(), VisionTower(), TextTower())

@@ -4,7 +4,6 @@ The checkout needs timm and einops to be installed.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidformers.conversion.load import FoundPart
-from vidformers.conversion.originals import importable
+from vidformers.conversion.identify import Found, FoundPart
+from vidformers.conversion.originals import filled, importable, recorded
 
 
 ROWS, COLUMNS, FRAMES = 3, 2, 3
@@ -31,7 +30,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     return {
         "images": {**text, "pixel_values": frames},
         "videos": video,
-        "normalised": {**video, "normalize_frames": True},
+        "normalized": {**video, "normalize_frames": True},
     }
 
 
@@ -52,30 +51,24 @@ def _text(config: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def original_stages(
-    repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
+    repository: Path, config: Any, found: Found, calls: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, torch.Tensor]:
     """What the original models give for the calls of `example_calls`."""
+    part = found[""]
     with importable(repository, ("core",)):
         original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
-        if "text tower" not in found:
-            model = build_tower(config, tower_of(found))
-            return _see(model, "images.", calls["images"]["pixel_values"])
+        if "images" in calls and "input_ids" not in calls["images"]:
+            tower = build_tower(config, part.under("visual.") if "visual.conv1.weight" in part.names else part)
+            return _run_tower(tower, "images.", calls["images"]["pixel_values"])
         text = settings.PETextConfig(**_text_settings(config))
-        if tower_of(found) is None:
-            model = load(original.TextTransformer(**vars(text)), {"": found["text tower"]})
-            return _read(model, "texts.", calls["texts"]["input_ids"])
-        prefixes = {"": "text tower", "visual.": "vision tower", "logit_": "temperature"}
-        vision = settings.PEConfig(**_vision_settings(config))
-        model = load(original.CLIP(vision, text), {prefix: found[name] for prefix, name in prefixes.items()})
+        if "texts" in calls:
+            tower = filled(original.TextTransformer(**vars(text)), part)
+            return _run_text_tower(tower, "texts.", calls["texts"]["input_ids"])
+        model = filled(original.CLIP(settings.PEConfig(**_vision_settings(config)), text), part)
         stages: dict[str, torch.Tensor] = {}
         for name, call in calls.items():
-            stages |= _compare(model, name, call)
+            stages |= _run_model(model, name, call)
     return stages
-
-
-def tower_of(found: Mapping[str, FoundPart]) -> FoundPart | None:
-    """The vision tower of a conversion, whichever way the file holds it."""
-    return found.get("vision tower") or found.get("vision tower alone")
 
 
 def _vision_settings(config: Any) -> dict[str, Any]:
@@ -117,35 +110,13 @@ def _ratio(config: Any) -> float:
 def build_tower(config: Any, part: FoundPart) -> nn.Module:
     """The original's vision tower with the tensors of a file."""
     original, settings = (import_module(f"core.vision_encoder.{name}") for name in ("pe", "config"))
-    return load(original.VisionTransformer(**vars(settings.PEConfig(**_vision_settings(config)))), {"": part})
+    return filled(original.VisionTransformer(**vars(settings.PEConfig(**_vision_settings(config)))), part)
 
 
-def load(module: nn.Module, parts: Mapping[str, FoundPart]) -> nn.Module:
-    """A module with the tensors of parts, each under a beginning of their names."""
-    tensors = {f"{prefix}{name}": part.read(name).float() for prefix, part in parts.items() for name in part.names}
-    module.load_state_dict(tensors)
-    return module.eval()
-
-
-def record(module: nn.Module, prefix: str, blocks: nn.ModuleList, *inputs: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """What a tower gives, and the input of its first block and the output of every one."""
-    stages: dict[str, torch.Tensor] = {}
-
-    def keep(index: int, block: nn.Module, received: Any, output: torch.Tensor) -> None:
-        if index == 0:
-            stages[f"{prefix}hidden_states.0"] = received[0]
-        stages[f"{prefix}hidden_states.{index + 1}"] = output
-
-    hooks = [block.register_forward_hook(partial(keep, index)) for index, block in enumerate(blocks)]
-    output = module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return output, stages
-
-
-def _see(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+def _run_tower(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch.Tensor]:
     """The stages of a vision tower."""
-    output, stages = record(tower, prefix, tower.transformer.resblocks, frames)
+    with recorded(tower.transformer.resblocks, prefix) as stages:
+        output = tower(frames)
     stages[f"{prefix}last_hidden_state"] = tokens = tower.forward_features(frames, norm=True)
     if tower.pool_type == "attn":
         stages[f"{prefix}pooler_output"] = tower._pool(tokens)
@@ -154,14 +125,15 @@ def _see(tower: nn.Module, prefix: str, frames: torch.Tensor) -> dict[str, torch
     return stages
 
 
-def _read(tower: nn.Module, prefix: str, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+def _run_text_tower(tower: nn.Module, prefix: str, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """The stages of a text tower; a video-text model is one, too, beside its other parts."""
     run = import_module("core.vision_encoder.pe").TextTransformer.forward
-    output, stages = record(partial(run, tower), prefix, tower.transformer.resblocks, input_ids)
+    with recorded(tower.transformer.resblocks, prefix) as stages:
+        output = run(tower, input_ids)
     return {**stages, f"{prefix}text_embeds": output}
 
 
-def _compare(model: nn.Module, name: str, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _run_model(model: nn.Module, name: str, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The stages of a video-text model in one call."""
     frames = call["pixel_values"] if "pixel_values" in call else call["pixel_values_videos"].flatten(0, 1)
     texts = model.encode_text(call["input_ids"], normalize=True)
@@ -172,8 +144,8 @@ def _compare(model: nn.Module, name: str, call: Mapping[str, Any]) -> dict[str, 
         kind, embeds = "video", model.encode_video(call["pixel_values_videos"], normalize=each)
         embeds = embeds if each else nn.functional.normalize(embeds, dim=-1)
     return {
-        **_see(model.visual, f"{name}.vision_model_output.", frames),
-        **_read(model, f"{name}.text_model_output.", call["input_ids"]),
+        **_run_tower(model.visual, f"{name}.vision_model_output.", frames),
+        **_run_text_tower(model, f"{name}.text_model_output.", call["input_ids"]),
         f"{name}.{kind}_embeds": embeds,
         f"{name}.text_embeds": texts,
         f"{name}.logits_per_{kind}": model.logit_scale.exp() * embeds @ texts.T,

@@ -4,65 +4,26 @@ An original directory has `config.json` and `model.safetensors`, one flat state 
 `core/audio_visual_encoder/pe.py`. PE Video is its video and text part.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vidformers.conversion.core import (
-    Axis,
-    Count,
-    Drop,
-    FamilyMap,
-    Layout,
-    Op,
-    Part,
-    Present,
-    Reader,
-    Rule,
-    Shapes,
-    Tensors,
-    linear,
-    rule,
-)
-from vidformers.conversion.pe_core.checkpoint import VISION
+from vidformers.conversion.ops import Op, Tensors
+from vidformers.conversion.pe_core.checkpoint import vision_fields, vision_rules
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.models.pe_core.presets import PE_ARCHITECTURES, PE_TOWERS
 
 
-VISUAL = "audio_visual_model.visual_model."
+VISUAL = "audio_visual_model.visual_model"
+FRAME_TOWER = f"{VISUAL}.pe_encoder."
+TEMPORAL = f"{VISUAL}.visual_transformer"
 MODERNBERT_LAYERS = 28
 """Layers of ModernBERT-large, the text tower of the published files, of which the original reads fewer."""
-
-PE_ENCODERS = {
-    "PE-Core-T16-384": ("vit_pe_core_tiny_patch16_384", 3),
-    "PE-Core-S16-384": ("vit_pe_core_small_patch16_384", 6),
-    "PE-Core-B16-224": ("vit_pe_core_base_patch16_224", 12),
-    "PE-Core-L14-336": ("vit_pe_core_large_patch14_336", 16),
-    "PE-Core-G14-448": ("vit_pe_core_gigantic_patch14_448", 16),
-}
-"""Architecture and attention heads of the frame towers that the original's configuration may name."""
-
-
-# ------------------------------------------------------------------------------------------------ readers, operations
-
-
-@dataclass(frozen=True)
-class Heads(Reader):
-    """A number of attention heads, from a projection into heads and the norm over the channels of one."""
-
-    tensor: str
-    norm: str = "visual_transformer.layers.0.self_attn.q_norm.weight"
-
-    def read(self, shapes: Shapes) -> int:
-        return shapes[self.tensor][0] // shapes[self.norm][0]
-
-
-@dataclass(frozen=True)
-class FirstLayers(Count):
-    """How many layers there are; a model may have fewer, the first ones."""
-
-    def agrees(self, given: int, shapes: Shapes) -> bool:
-        return 0 < given <= self.read(shapes)
+UNREAD_LAYERS = "a layer after the one that the original takes text embeddings from"
+TEXT_LAYERS = ("attn.Wqkv.weight", "attn.Wo.weight", "mlp_norm.weight", "mlp.Wi.weight", "mlp.Wo.weight")
+NO_AUDIO = "PE Video is the model's video and text part"
 
 
 @dataclass(frozen=True)
@@ -78,191 +39,214 @@ class Constant(Op):
         return []
 
 
-# ------------------------------------------------------------------------------------------------------------- rules
+# ---------------------------------------------------------------------------------------------- what the shapes tell
 
 
-def _temporal_blocks() -> tuple[Rule, ...]:
-    source, repeat = "visual_transformer.layers.{i}", "num_hidden_layers"
-    rules = []
-    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        name = f"self_attn.{name}"
-        rules += linear(f"layers.{{i}}.{name}", f"{source}.{name}", bias_when="attention_bias", repeat=repeat)
-    norms = ("self_attn.q_norm", "self_attn.k_norm", "input_layernorm", "post_attention_layernorm")
-    for name in (*norms, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
-        rules.append(rule(f"layers.{{i}}.{name}.weight", f"{source}.{name}.weight", repeat=repeat))
-    return tuple(rules)
-
-
-def _temporal_embedder() -> tuple[Rule, ...]:
-    source, target = "visual_transformer.embeddings", "patch_embedder"
-    rules = [rule(f"{target}.class_embedding", f"{source}.cls_token")]
-    for block in ("block1", "block2"):
-        for name in ("groupnorm", "project"):
-            rules += linear(f"{target}.resnet_block.{block}.{name}", f"{source}.resnet_block.{block}.{name}")
-    return tuple(rules)
-
-
-def _text_blocks() -> tuple[Rule, ...]:
-    """The rules of the text tower's layers; the first one has no norm before its attention."""
-    options = {"repeat": "num_hidden_layers"}
-    names = ["attn.Wqkv.weight", "attn.Wo.weight", "mlp_norm.weight", "mlp.Wi.weight", "mlp.Wo.weight"]
-    names = [f"layers.{{i}}.{name}" for name in names]
-    norm = "layers.{i}.attn_norm.weight"
-    unread = Drop("a layer after the one that the original takes text embeddings from")
-    return (
-        *(rule(name, name, **options) for name in names),
-        rule(norm, norm, start=1, **options),
-        *(rule((), name, unread, start=None, stop=MODERNBERT_LAYERS, **options) for name in (*names, norm)),
-    )
-
-
-def _head(target: str) -> tuple[Rule, ...]:
-    return (*linear(f"{target}.layer_norm", "layer_norm"), rule(f"{target}.proj.weight", "proj.weight"))
-
-
-# ------------------------------------------------------------------------------------------------------------- parts
-
-FRAME_TOWER = replace(VISION, entries=("",), under=f"{VISUAL}pe_encoder.")
-VIDEO_ENCODER = Part(
-    entries=("",),
-    under=VISUAL,
-    rules=(
-        rule("embedder.proj.weight", "proj.weight"),
-        *linear("embedder.data_proj", "data_proj"),
-        *_temporal_embedder(),
-        *_temporal_blocks(),
-        rule("norm.weight", "visual_transformer.norm.weight"),
-        rule("output.weight", "visual_transformer.output.weight"),
-    ),
-    fields={
-        "hidden_size": Axis("proj.weight", 0),
-        "intermediate_size": Axis("visual_transformer.layers.0.mlp.gate_proj.weight", 0),
-        "num_hidden_layers": Count("visual_transformer.layers.{i}.input_layernorm.weight"),
-        "num_attention_heads": Heads("visual_transformer.layers.0.self_attn.q_proj.weight"),
-        "num_key_value_heads": Heads("visual_transformer.layers.0.self_attn.k_proj.weight"),
-        "head_dim": Axis("visual_transformer.layers.0.self_attn.q_norm.weight", 0),
-        "attention_bias": Present("visual_transformer.layers.0.self_attn.q_proj.bias"),
-    },
-)
-VIDEO_HEAD = Part(
-    entries=("",),
-    under="visual_head.",
-    rules=_head("video_head"),
-    fields={"projection_dim": Axis("proj.weight", 0)},
-)
-# The original compares embeddings by their dot products as they are.
-TEXT_HEAD = Part(
-    entries=("",),
-    under="visual_text_head.",
-    rules=(
-        *_head("text_video_head"),
-        rule("text_video_logit_scale", (), Constant(1.0)),
-        rule("text_video_logit_bias", (), Constant(0.0)),
-    ),
-    fields={"projection_dim": Axis("proj.weight", 0)},
-)
-TEXT_TOWER = Part(
-    entries=("",),
-    under="text_model.",
-    rules=(
-        rule("embeddings.tok_embeddings.weight", "embeddings.tok_embeddings.weight"),
-        rule("embeddings.norm.weight", "embeddings.norm.weight"),
-        *_text_blocks(),
-        rule("final_norm.weight", "final_norm.weight"),
-    ),
-    fields={
-        "vocab_size": Axis("embeddings.tok_embeddings.weight", 0),
-        "hidden_size": Axis("embeddings.tok_embeddings.weight", 1),
-        "intermediate_size": Axis("layers.0.mlp.Wo.weight", 1),
-        "num_hidden_layers": FirstLayers("layers.{i}.mlp_norm.weight"),
-    },
-    required=("num_attention_heads",),
-)
-PARTS = {
-    "frame tower": FRAME_TOWER,
-    "video encoder": VIDEO_ENCODER,
-    "video head": VIDEO_HEAD,
-    "text head": TEXT_HEAD,
-    "text encoder": TEXT_TOWER,
-}
-
-LAYOUTS = (
-    Layout(
-        "PeVideoModel",
-        {
-            "frame tower": "video_encoder.embedder.vision_model.timm_model.",
-            "video encoder": "video_encoder.",
-            "video head": "",
-            "text head": "",
-            "text encoder": "text_model.",
-        },
-        configs={
-            "frame tower": "video_config.vision_config",
-            "video encoder": "video_config",
-            "text encoder": "text_config",
-        },
-        videos="video_config.vision_config",
-    ),
-    Layout(
-        "PeVideoEncoder",
-        {"frame tower": "embedder.vision_model.timm_model.", "video encoder": ""},
-        configs={"frame tower": "vision_config"},
-        videos="vision_config",
-    ),
-)
-
-NO_AUDIO = "PE Video is the model's video and text part"
-LEFT_OUT = dict.fromkeys(
-    (
-        "audio_visual_model.audio_model",
-        "audio_visual_model.audio_visual_transformer",
-        "audio_head",
-        "audio_text_head",
-        "audio_plus_text_head",
-        "audio_visual_head",
-        "audio_visual_text_head",
-        "visual_plus_text_head",
-    ),
-    NO_AUDIO,
-)
-
-
-# --------------------------------------------------------------------------------------------------- its config.json
-
-
-def companion(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """What `config.json` says that no shape tells. What it leaves out are the original's defaults, which are ours."""
-    if "audio_visual_model" not in config:
-        return {}
-    visual = config["audio_visual_model"].get("visual_model") or {}
-    temporal, text = visual.get("visual_transformer") or {}, dict(config.get("text_model") or {})
-    nth_layer = config.get("nth_text_layer", 22)
-    if nth_layer is not None:
-        text["num_hidden_layers"] = nth_layer
-    for name in ("dtype", "layer_norm_eps", "model_type", "position_embedding_type", "torch_dtype"):
-        text.pop(name, None)
-    tower = PE_ENCODERS.get(visual.get("pe_encoder", "PE-Core-L14-336"))
-    longest = temporal.get("max_position_embeddings", 10_000)
+def encoder_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields of the video encoder, its frame tower's under `vision_config`."""
+    attention = f"{TEMPORAL}.layers.0.self_attn"
+    head_dim = shapes[f"{attention}.q_norm.weight"][0]
     return {
-        "frame tower": {} if tower is None else {"architecture": tower[0], "num_attention_heads": tower[1]},
-        "video encoder": {
-            "max_position_embeddings": longest,
-            "rms_norm_eps": temporal.get("rms_norm_eps", 1e-5),
-            "attention_dropout": temporal.get("attention_dropout", 0.0),
-            # `Transformer` computes the base from the longest sequence; its configuration's `rope_theta` is not read.
-            "rope_parameters": {"rope_theta": max(10_000, 2 * longest), "rope_type": "default"},
-        },
-        "text head": {"normalize_text": nth_layer is None},
-        "text encoder": {"num_attention_heads": 16, **text},
-        "video_processor": {"num_frames": 16, "do_sample_frames": True} if visual.get("fixed_len_video") else {},
+        "hidden_size": shapes[f"{VISUAL}.proj.weight"][0],
+        "intermediate_size": shapes[f"{TEMPORAL}.layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": shapes.count(f"{TEMPORAL}.layers.{{}}.input_layernorm.weight"),
+        "num_attention_heads": shapes[f"{attention}.q_proj.weight"][0] // head_dim,
+        "num_key_value_heads": shapes[f"{attention}.k_proj.weight"][0] // head_dim,
+        "head_dim": head_dim,
+        "attention_bias": f"{attention}.q_proj.bias" in shapes,
+        "vision_config": vision_fields(shapes, FRAME_TOWER),
     }
 
 
-MAP = FamilyMap(
-    parts=PARTS,
-    layouts=LAYOUTS,
-    left_out=LEFT_OUT,
-    required=(),
-    processor={"size": "image_size"},
-    companion=companion,
-)
+def text_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields of the text tower, of which a model may have the first layers alone."""
+    layers = shapes.count("text_model.layers.{}.mlp_norm.weight")
+    return {
+        "vocab_size": shapes["text_model.embeddings.tok_embeddings.weight"][0],
+        "hidden_size": shapes["text_model.embeddings.tok_embeddings.weight"][1],
+        "intermediate_size": shapes["text_model.layers.0.mlp.Wo.weight"][1],
+        "num_hidden_layers": Bounded(layers, lambda given: 0 < given <= layers),
+    }
+
+
+def encoder_settings(visual: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of the video encoder; what it leaves out are the original's defaults, which are ours."""
+    temporal = visual.get("visual_transformer") or {}
+    longest = temporal.get("max_position_embeddings", 10_000)
+    tower = PE_TOWERS.get(visual.get("pe_encoder", "PE-Core-L14-336"))
+    heads = tower and PE_ARCHITECTURES[tower]["num_attention_heads"]
+    return {
+        "max_position_embeddings": longest,
+        "rms_norm_eps": temporal.get("rms_norm_eps", 1e-5),
+        "attention_dropout": temporal.get("attention_dropout", 0.0),
+        # `Transformer` computes the base from the longest sequence; its configuration's `rope_theta` is not read.
+        "rope_parameters": {"rope_theta": max(10_000, 2 * longest), "rope_type": "default"},
+        "vision_config": {"architecture": tower, "num_attention_heads": heads} if tower else {},
+    }
+
+
+def text_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of the text tower."""
+    text = {"num_attention_heads": 16, **dict(settings.get("text_model") or {})}
+    if settings.get("nth_text_layer", 22) is not None:
+        text["num_hidden_layers"] = settings.get("nth_text_layer", 22)
+    for name in ("dtype", "layer_norm_eps", "model_type", "position_embedding_type", "torch_dtype"):
+        text.pop(name, None)
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+def encoder_rules(config: Any, ours: str) -> Iterator[Rule]:
+    """The video encoder, whose names begin with `ours`."""
+    yield from vision_rules(config.vision_config, f"{ours}embedder.vision_model.timm_model.", FRAME_TOWER)
+    yield rule(f"{ours}embedder.proj.weight", f"{VISUAL}.proj.weight")
+    yield from linear(f"{ours}embedder.data_proj", f"{VISUAL}.data_proj")
+    embedder, embeddings = f"{ours}patch_embedder", f"{TEMPORAL}.embeddings"
+    yield rule(f"{embedder}.class_embedding", f"{embeddings}.cls_token")
+    for block in ("block1", "block2"):
+        for name in ("groupnorm", "project"):
+            layer = f"resnet_block.{block}.{name}"
+            yield from linear(f"{embedder}.{layer}", f"{embeddings}.{layer}")
+    for i in range(config.num_hidden_layers):
+        yield from _temporal_block(f"{ours}layers.{i}", f"{TEMPORAL}.layers.{i}", config.attention_bias)
+    yield rule(f"{ours}norm.weight", f"{TEMPORAL}.norm.weight")
+    yield rule(f"{ours}output.weight", f"{TEMPORAL}.output.weight")
+
+
+def _temporal_block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        weight, bias = linear(f"{ours}.self_attn.{name}", f"{theirs}.self_attn.{name}")
+        yield weight
+        if has_bias:
+            yield bias
+    norms = ("self_attn.q_norm", "self_attn.k_norm", "input_layernorm", "post_attention_layernorm")
+    for name in (*norms, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
+        yield rule(f"{ours}.{name}.weight", f"{theirs}.{name}.weight")
+
+
+def text_rules(config: Any) -> Iterator[Rule]:
+    """The text tower; its first layer has no norm before its attention."""
+    for name in ("embeddings.tok_embeddings.weight", "embeddings.norm.weight", "final_norm.weight"):
+        yield rule(f"text_model.{name}", f"text_model.{name}")
+    for i in range(config.num_hidden_layers):
+        for name in (*TEXT_LAYERS, *(["attn_norm.weight"] if i else [])):
+            yield rule(f"text_model.layers.{i}.{name}", f"text_model.layers.{i}.{name}")
+    for i in range(config.num_hidden_layers, MODERNBERT_LAYERS):
+        names = [f"text_model.layers.{i}.{name}" for name in (*TEXT_LAYERS, "attn_norm.weight")]
+        yield from leave_out(names, UNREAD_LAYERS)
+
+
+def head_rules(ours: str, theirs: str) -> Iterator[Rule]:
+    """A norm and a projection into the space that videos and texts share."""
+    yield from linear(f"{ours}.layer_norm", f"{theirs}.layer_norm")
+    yield rule(f"{ours}.proj.weight", f"{theirs}.proj.weight")
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
+
+
+class PeAvForm(Form):
+    """What all files of the family have in common."""
+
+    family = "pe_video"
+    entries = {"": Entry("")}
+    settings_file = "config.json"
+    left_out = dict.fromkeys(
+        (
+            "audio_visual_model.audio_model",
+            "audio_visual_model.audio_visual_transformer",
+            "audio_head",
+            "audio_text_head",
+            "audio_plus_text_head",
+            "audio_visual_head",
+            "audio_visual_text_head",
+            "visual_plus_text_head",
+        ),
+        NO_AUDIO,
+    )
+
+
+class PeAvDirectory(PeAvForm):
+    """The audio-video-text model, of which ours is the video and text part."""
+
+    title = "PE-AV directory"
+    architecture = "PeVideoModel"
+    fingerprint = (f"{VISUAL}.proj.weight", "text_model.embeddings.tok_embeddings.weight")
+    required = ("video_config.vision_config.num_attention_heads", "text_config.num_attention_heads")
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {
+            "video_config": encoder_fields(shapes),
+            "text_config": text_fields(shapes),
+            "projection_dim": shapes["visual_head.proj.weight"][0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config.video_config, "video_encoder.")
+        yield from head_rules("video_head", "visual_head")
+        yield from head_rules("text_video_head", "visual_text_head")
+        why = "the original compares embeddings by their dot products as they are"
+        yield rule("text_video_logit_scale", (), Constant(1.0), why)
+        yield rule("text_video_logit_bias", (), Constant(0.0), why)
+        yield from text_rules(config.text_config)
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": config.video_config.vision_config.image_size}
+
+    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if "audio_visual_model" not in settings:
+            return {}, {}
+        visual = settings["audio_visual_model"].get("visual_model") or {}
+        fields = {
+            "video_config": encoder_settings(visual),
+            "text_config": text_settings(settings),
+            "normalize_text": settings.get("nth_text_layer", 22) is None,
+        }
+        return fields, _processor_settings(visual)
+
+
+class VideoEncoder(PeAvForm):
+    """The video encoder alone."""
+
+    title = "video encoder of PE-AV alone"
+    architecture = "PeVideoEncoder"
+    fingerprint = (f"{VISUAL}.proj.weight",)
+    required = ("vision_config.num_attention_heads",)
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return encoder_fields(shapes)
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, "")
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": config.vision_config.image_size}
+
+    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if "audio_visual_model" not in settings:
+            return {}, {}
+        visual = settings["audio_visual_model"].get("visual_model") or {}
+        return encoder_settings(visual), _processor_settings(visual)
+
+
+class VideoEncoderOfDirectory(VideoEncoder):
+    """The video encoder of the whole model."""
+
+    title = "video encoder of a PE-AV directory"
+    on_request = True
+    fingerprint = PeAvDirectory.fingerprint
+    left_out = {
+        **PeAvForm.left_out,
+        "visual_head": "PeVideoEncoder has no heads",
+        "visual_text_head": "PeVideoEncoder has no heads",
+        "text_model": "PeVideoEncoder has no text tower",
+    }
+
+
+def _processor_settings(visual: Mapping[str, Any]) -> dict[str, Any]:
+    return {"num_frames": 16, "do_sample_frames": True} if visual.get("fixed_len_video") else {}
+
+
+FORMS = (PeAvDirectory(), VideoEncoderOfDirectory(), VideoEncoder())

@@ -7,7 +7,6 @@ which this part uses nothing; where they are missing, empty modules stand in for
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +17,10 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from vidformers.conversion.load import FoundPart
-from vidformers.conversion.originals import importable
-from vidformers.conversion.pe_core import original as pe_core
+from vidformers.conversion.identify import Found, FoundPart
+from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.pe_core.original import build_tower, frames_of
+from vidformers.conversion.pe_video.checkpoint import FRAME_TOWER, VISUAL
 
 
 FRAMES = 3
@@ -38,7 +38,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     One call has frames that only fill the batch.
     """
     video_config = getattr(config, "video_config", config)
-    frames = pe_core.frames_of(video_config.vision_config)
+    frames = frames_of(video_config.vision_config)
     call = {"pixel_values_videos": frames.unflatten(0, (2, FRAMES))}
     if architecture == "PeVideoModel":
         call |= _texts(config.text_config)
@@ -55,20 +55,22 @@ def _texts(config: Any) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def original_stages(
-    repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
+    repository: Path, config: Any, found: Found, calls: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, torch.Tensor]:
     """What the original model gives for the calls of `example_calls`, without what padding leaves."""
     stages: dict[str, torch.Tensor] = {}
+    part, has_texts = found[""], hasattr(config, "text_config")
     with _stand_ins(), importable(repository, ("core",)):
         original = import_module("core.audio_visual_encoder.pe")
-        encoder = _encoder(original, getattr(config, "video_config", config), found)
+        encoder = _encoder(original, getattr(config, "video_config", config), part)
         for name, call in calls.items():
-            prefix = f"{name}.video_outputs." if "text encoder" in found else f"{name}."
-            pooled, recorded = _see(encoder, prefix, call)
-            stages |= recorded
-            if "text encoder" in found:
-                embeds = _head(original, found["video head"])(pooled)
-                texts = _head(original, found["text head"])(_read(original, config, found["text encoder"], call))
+            prefix = f"{name}.video_outputs." if has_texts else f"{name}."
+            pooled, of_encoder = _run_encoder(encoder, prefix, call)
+            stages |= of_encoder
+            if has_texts:
+                embeds = _head(original, part.under("visual_head."))(pooled)
+                states = _run_text_tower(original, config, part.under("text_model."), call)
+                texts = _head(original, part.under("visual_text_head."))(states)
                 stages |= {f"{name}.video_embeds": embeds, f"{name}.text_video_embeds": texts}
                 stages[f"{name}.logits_video_text"] = embeds @ texts.T
     return stages
@@ -92,7 +94,7 @@ def _stand_ins() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _encoder(original: ModuleType, config: Any, found: Mapping[str, FoundPart]) -> nn.Module:
+def _encoder(original: ModuleType, config: Any, part: FoundPart) -> nn.Module:
     """The original's video encoder. Its own constructor takes frame towers by names of published ones alone."""
     settings = import_module("core.audio_visual_encoder.config").TransformerConfig(
         hidden_size=config.hidden_size,
@@ -109,33 +111,34 @@ def _encoder(original: ModuleType, config: Any, found: Mapping[str, FoundPart]) 
     encoder.proj = nn.Linear(config.vision_config.projection_dim, config.hidden_size, bias=False)
     encoder.data_proj = nn.Linear(config.hidden_size, config.hidden_size)
     encoder.visual_transformer = original.Transformer(settings)
-    pe_core.load(encoder, {"": found["video encoder"]})
-    encoder.pe_encoder = pe_core.build_tower(config.vision_config, found["frame tower"])
-    return encoder.eval()
+    encoder.pe_encoder = build_tower(config.vision_config, part.under(FRAME_TOWER))
+    return filled(encoder, part.under(f"{VISUAL}."))
 
 
 def _head(original: ModuleType, part: FoundPart) -> nn.Module:
     out_dim, in_dim = part.shapes["proj.weight"]
-    return pe_core.load(original.ContrastiveHead(in_dim, out_dim), {"": part})
+    return filled(original.ContrastiveHead(in_dim, out_dim), part)
 
 
-def _see(encoder: nn.Module, prefix: str, call: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _run_encoder(
+    encoder: nn.Module, prefix: str, call: Mapping[str, Any]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The class token's output, and the stages of the video encoder in one call."""
     mask = call.get("padding_mask_videos")
-    run = partial(encoder, call["pixel_values_videos"], padding_mask_videos=mask)
-    output, stages = pe_core.record(run, prefix, encoder.visual_transformer.layers)
+    with recorded(encoder.visual_transformer.layers, prefix) as stages:
+        output = encoder(call["pixel_values_videos"], padding_mask_videos=mask)
     stages |= {f"{prefix}pe_features": output.pe_output, f"{prefix}last_hidden_state": output.last_hidden_state}
     stages = stages if mask is None else {}
     return output.pooler_output, {**stages, f"{prefix}pooler_output": output.pooler_output}
 
 
-def _read(original: ModuleType, config: Any, part: FoundPart, call: Mapping[str, Any]) -> torch.Tensor:
+def _run_text_tower(original: ModuleType, config: Any, part: FoundPart, call: Mapping[str, Any]) -> torch.Tensor:
     """The state of the texts' first token that the original takes for their embedding."""
     fields = {**config.text_config.to_dict(), "num_hidden_layers": 0, "layer_types": None}
     while f"layers.{fields['num_hidden_layers']}.mlp_norm.weight" in part.names:
         fields["num_hidden_layers"] += 1
     text_model = AutoModel.from_config(type(config.text_config)(**fields))
-    pe_core.load(text_model, {"": part})
+    filled(text_model, part)
     nth_layer = None if config.normalize_text else config.text_config.num_hidden_layers
     if nth_layer == fields["num_hidden_layers"]:
         # The original is made for transformers 4, whose last hidden state of all has not been through the norm.

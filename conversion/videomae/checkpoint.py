@@ -1,254 +1,182 @@
 """VideoMAE: files of MCG-NJU/VideoMAE (commit 14ef8d85) and the names of transformers 5.23.
 
-A file of pre-training holds encoder and decoder, one of fine-tuning the encoder under bare names and a head
-(`modeling_pretrain.py`, `modeling_finetune.py`). `utils.py` saves either as the entry `model`, DeepSpeed as `module`.
-Tables of sines and cosines are not saved; a learned table is.
+A file of pre-training holds an encoder and a decoder (`modeling_pretrain.py`). One of fine-tuning holds the encoder
+under bare names, and a head (`modeling_finetune.py`). `utils.py` saves either as the entry `model`, DeepSpeed as
+`module`. Tables of sines and cosines are not saved; a learned table is.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from vidformers.conversion.core import (
-    Axis,
-    Count,
-    FamilyMap,
-    Layout,
-    Part,
-    Present,
-    Reader,
-    Rule,
-    Shapes,
-    Split,
-    drop,
-    linear,
-    rule,
-)
-
-
-# ----------------------------------------------------------------------------------------------------------- readers
-
-
-@dataclass(frozen=True)
-class PatchSize(Reader):
-    """`patch_size`, one number for squares."""
-
-    tensor: str
-
-    def read(self, shapes: Shapes) -> int | list[int]:
-        height, width = shapes[self.tensor][3:]
-        return height if height == width else [height, width]
-
-    def agrees(self, given: Any, shapes: Shapes) -> bool:
-        return ([given, given] if isinstance(given, int) else list(given)) == [*shapes[self.tensor][3:]]
-
-
-@dataclass(frozen=True)
-class LayerScale(Reader):
-    """`layer_scale_init_value`: the presence of factors. Where they began matters to new models alone."""
-
-    tensor: str
-
-    def read(self, shapes: Shapes) -> float:
-        return 0.1 if self.tensor in shapes else 0.0
-
-    def agrees(self, given: float, shapes: Shapes) -> bool:
-        return (given > 0) == (self.tensor in shapes)
-
-
-@dataclass(frozen=True)
-class Pooling(Reader):
-    """`use_mean_pooling`: without it there is a norm of the encoder's tokens."""
-
-    tensor: str = "norm.weight"
-
-    def read(self, shapes: Shapes) -> bool:
-        return self.tensor not in shapes
-
-
-@dataclass(frozen=True)
-class Suggested(Reader):
-    """What tensors suggest of a field that may as well be otherwise."""
-
-    reader: Reader
-
-    @property
-    def tensor(self) -> str:
-        return self.reader.tensor
-
-    def read(self, shapes: Shapes) -> Any:
-        return self.reader.read(shapes)
-
-    def agrees(self, given: Any, shapes: Shapes) -> bool:
-        return True
-
-
-def _encoder_fields(prefix: str) -> dict[str, Reader]:
-    return {
-        "hidden_size": Axis(f"{prefix}patch_embed.proj.weight", 0),
-        "num_channels": Axis(f"{prefix}patch_embed.proj.weight", 1),
-        "tubelet_size": Axis(f"{prefix}patch_embed.proj.weight", 2),
-        "patch_size": PatchSize(f"{prefix}patch_embed.proj.weight"),
-        "num_hidden_layers": Count(f"{prefix}blocks.{{i}}.norm1.weight"),
-        "intermediate_size": Axis(f"{prefix}blocks.0.mlp.fc1.weight", 0),
-        "qv_bias": Present(f"{prefix}blocks.0.attn.q_bias"),
-        "layer_scale_init_value": LayerScale(f"{prefix}blocks.0.gamma_1"),
-        "use_learnable_pos_emb": Present(f"{prefix}pos_embed"),
-    }
-
-
-DECODER_FIELDS = {
-    "decoder_hidden_size": Axis("mask_token", 2),
-    "decoder_num_hidden_layers": Count("decoder.blocks.{i}.norm1.weight"),
-    "decoder_intermediate_size": Axis("decoder.blocks.0.mlp.fc1.weight", 0),
-}
-# The number of heads leaves no trace; that of frames and pixels none unless positions are learned.
-REQUIRED = ("num_attention_heads", "image_size", "num_frames")
+from vidformers.conversion.ops import Split
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
 
-LAYERS = {
-    "layernorm_before": "norm1",
-    "attention.output.dense": "attn.proj",
-    "layernorm_after": "norm2",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-}
+
+def _encoder(config: Any, ours: str, theirs: str, has_norm: bool) -> Iterator[Rule]:
+    yield from linear(f"{ours}embeddings.patch_embeddings.projection", f"{theirs}patch_embed.proj")
+    if config.use_learnable_pos_emb:
+        yield rule(f"{ours}embeddings.position_embeddings.table", f"{theirs}pos_embed")
+    for i in range(config.num_hidden_layers):
+        yield from _block(config, f"{ours}encoder.layer.{i}", f"{theirs}blocks.{i}")
+    if has_norm:
+        yield from linear(f"{ours}layernorm", f"{theirs}norm")
 
 
-def _blocks(target: str, source: str, repeat: str) -> tuple[Rule, ...]:
-    """The rules of the blocks `target.{i}`."""
-    target, source = f"{target}.{{i}}", f"{source}.{{i}}"
-    layers = (linear(f"{target}.{ours}", f"{source}.{theirs}", repeat=repeat) for ours, theirs in LAYERS.items())
-    attention = f"{target}.attention.attention"
+def _block(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
+    attention = f"{ours}.attention.attention"
     projections = tuple(f"{attention}.{name}.weight" for name in ("query", "key", "value"))
-    return (
-        *(entry for pair in layers for entry in pair),
-        rule(projections, f"{source}.attn.qkv.weight", Split(3), repeat=repeat),
-        rule(f"{attention}.q_bias", f"{source}.attn.q_bias", repeat=repeat, when="qv_bias"),
-        rule(f"{attention}.v_bias", f"{source}.attn.v_bias", repeat=repeat, when="qv_bias"),
-        rule(f"{target}.lambda_1", f"{source}.gamma_1", repeat=repeat, when="layer_scale_init_value"),
-        rule(f"{target}.lambda_2", f"{source}.gamma_2", repeat=repeat, when="layer_scale_init_value"),
-    )
+    yield from linear(f"{ours}.layernorm_before", f"{theirs}.norm1")
+    yield rule(projections, f"{theirs}.attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
+    if config.qv_bias:
+        yield rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
+        yield rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
+    yield from linear(f"{ours}.attention.output.dense", f"{theirs}.attn.proj")
+    yield from linear(f"{ours}.layernorm_after", f"{theirs}.norm2")
+    yield from linear(f"{ours}.intermediate.dense", f"{theirs}.mlp.fc1")
+    yield from linear(f"{ours}.output.dense", f"{theirs}.mlp.fc2")
+    if config.layer_scale_init_value:
+        yield rule(f"{ours}.lambda_1", f"{theirs}.gamma_1")
+        yield rule(f"{ours}.lambda_2", f"{theirs}.gamma_2")
 
 
-def _encoder(target: str, source: str) -> tuple[Rule, ...]:
-    return (
-        *linear(f"{target}embeddings.patch_embeddings.projection", f"{source}patch_embed.proj"),
-        rule(f"{target}embeddings.position_embeddings.table", f"{source}pos_embed", when="use_learnable_pos_emb"),
-        *_blocks(f"{target}encoder.layer", f"{source}blocks", "num_hidden_layers"),
-    )
+def _decoder(config: Any) -> Iterator[Rule]:
+    yield rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
+    yield rule("mask_token", "mask_token")
+    for i in range(config.decoder_num_hidden_layers):
+        yield from _block(config, f"decoder.decoder_layers.{i}", f"decoder.blocks.{i}")
+    yield from linear("decoder.norm", "decoder.norm")
+    yield from linear("decoder.head", "decoder.head")
 
 
-def _norm(target: str, source: str) -> tuple[Rule, ...]:
-    """The norm of the encoder's tokens, which a model that pools them first doesn't have."""
-    return linear(f"{target}layernorm", f"{source}norm", unless="use_mean_pooling")
+def _head(config: Any) -> Iterator[Rule]:
+    if config.use_mean_pooling:
+        yield from linear("fc_norm", "fc_norm")
+    yield from linear("classifier", "head")
 
 
-def _dropped(rules: Iterable[Rule], reason: str) -> tuple[Rule, ...]:
-    """Rules that leave out what `rules` read."""
-    return tuple(drop(source, reason, repeat=entry.repeat) for entry in rules for source in entry.sources)
+# ------------------------------------------------------------------------------------------------------------- forms
 
 
-DECODER = (
-    *linear("encoder_to_decoder", "encoder_to_decoder")[:1],
-    rule("mask_token", "mask_token"),
-    *_blocks("decoder.decoder_layers", "decoder.blocks", "decoder_num_hidden_layers"),
-    *linear("decoder.norm", "decoder.norm"),
-    *linear("decoder.head", "decoder.head"),
-)
-HEAD = (
-    *linear("fc_norm", "fc_norm", when="use_mean_pooling"),
-    *linear("classifier", "head"),
-)
+class _VideoMAEForm(Form):
+    """What all files have in common.
+
+    The number of heads leaves no trace in a file, that of frames and pixels none unless positions are learned.
+    """
+
+    family = "videomae"
+    entries = {"": Entry("model", "module", "", versions=("model_ema",))}
+    required = ("num_attention_heads", "image_size", "num_frames")
+    images = True
+    ours, theirs = "videomae.", ""  # what the names of the encoder's tensors begin with
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        width, channels, tubelet, *patch = shapes[f"{self.theirs}patch_embed.proj.weight"]
+        patch_size = patch[0] if patch[0] == patch[1] else patch
+        has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
+        return {
+            "hidden_size": width,
+            "num_channels": channels,
+            "tubelet_size": tubelet,
+            "patch_size": Bounded(patch_size, lambda given: given == patch_size or given in (patch, tuple(patch))),
+            "num_hidden_layers": shapes.count(f"{self.theirs}blocks.{{}}.norm1.weight"),
+            "intermediate_size": shapes[f"{self.theirs}blocks.0.mlp.fc1.weight"][0],
+            "qv_bias": f"{self.theirs}blocks.0.attn.q_bias" in shapes,
+            "use_learnable_pos_emb": f"{self.theirs}pos_embed" in shapes,
+            # Where the factors began matters to new models alone.
+            "layer_scale_init_value": Bounded(0.1 if has_factors else 0.0, lambda given: bool(given) == has_factors),
+        }
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"crop_size": config.image_size, "num_frames": config.num_frames}
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
+class _PretrainingForm(_VideoMAEForm):
+    title = "VideoMAE pre-training file"
+    architecture = "VideoMAEForPreTraining"
+    fingerprint = ("encoder_to_decoder.weight",)
+    required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
+    theirs = "encoder."
 
-ENTRIES = {"entries": ("model", "model_ema", ""), "spellings": ("module",)}
-NO_DECODER = "the decoder, which pre-training alone uses"
-POOLED = "the norm of the tokens; with `use_mean_pooling` their mean is normalised instead"
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return super().config_from(shapes) | {
+            "decoder_hidden_size": shapes["mask_token"][2],
+            "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
+            "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
+        }
+
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        has_norm = "encoder.norm.weight" in shapes
+        return {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        # transformers trains without the norm where its configuration says `use_mean_pooling`.
+        has_norm = config.use_pretraining_norm or not config.use_mean_pooling
+        yield from _encoder(config, self.ours, "encoder.", has_norm)
+        yield from _decoder(config)
 
 
-def _pretrained_encoder(target: str) -> tuple[Rule, ...]:
-    return (
-        *_encoder(target, "encoder."),
-        *_norm(target, "encoder."),
-        *(drop(f"encoder.norm.{leaf}", POOLED, when="use_mean_pooling") for leaf in ("weight", "bias")),
-        *_dropped(DECODER, NO_DECODER),
-    )
+class _EncoderOfPretrainingForm(_PretrainingForm):
+    title = "encoder of a VideoMAE pre-training file"
+    architecture = "VideoMAEModel"
+    on_request = True
+    required = _VideoMAEForm.required
+    ours = ""
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from _encoder(config, self.ours, "encoder.", has_norm=not config.use_mean_pooling)
+        if config.use_mean_pooling:
+            norm = ("encoder.norm.weight", "encoder.norm.bias")
+            yield from leave_out(norm, "the norm of the tokens; with `use_mean_pooling` their mean has one instead")
+        yield from leave_out(_decoder(config), "the decoder, which pre-training alone uses")
 
 
-PRETRAINED_FIELDS = {**_encoder_fields("encoder."), **DECODER_FIELDS}
-PRETRAINING = Part(
-    **ENTRIES,
-    rules=(
-        *_encoder("videomae.", "encoder."),
-        *linear("videomae.layernorm", "encoder.norm", when="use_pretraining_norm"),
-        # transformers trains without this norm where its configuration says `use_mean_pooling`.
-        *linear("videomae.layernorm", "encoder.norm", when=("use_pretraining_norm", False), unless="use_mean_pooling"),
-        *DECODER,
-    ),
-    fields={
-        **PRETRAINED_FIELDS,
-        "use_mean_pooling": Suggested(Pooling("encoder.norm.weight")),
-        "use_pretraining_norm": Suggested(Present("encoder.norm.weight")),
-    },
-    required=(*REQUIRED, "decoder_num_attention_heads"),
-)
-FINETUNED = Part(
-    **ENTRIES,
-    rules=(*_encoder("videomae.", ""), *_norm("videomae.", ""), *HEAD),
-    fields={**_encoder_fields(""), "use_mean_pooling": Pooling(), "num_labels": Axis("head.weight", 0)},
-    required=REQUIRED,
-)
-PRETRAINED_CLASSIFIER = Part(
-    **ENTRIES,
-    rules=_pretrained_encoder("videomae."),
-    # No bare norm in files of pre-training: a classifier pools unless it is asked not to.
-    fields={**PRETRAINED_FIELDS, "use_mean_pooling": Suggested(Pooling())},
-    required=(*REQUIRED, "num_labels"),
-)
-PRETRAINED_ENCODER = Part(
-    **ENTRIES,
-    rules=_pretrained_encoder(""),
-    fields={**PRETRAINED_FIELDS, "use_mean_pooling": Suggested(Pooling("encoder.norm.weight"))},
-    required=REQUIRED,
-)
-FINETUNED_ENCODER = Part(
-    **ENTRIES,
-    rules=(*_encoder("", ""), *_norm("", ""), *_dropped(HEAD, "the classifier")),
-    fields={**_encoder_fields(""), "use_mean_pooling": Pooling()},
-    required=REQUIRED,
-)
+class _ClassifierOfPretrainingForm(_EncoderOfPretrainingForm):
+    title = "VideoMAE pre-training file, for a classifier to fine-tune"
+    architecture = "VideoMAEForVideoClassification"
+    required = (*_VideoMAEForm.required, "num_labels")
+    new_modules = ("fc_norm", "classifier")
+    ours = "videomae."
 
-MAP = FamilyMap(
-    parts={
-        "pre-training model": PRETRAINING,
-        "classifier": FINETUNED,
-        "fine-tuned encoder": FINETUNED_ENCODER,
-        "pre-trained encoder": PRETRAINED_ENCODER,
-        "pre-trained encoder of a classifier": PRETRAINED_CLASSIFIER,
-    },
-    layouts=(
-        Layout("VideoMAEForPreTraining", {"pre-training model": ""}, images=""),
-        Layout("VideoMAEForVideoClassification", {"classifier": ""}, images=""),
-        Layout(
-            "VideoMAEForVideoClassification",
-            {"pre-trained encoder of a classifier": ""},
-            images="",
-            on_request=True,
-            initialised=("fc_norm", "classifier"),
-        ),
-        Layout("VideoMAEModel", {"fine-tuned encoder": ""}, images="", on_request=True),
-        Layout("VideoMAEModel", {"pre-trained encoder": ""}, images="", on_request=True),
-    ),
-    left_out={
-        "optimizer": "state of the optimiser",
-        "scaler": "state of the gradient scaler",
-        "lr_scheduler": "state of the learning rate's schedule",
-    },
-    required=(),
-    processor={"crop_size": "image_size", "num_frames": "num_frames"},
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {"use_mean_pooling": True}  # as the original fine-tunes
+
+
+class _FinetunedForm(_VideoMAEForm):
+    title = "VideoMAE fine-tuned file"
+    architecture = "VideoMAEForVideoClassification"
+    fingerprint = ("patch_embed.proj.weight", "head.weight")
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        fields = {"use_mean_pooling": "norm.weight" not in shapes, "num_labels": shapes["head.weight"][0]}
+        return super().config_from(shapes) | fields
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
+        yield from _head(config)
+
+
+class _EncoderOfFinetunedForm(_VideoMAEForm):
+    title = "encoder of a VideoMAE fine-tuned file"
+    architecture = "VideoMAEModel"
+    on_request = True
+    fingerprint = ("patch_embed.proj.weight",)
+    ours = ""
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return super().config_from(shapes) | {"use_mean_pooling": "norm.weight" not in shapes}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
+        yield from leave_out(_head(config), "the classifier, which an encoder does not have")
+
+
+FORMS = (
+    _PretrainingForm(),
+    _FinetunedForm(),
+    _ClassifierOfPretrainingForm(),
+    _EncoderOfFinetunedForm(),
+    _EncoderOfPretrainingForm(),
 )

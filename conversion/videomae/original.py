@@ -1,7 +1,6 @@
 """MCG-NJU/VideoMAE at 14ef8d85 beside our model. The checkout needs timm to be installed."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidformers.conversion.core import ConversionError
-from vidformers.conversion.load import FoundPart
-from vidformers.conversion.originals import importable
+from vidformers.conversion.identify import FoundPart
+from vidformers.conversion.ops import ConversionError
+from vidformers.conversion.originals import filled, importable, recorded
 
 
 Stages = dict[str, torch.Tensor]
@@ -46,26 +45,20 @@ def _call(config: Any, architecture: str, grid: tuple[int, int, int]) -> dict[st
 def original_stages(
     repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
 ) -> Stages:
-    """What the original code gives for the call of `original_calls`, on the state dict of the file.
+    """What the original code gives for the call of `original_calls`.
 
     Of a classifier whose head is new, the hidden states alone.
     """
-    ((name, part),) = found.items()
-    call = calls["video"]
+    part, call = found[""], calls["video"]
     video = call["pixel_values"].transpose(1, 2)  # (B, C, T, H, W)
-    state = {source: part.read(source).float() for source in part.names}
     with importable(repository, modules=("modeling_finetune", "modeling_pretrain")):
-        if name == "pre-training model":
-            return _reconstruct(config, state, video, call["bool_masked_pos"])
-        if name == "classifier":
-            return _classify(config, state, video)
-        if name.startswith("pre-trained"):
-            encoder = {source: tensor for source, tensor in state.items() if source.startswith("encoder.")}
-            state = {source.removeprefix("encoder."): tensor for source, tensor in encoder.items()}
-        return _encode(config, state, video, is_headless=name.endswith("encoder"))
+        if "bool_masked_pos" in call:
+            return _reconstruct(config, part, video, call["bool_masked_pos"])
+        is_pretraining = "encoder_to_decoder.weight" in part.names
+        return _encode(config, part.under("encoder.") if is_pretraining else part, video)
 
 
-def _reconstruct(config: Any, state: Stages, video: torch.Tensor, mask: torch.Tensor) -> Stages:
+def _reconstruct(config: Any, part: FoundPart, video: torch.Tensor, mask: torch.Tensor) -> Stages:
     module = import_module("modeling_pretrain")
     if not isinstance(config.patch_size, int) or config.num_channels != 3:
         raise ConversionError("the original pre-trains with square patches of three channels alone.")
@@ -82,52 +75,38 @@ def _reconstruct(config: Any, state: Stages, video: torch.Tensor, mask: torch.Te
     if not config.use_learnable_pos_emb:  # Its encoder takes 16 frames for granted.
         model.encoder.pos_embed = module.get_sinusoid_encoding_table(mask.shape[1], config.hidden_size)
     model.pos_embed = module.get_sinusoid_encoding_table(mask.shape[1], config.decoder_hidden_size)
-    model.load_state_dict(state)
-    model.eval()
-    stages: Stages = {}
-    with (
-        _recorded(stages, "hidden_states", model.encoder.blocks),
-        _recorded(stages, "decoder_hidden_states", model.decoder.blocks),
-    ):
+    filled(model, part)
+    encoder, decoder = recorded(model.encoder.blocks, "video."), recorded(model.decoder.blocks, "video.decoder_")
+    with encoder as encoded, decoder as decoded:
         logits = model(video, mask)
-    return {**stages, "video.logits": logits}
+    return {**encoded, **decoded, "video.logits": logits}
 
 
-def _classify(config: Any, state: Stages, video: torch.Tensor) -> Stages:
-    model = _build_finetuned(config, config.num_labels)
-    model.load_state_dict(state)
-    stages: Stages = {}
-    with _recorded(stages, "hidden_states", model.eval().blocks):
-        logits = model(video)
-    return {**stages, "video.logits": logits}
-
-
-def _encode(config: Any, state: Stages, video: torch.Tensor, is_headless: bool) -> Stages:
-    """The encoder of a fine-tuned model, with its output where our model has no head."""
-    model = _build_finetuned(config, 1)
-    own = model.state_dict()
-    of_encoder = {name: state[name] for name in own if not name.startswith(("fc_norm.", "head."))}
-    model.load_state_dict({**own, **of_encoder})
-    stages: Stages = {}
-    with _recorded(stages, "hidden_states", model.eval().blocks):
-        model(video)
-    if is_headless:
-        last = stages[f"video.hidden_states.{config.num_hidden_layers}"]
-        stages["video.last_hidden_state"] = model.norm(last)  # The identity where tokens are pooled first.
-    return stages
-
-
-def _build_finetuned(config: Any, num_labels: int) -> nn.Module:
-    return import_module("modeling_finetune").VisionTransformer(
+def _encode(config: Any, part: FoundPart, video: torch.Tensor) -> Stages:
+    """A fine-tuned model, or its encoder where our model is one or the file has no head for it."""
+    model = import_module("modeling_finetune").VisionTransformer(
         **_arguments(config),
         in_chans=config.num_channels,
-        num_classes=num_labels,
+        num_classes=config.num_labels,
         embed_dim=config.hidden_size,
         depth=config.num_hidden_layers,
         num_heads=config.num_attention_heads,
         all_frames=config.num_frames,
         use_mean_pooling=config.use_mean_pooling,
     )
+    is_encoder = config.architectures == ["VideoMAEModel"]
+    has_head = not is_encoder and "head.weight" in part.names
+    if not has_head:
+        model.fc_norm, model.head = None, nn.Identity()
+    filled(model, part, drops=part.names.keys() - model.state_dict().keys())
+    with recorded(model.blocks, "video.") as stages:
+        logits = model(video)
+    if has_head:
+        stages["video.logits"] = logits
+    if is_encoder:
+        last = stages[f"video.hidden_states.{config.num_hidden_layers}"]
+        stages["video.last_hidden_state"] = model.norm(last)  # The identity where tokens are pooled first.
+    return stages
 
 
 def _arguments(config: Any) -> dict[str, Any]:
@@ -142,20 +121,3 @@ def _arguments(config: Any) -> dict[str, Any]:
         "use_learnable_pos_emb": config.use_learnable_pos_emb,
         "norm_layer": partial(nn.LayerNorm, eps=config.layer_norm_eps),
     }
-
-
-@contextmanager
-def _recorded(stages: Stages, name: str, blocks: nn.ModuleList) -> Iterator[None]:
-    """Keep what goes into the first block and what comes out of every one."""
-
-    def keep(index: int, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        if index == 0:
-            stages[f"video.{name}.0"] = inputs[0]
-        stages[f"video.{name}.{index + 1}"] = output
-
-    hooks = [block.register_forward_hook(partial(keep, index)) for index, block in enumerate(blocks)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

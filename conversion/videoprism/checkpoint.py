@@ -2,289 +2,270 @@
 
 A file is an archive of numpy arrays with names such as `params/vision_encoder/spatial_ln/scale`. There are three
 trees, from `videoprism/encoders.py`: the video encoder, the encoder with an attention pooler and a classifier, and the
-video-text model. Published files hold the blocks of a stack in one array each (flax's `scan`); training without
-`scan` leaves one tree per block, and gives the parts called "…, block by block" here. What transformers has no name
-for keeps that of our models.
+video-text model (CLIP). Published files hold the layers of a stack in one array each (flax's `scan`); training without
+`scan` leaves one tree a layer. What transformers has no name for keeps that of our models.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from math import isqrt
 from typing import Any
 
-from vidformers.conversion.core import (
-    Axis,
-    Chain,
-    Copy,
-    Count,
-    FamilyMap,
-    Layout,
-    Op,
-    Part,
-    Reader,
-    Reshape,
-    Rule,
-    Shapes,
-    Transpose,
-    Unstack,
-    rule,
-)
+from vidformers.conversion.ops import Chain, Reshape, Transpose, Unstack
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, rule
 
 
 CHANNELS = 3
-BLOCK_BY_BLOCK = ", block by block"
-
-
-# ----------------------------------------------------------------------------------------------------------- readers
-
-
-@dataclass(frozen=True)
-class Tubelet(Reader):
-    """`tubelet_size`, from the values of a square patch with three channels."""
-
-    tensor: str = "patch_projection/linear/kernel"
-
-    def read(self, shapes: Shapes) -> list[int]:
-        return [1, _side(shapes), _side(shapes)]
-
-    def agrees(self, given: Any, shapes: Shapes) -> bool:
-        return list(given) == self.read(shapes)
-
-
-@dataclass(frozen=True)
-class ImageSize(Reader):
-    """`image_size`, from the length of the table of spatial positions; unknown unless that is a square number."""
-
-    tensor: str = "spatial_pos_emb/emb_var"
-
-    def read(self, shapes: Shapes) -> int | None:
-        count = shapes[self.tensor][0]
-        return isqrt(count) * _side(shapes) if isqrt(count) ** 2 == count else None
-
-    def agrees(self, given: Any, shapes: Shapes) -> bool:
-        height, width = (given, given) if isinstance(given, int) else given
-        return (height // _side(shapes)) * (width // _side(shapes)) == shapes[self.tensor][0]
-
-
-@dataclass(frozen=True)
-class NormPolicy(Reader):
-    """`norm_policy`: norms after attention and MLP have a name of their own."""
-
-    tensor: str
-
-    def read(self, shapes: Shapes) -> str:
-        return "primer_hybrid" if self.tensor in shapes else "pre"
-
-
-def _side(shapes: Shapes) -> int:
-    """Height and width of a patch in pixels."""
-    return isqrt(shapes[Tubelet.tensor][0] // CHANNELS)
+SPATIAL, TEMPORAL = "spatial_encoder/transformers_stack", "temporal_encoder/transformers_stack"
+AUXILIARY, TEXT = "auxiliary_encoder/transformers_stack", "text_encoder/unimodal_transformer"
+OF_A_BATCH = "ours has an axis for the batch"
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
 
-SAME = Copy()
-LINEAR = Transpose()
-# Arrays (width, heads, channels of a head). The original multiplies attention's output with "…NH,DNH->…D".
-INTO_HEADS = Chain((Reshape(("hidden_size", "num_attention_heads", -1), ("hidden_size", -1)), Transpose()))
-OUT_OF_HEADS = Reshape(("hidden_size", "num_attention_heads", -1), ("hidden_size", -1))
-PER_HEAD = Reshape(("num_attention_heads", -1), (-1,))
-ONE_MORE_AXIS = Reshape((-1, "hidden_size"), (1, -1, "hidden_size"))
-# (rows · columns · channels, width) → (width, channels, frames = 1, rows, columns)
-PIXELS = ("tubelet_size.1", "tubelet_size.2", "num_channels", 1, "hidden_size")
-PATCHES = Chain((Reshape((-1, "hidden_size"), PIXELS), Transpose((4, 2, 3, 0, 1))))
+
+def _norm(ours: str, theirs: str) -> Iterator[Rule]:
+    yield rule(f"{ours}.weight", f"{theirs}/scale")
+    yield rule(f"{ours}.bias", f"{theirs}/bias")
 
 
-def _norm(target: str, source: str, op: Op = SAME, **options: Any) -> tuple[Rule, ...]:
-    return (
-        rule(f"{target}.weight", f"{source}/scale", op, **options),
-        rule(f"{target}.bias", f"{source}/bias", op, **options),
-    )
+def _linear(ours: str, theirs: str) -> Iterator[Rule]:
+    yield rule(f"{ours}.weight", f"{theirs}/kernel", Transpose(), "theirs is (inputs, outputs)")
+    yield rule(f"{ours}.bias", f"{theirs}/bias")
 
 
-def _attention(target: str, source: str, within: Any = lambda op: op, **options: Any) -> tuple[Rule, ...]:
-    """The rules of four projections; `within` puts an operation on one block's arrays into one on the file's."""
-    rules = []
-    for ours, theirs in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
-        rules.append(rule(f"{target}.{ours}.weight", f"{source}/{theirs}/w", within(INTO_HEADS), **options))
-        rules.append(rule(f"{target}.{ours}.bias", f"{source}/{theirs}/b", within(PER_HEAD), **options))
-    rules.append(rule(f"{target}.o_proj.weight", f"{source}/post/w", within(OUT_OF_HEADS), **options))
-    rules.append(rule(f"{target}.o_proj.bias", f"{source}/post/b", within(SAME), **options))
-    return tuple(rules)
+def _attention(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
+    width, heads = config.hidden_size, config.num_attention_heads
+    merge, flatten = Reshape((width, heads, -1), (width, -1)), Reshape((heads, -1), (-1,))
+    turn = Chain((merge, Transpose()))
+    for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
+        yield rule(f"{ours}.{letter}_proj.weight", f"{theirs}/{name}/w", turn, "theirs is (inputs, heads, channels)")
+        yield rule(f"{ours}.{letter}_proj.bias", f"{theirs}/{name}/b", flatten, "theirs is (heads, channels)")
+    # The original multiplies with "...NH,DNH->...D".
+    yield rule(f"{ours}.o_proj.weight", f"{theirs}/post/w", merge, "theirs is (outputs, heads, channels)")
+    yield rule(f"{ours}.o_proj.bias", f"{theirs}/post/b")
 
 
-def _stack(target: str, source: str, repeat: str, scanned: bool, hybrid: bool = False) -> tuple[Rule, ...]:
-    """The rules of the blocks `target.{i}`; `hybrid` for a stack that may have norms on both sides."""
-    blocks = f"{source}/x_layers" if scanned else f"{source}/x_layers_{{i}}"
-    target = f"{target}.{{i}}"
-
-    def within(op: Op) -> Op:
-        return Chain((Unstack(), op)) if scanned else op
-
-    norms = {"layernorm_before": "layer_norm", "layernorm_after": "ff_layer/layer_norm"}
-    hybrid_norms = {
-        "layernorm_before": "pre_layer_norm",
-        "attention_post_layernorm": "post_layer_norm",
-        "layernorm_after": "ff_layer/pre_layer_norm",
-        "mlp_post_layernorm": "ff_layer/post_layer_norm",
-    }
-    rules = list(_attention(f"{target}.attention", f"{blocks}/self_attention", within, repeat=repeat))
-    for ours, theirs in (("fc1", "ffn_layer1"), ("fc2", "ffn_layer2")):
-        layer = f"{blocks}/ff_layer/{theirs}/linear"
-        rules.append(rule(f"{target}.mlp.{ours}.weight", f"{layer}/kernel", within(LINEAR), repeat=repeat))
-        rules.append(rule(f"{target}.mlp.{ours}.bias", f"{layer}/bias", within(SAME), repeat=repeat))
-    for policy, names in (("pre", norms), ("primer_hybrid", hybrid_norms if hybrid else {})):
-        when = ("norm_policy", policy) if hybrid else None
-        for ours, theirs in names.items():
-            rules += _norm(f"{target}.{ours}", f"{blocks}/{theirs}", within(SAME), repeat=repeat, when=when)
-    return tuple(rules)
+def _layer(config: Any, ours: str, theirs: str, is_hybrid: bool) -> Iterator[Rule]:
+    yield from _attention(config, f"{ours}.attention", f"{theirs}/self_attention")
+    yield from _linear(f"{ours}.mlp.fc1", f"{theirs}/ff_layer/ffn_layer1/linear")
+    yield from _linear(f"{ours}.mlp.fc2", f"{theirs}/ff_layer/ffn_layer2/linear")
+    before = "pre_layer_norm" if is_hybrid else "layer_norm"
+    yield from _norm(f"{ours}.layernorm_before", f"{theirs}/{before}")
+    yield from _norm(f"{ours}.layernorm_after", f"{theirs}/ff_layer/{before}")
+    if is_hybrid:
+        yield from _norm(f"{ours}.attention_post_layernorm", f"{theirs}/post_layer_norm")
+        yield from _norm(f"{ours}.mlp_post_layernorm", f"{theirs}/ff_layer/post_layer_norm")
 
 
-def _layer_count(source: str, scanned: bool) -> Reader:
-    if scanned:
-        return Axis(f"{source}/x_layers/self_attention/post/b", 0)
-    return Count(f"{source}/x_layers_{{i}}/self_attention/post/b")
+def _pooler(config: Any, theirs: str) -> Iterator[Rule]:
+    queries = Reshape((-1, config.hidden_size), (1, -1, config.hidden_size))
+    yield from _attention(config, "head", f"{theirs}/pooling_attention")
+    yield rule("head.per_dim_scale", f"{theirs}/pooling_attention/per_dim_scale/per_dim_scale")
+    yield rule("head.pooling_attention_query", f"{theirs}/pooling_attention_query", queries, OF_A_BATCH)
+    yield from _norm("head_layernorm", f"{theirs}/pooling_attention_layer_norm")
 
 
-def _block_fields(source: str, scanned: bool) -> dict[str, Reader]:
-    """What the shapes of a stack's first block say."""
-    block, first = (f"{source}/x_layers", 1) if scanned else (f"{source}/x_layers_0", 0)
+def _pooler_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
     return {
-        "num_attention_heads": Axis(f"{block}/self_attention/query/w", first + 1),
-        "intermediate_size": Axis(f"{block}/ff_layer/ffn_layer1/linear/bias", first),
+        "pooler_head_dim": shapes[f"{theirs}/pooling_attention/per_dim_scale/per_dim_scale"][0],
+        "num_pooling_queries": shapes[f"{theirs}/pooling_attention_query"][0],
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
+# ------------------------------------------------------------------------------------------------------------- forms
 
 
-def _encoder(entry: str, scanned: bool) -> Part:
-    stacks = {name: f"{name}_encoder/transformers_stack" for name in ("spatial", "temporal")}
-    return Part(
-        entries=(entry,),
-        rules=(
-            rule("spatial_embeddings.patch_embeddings.projection.weight", "patch_projection/linear/kernel", PATCHES),
-            rule("spatial_embeddings.patch_embeddings.projection.bias", "patch_projection/linear/bias"),
-            *(
-                rule(f"{name}_embeddings.position_embeddings", f"{name}_pos_emb/emb_var", ONE_MORE_AXIS)
-                for name in stacks
+class _VideoPrismForm(Form):
+    """What all trees have in common; `is_scanned` says how a file holds its stacks."""
+
+    family = "videoprism"
+    entries = {"": Entry("params")}
+    tree: str  # the title without `is_scanned`
+    stacks: tuple[str, ...]  # those that tell the tree from others
+
+    def __init__(self, is_scanned: bool):
+        self.is_scanned = is_scanned
+        self.first = "x_layers" if is_scanned else "x_layers_0"  # where a stack holds its first layer
+        self.title = f"{self.tree}, {'scanned layers' if is_scanned else 'one tree a layer'}"
+        self.fingerprint = tuple(f"{stack}/{self.first}/self_attention/query/w" for stack in self.stacks)
+
+    def sizes(self, shapes: Shapes, stack: str) -> tuple[int, int, int]:
+        """Layers, heads and width of the MLPs of a stack."""
+        *layers, _, heads, _ = shapes[f"{stack}/{self.first}/self_attention/query/w"]
+        if not self.is_scanned:
+            layers = [shapes.count(f"{stack}/x_layers_{{}}/self_attention/query/w")]
+        return layers[0], heads, shapes[f"{stack}/{self.first}/ff_layer/ffn_layer1/linear/bias"][-1]
+
+    def stack(self, config: Any, count: int, ours: str, theirs: str, is_hybrid: bool = False) -> Iterator[Rule]:
+        """The rules of `count` layers."""
+        names = ["x_layers" if self.is_scanned else f"x_layers_{i}" for i in range(count)]
+        layers = [_layer(config, f"{ours}.{i}", f"{theirs}/{name}", is_hybrid) for i, name in enumerate(names)]
+        for same in zip(*layers, strict=True):  # what the layers have in the same place
+            if self.is_scanned:
+                of_all = [name for each in same for name in each.ours]
+                why = "; ".join(filter(None, ["one array holds all layers", same[0].why]))
+                yield rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
+            else:
+                yield from same
+
+
+class _EncoderForm(_VideoPrismForm):
+    tree = "VideoPrism encoder"
+    architecture = "VideoPrismVisionModel"
+    stacks = (SPATIAL,)
+    required = ("image_size",)  # unless it is that of a square
+    ours, theirs = "", ""  # what the names of the encoder's tensors begin with
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        values, width = shapes[f"{self.theirs}patch_projection/linear/kernel"]
+        positions, side = shapes[f"{self.theirs}spatial_pos_emb/emb_var"][0], isqrt(values // CHANNELS)
+        layers, heads, mlp = self.sizes(shapes, self.theirs + SPATIAL)
+
+        def has_positions(image_size: int | list[int]) -> bool:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            return (height // side) * (width // side) == positions
+
+        return {
+            "image_size": Bounded(
+                isqrt(positions) * side if isqrt(positions) ** 2 == positions else None, has_positions
             ),
-            *(
-                entry
-                for name, stack in stacks.items()
-                for entry in _stack(f"{name}_layers", stack, f"num_{name}_layers", scanned)
-            ),
-            *_norm("layernorm1", "spatial_ln"),
-            *_norm("layernorm2", "temporal_ln"),
-        ),
-        fields={
-            "hidden_size": Axis("patch_projection/linear/kernel", 1),
-            "tubelet_size": Tubelet(),
-            "image_size": ImageSize(),
-            "num_frames": Axis("temporal_pos_emb/emb_var", 0),
-            **{f"num_{name}_layers": _layer_count(stack, scanned) for name, stack in stacks.items()},
-            **_block_fields(stacks["spatial"], scanned),
-        },
-        required=("image_size",),
+            "num_frames": shapes[f"{self.theirs}temporal_pos_emb/emb_var"][0],
+            "tubelet_size": [1, side, side],
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "intermediate_size": mlp,
+            "num_spatial_layers": layers,
+            "num_temporal_layers": self.sizes(shapes, self.theirs + TEMPORAL)[0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        ours, theirs, width, side = self.ours, self.theirs, config.hidden_size, config.tubelet_size[1]
+        projection, linear = (
+            f"{ours}spatial_embeddings.patch_embeddings.projection",
+            f"{theirs}patch_projection/linear",
+        )
+        pixels = Reshape((-1, width), (side, side, config.num_channels, 1, width))
+        patches = Chain((pixels, Transpose((4, 2, 3, 0, 1))))
+        yield rule(
+            f"{projection}.weight", f"{linear}/kernel", patches, "theirs is (rows · columns · channels, outputs)"
+        )
+        yield rule(f"{projection}.bias", f"{linear}/bias")
+        for name, count in (("spatial", config.num_spatial_layers), ("temporal", config.num_temporal_layers)):
+            positions, table = f"{ours}{name}_embeddings.position_embeddings", f"{theirs}{name}_pos_emb/emb_var"
+            yield rule(positions, table, Reshape((-1, width), (1, -1, width)), OF_A_BATCH)
+            yield from self.stack(config, count, f"{ours}{name}_layers", f"{theirs}{name}_encoder/transformers_stack")
+        yield from _norm(f"{ours}layernorm1", f"{theirs}spatial_ln")
+        yield from _norm(f"{ours}layernorm2", f"{theirs}temporal_ln")
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"num_frames": config.num_frames, "size": config.image_size}
+
+
+class _ClassifierForm(_EncoderForm):
+    tree = "VideoPrism classifier"
+    architecture = "VideoPrismForVideoClassification"
+    stacks = (f"encoder/{SPATIAL}",)
+    ours, theirs = "vision_model.", "encoder/"
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        num_labels = shapes["projection/linear/bias"][0]
+        return super().config_from(shapes) | _pooler_fields(shapes, "atten_pooler") | {"num_labels": num_labels}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from super().rules(config)
+        yield from _pooler(config, "atten_pooler")
+        yield from _linear("classifier", "projection/linear")
+
+
+class _VideoTowerForm(_EncoderForm):
+    tree = "VideoPrism video tower"
+    architecture = "VideoPrismVideoModel"
+    stacks = (f"vision_encoder/{SPATIAL}",)
+    ours, theirs = "vision_model.", "vision_encoder/"
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        has_auxiliary = f"{AUXILIARY}/{self.first}/self_attention/query/w" in shapes
+        auxiliary = {"num_auxiliary_layers": self.sizes(shapes, AUXILIARY)[0] if has_auxiliary else 0}
+        return super().config_from(shapes) | auxiliary | _pooler_fields(shapes, "contrastive_vision_pooler")
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from super().rules(config)
+        yield from self.stack(config, config.num_auxiliary_layers, "auxiliary_layers", AUXILIARY)
+        yield from _pooler(config, "contrastive_vision_pooler")
+
+
+class _TextTowerForm(_VideoPrismForm):
+    tree = "VideoPrism text tower"
+    architecture = "VideoPrismTextModel"
+    stacks = (TEXT,)
+    videos = False
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        vocabulary, width = shapes["text_encoder/token_emb/emb_var"]
+        layers, heads, mlp = self.sizes(shapes, TEXT)
+        return {
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": mlp,
+            "norm_policy": "primer_hybrid" if f"{TEXT}/{self.first}/post_layer_norm/scale" in shapes else "pre",
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield rule("embeddings.token_embedding.weight", "text_encoder/token_emb/emb_var")
+        yield rule("embeddings.cls_emb", "text_encoder/cls_emb")
+        yield from self.stack(config, config.num_hidden_layers, "layers", TEXT, config.norm_policy == "primer_hybrid")
+        yield from _norm("layernorm", "text_encoder/unimodal_ln")
+
+
+class _ClipForm(_VideoPrismForm):
+    tree = "VideoPrism CLIP"
+    architecture = "VideoPrismClipModel"
+    stacks = (*_VideoTowerForm.stacks, *_TextTowerForm.stacks)
+    required = ("vision_config.image_size",)
+
+    def __init__(self, is_scanned: bool):
+        super().__init__(is_scanned)
+        self.video, self.text = _VideoTowerForm(is_scanned), _TextTowerForm(is_scanned)
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {"vision_config": self.video.config_from(shapes), "text_config": self.text.config_from(shapes)}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        video, text = self.video.rules(config.vision_config), self.text.rules(config.text_config)
+        for tower, rules in (("video_model", video), ("text_model", text)):
+            for each in rules:
+                yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return self.video.processor_settings(config.vision_config)
+
+
+class _VideoTowerOfClipForm(_VideoTowerForm):
+    tree = "video tower of a VideoPrism CLIP"
+    stacks = _ClipForm.stacks
+    on_request = True
+    left_out = {"text_encoder": "the text tower, which VideoPrismVideoModel does not have"}
+
+
+class _TextTowerOfClipForm(_TextTowerForm):
+    tree = "text tower of a VideoPrism CLIP"
+    stacks = _ClipForm.stacks
+    on_request = True
+    left_out = dict.fromkeys(
+        ("vision_encoder", "auxiliary_encoder", "contrastive_vision_pooler"),
+        "the video tower, which VideoPrismTextModel does not have",
     )
 
 
-def _auxiliary(scanned: bool) -> Part:
-    count = "num_auxiliary_layers"
-    return Part(
-        entries=("params/auxiliary_encoder",),
-        rules=_stack("auxiliary_layers", "transformers_stack", count, scanned),
-        fields={count: _layer_count("transformers_stack", scanned)},
-        presence=count,
-    )
-
-
-def _text(scanned: bool) -> Part:
-    stack = "unimodal_transformer"
-    post_norm = "x_layers/post_layer_norm/scale" if scanned else "x_layers_0/post_layer_norm/scale"
-    return Part(
-        entries=("params/text_encoder",),
-        rules=(
-            rule("embeddings.token_embedding.weight", "token_emb/emb_var"),
-            rule("embeddings.cls_emb", "cls_emb"),
-            *_stack("layers", stack, "num_hidden_layers", scanned, hybrid=True),
-            *_norm("layernorm", "unimodal_ln"),
-        ),
-        fields={
-            "vocab_size": Axis("token_emb/emb_var", 0),
-            "hidden_size": Axis("token_emb/emb_var", 1),
-            "num_hidden_layers": _layer_count(stack, scanned),
-            "norm_policy": NormPolicy(f"{stack}/{post_norm}"),
-            **_block_fields(stack, scanned),
-        },
-    )
-
-
-VIDEO_POOLER = Part(
-    entries=("params/contrastive_vision_pooler",),
-    rules=(
-        *_attention("head", "pooling_attention"),
-        rule("head.per_dim_scale", "pooling_attention/per_dim_scale/per_dim_scale"),
-        rule("head.pooling_attention_query", "pooling_attention_query", ONE_MORE_AXIS),
-        *_norm("head_layernorm", "pooling_attention_layer_norm"),
-    ),
-    fields={
-        "pooler_head_dim": Axis("pooling_attention/per_dim_scale/per_dim_scale", 0),
-        "num_pooling_queries": Axis("pooling_attention_query", 0),
-    },
+TREES = (
+    _ClipForm,
+    _VideoTowerOfClipForm,
+    _TextTowerOfClipForm,
+    _VideoTowerForm,
+    _TextTowerForm,
+    _ClassifierForm,
+    _EncoderForm,
 )
-CLASSIFIER = Part(
-    entries=("params/projection",),
-    rules=(
-        rule("classifier.weight", "linear/kernel", LINEAR),
-        rule("classifier.bias", "linear/bias"),
-    ),
-    fields={"num_labels": Axis("linear/bias", 0)},
-)
-
-POOLERS = {
-    "video pooler": VIDEO_POOLER,
-    "classifier's pooler": replace(VIDEO_POOLER, entries=("params/atten_pooler",)),
-    "classifier": CLASSIFIER,
-}
-
-
-def _towers(form: str, scanned: bool) -> dict[str, Part]:
-    """The parts that are stacks of blocks, in one of the two forms of files."""
-    return {
-        f"encoder{form}": _encoder("params", scanned),
-        f"classifier's encoder{form}": _encoder("params/encoder", scanned),
-        f"video encoder{form}": _encoder("params/vision_encoder", scanned),
-        f"auxiliary encoder{form}": _auxiliary(scanned),
-        f"text encoder{form}": _text(scanned),
-    }
-
-
-def _layouts(form: str) -> tuple[Layout, ...]:
-    """The model classes, made from files of one form."""
-    auxiliary, text = f"auxiliary encoder{form}", f"text encoder{form}"
-    video = {f"video encoder{form}": "vision_model.", auxiliary: "", "video pooler": ""}
-    return (
-        Layout("VideoPrismVisionModel", {f"encoder{form}": ""}),
-        Layout(
-            "VideoPrismForVideoClassification",
-            {f"classifier's encoder{form}": "vision_model.", "classifier's pooler": "", "classifier": ""},
-        ),
-        Layout(
-            "VideoPrismClipModel",
-            {**{name: f"video_model.{prefix}" for name, prefix in video.items()}, text: "text_model."},
-            optional=(auxiliary,),
-            configs={**dict.fromkeys(video, "vision_config"), text: "text_config"},
-            videos="vision_config",
-        ),
-        Layout("VideoPrismVideoModel", video, optional=(auxiliary,)),
-        Layout("VideoPrismTextModel", {text: ""}, videos=None),
-    )
-
-
-MAP = FamilyMap(
-    parts={**_towers("", scanned=True), **_towers(BLOCK_BY_BLOCK, scanned=False), **POOLERS},
-    layouts=(*_layouts(""), *_layouts(BLOCK_BY_BLOCK)),
-    left_out={},
-    required=(),
-    processor={"num_frames": "num_frames", "size": "image_size"},
-)
+FORMS = tuple(tree(is_scanned) for is_scanned in (True, False) for tree in TREES)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidformers.conversion.load import FoundPart
+from vidformers.conversion.identify import FoundPart
 from vidformers.conversion.originals import importable
 
 
 FRAMES, PATCHES_A_SIDE = 3, 2
-PARAMS = "params"
 
 
 def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
@@ -54,15 +53,16 @@ def original_stages(
 ) -> dict[str, torch.Tensor]:
     """What the original model gives for the calls of `example_calls`."""
     with importable(repository, ("videoprism",)):
-        encoders = import_module("videoprism.encoders")
-        variables = _variables(found)
-        scan = any("x_layers/" in name for part in found.values() for name in part.names)
-        if "classifier" in found:
+        encoders, part = import_module("videoprism.encoders"), found[""]
+        arrays = {name: _jax(part.read(name).float()) for name in part.names}
+        variables = {"params": import_module("flax.traverse_util").unflatten_dict(arrays, sep="/")}
+        scan = any("x_layers/" in name for name in arrays)
+        run = _encode
+        if config.architectures == ["VideoPrismVisionModel"]:
+            model = encoders.FactorizedEncoder(**encoder_parameters(config, scan))
+        elif config.architectures == ["VideoPrismForVideoClassification"]:
             parameters = encoder_parameters(config, scan)
             model = encoders.FactorizedVideoClassifier(encoder_params=parameters, num_classes=config.num_labels)
-            run = _classify
-        elif any(part.entry == PARAMS for part in found.values()):
-            model, run = encoders.FactorizedEncoder(**encoder_parameters(config, scan)), _encode
         else:
             model, run = encoders.FactorizedVideoCLIP(**clip_parameters(config, scan)), _embed
         stages = {}
@@ -70,19 +70,6 @@ def original_stages(
             outputs = run(model, variables, call, config)
             stages |= {f"{name}.{key}": torch.tensor(np.array(value)) for key, value in outputs.items()}
     return stages
-
-
-def _variables(found: Mapping[str, FoundPart]) -> dict[str, Any]:
-    """The tree of arrays that flax takes."""
-    variables: dict[str, Any] = {}
-    for part in found.values():
-        for name, full_name in part.names.items():
-            *path, leaf = full_name.split("/")
-            branch = variables
-            for step in path:
-                branch = branch.setdefault(step, {})
-            branch[leaf] = _jax(part.read(name).float())
-    return variables
 
 
 def _jax(tensor: torch.Tensor) -> Any:
@@ -136,17 +123,12 @@ def _inputs(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(model: Any, variables: dict, call: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    features, outputs = model.apply(variables, **_inputs(call), return_intermediate=True)
-    return {"spatial_features": outputs["spatial_features"], "last_hidden_state": features}
-
-
-def _classify(model: Any, variables: dict, call: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    logits, outputs = model.apply(variables, **_inputs(call), return_intermediate=True)
+    """The encoder's features, or a classifier's logits and what leads to them."""
+    output, stages = model.apply(variables, **_inputs(call), return_intermediate=True)
+    pooled = stages.pop("global_embeddings", None)
     return {
-        "spatial_features": outputs["spatial_features"],
-        "spatiotemporal_features": outputs["spatiotemporal_features"],
-        "pooler_output": outputs["global_embeddings"],
-        "logits": logits,
+        **stages,
+        **({"last_hidden_state": output} if pooled is None else {"pooler_output": pooled, "logits": output}),
     }
 
 

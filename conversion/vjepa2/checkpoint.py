@@ -8,287 +8,291 @@ state dict per head of a training sweep. Their names come from
 that transformers doesn't have keep the original's terms.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vidformers.conversion.core import (
-    Axis,
-    Count,
-    FamilyMap,
-    Layout,
-    Op,
-    Part,
-    Present,
-    Ratio,
-    Reader,
-    Rule,
-    Shapes,
-    Split,
-    Stack,
-    drop,
-    linear,
-    rule,
-)
+from vidformers.conversion.ops import Split, Stack
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
-class Implied(Present):
-    """What a tensor's presence says of computations that leave no trace of their own; overrides may say otherwise."""
-
-    def agrees(self, given: Any, shapes: Shapes) -> bool:
-        return True
-
-
-class Levels(Reader):
-    """`hierarchical_layers`, which the original takes from a table by depth."""
-
-    tensor = "norms_block.0.weight"
-
-    def read(self, shapes: Shapes) -> list[int] | None:
-        if self.tensor not in shapes:
-            return None
-        return VJEPA2_1_LEVELS[Count("blocks.{i}.norm1.weight").read(shapes)]
-
-    def agrees(self, given: list[int], shapes: Shapes) -> bool:
-        return len(given) == Count("norms_block.{i}.weight").read(shapes)
-
-
-class DistillationOutputs(Reader):
-    """`num_distillation_outputs`: several levels enter by an MLP as wide as one of them."""
-
-    tensor = "predictor_embed.0.weight"
-
-    def read(self, shapes: Shapes) -> int:
-        if self.tensor not in shapes:
-            return 1
-        width, inputs = shapes[self.tensor]
-        return inputs // width
-
-
-class TeacherWidth(Reader):
-    """`teacher_embed_dim`: the width of a predicted level, `None` where it is that of the encoder."""
-
-    tensor = "predictor_proj.weight"
-
-    def read(self, shapes: Shapes) -> int | None:
-        several, one = DistillationOutputs.tensor, "predictor_embed.weight"
-        if self.tensor not in shapes or not {several, one} & set(shapes):
-            return None
-        width = shapes[several][0] if several in shapes else shapes[one][1]
-        predicted = self._width(shapes)
-        return None if predicted == width else predicted
-
-    def agrees(self, given: int, shapes: Shapes) -> bool:
-        return given == self._width(shapes)
-
-    def _width(self, shapes: Shapes) -> int:
-        return shapes[self.tensor][0] // DistillationOutputs().read(shapes)
-
-
-def _layers(target: str, source: str, names: dict[str, str], repeat: str | None = None) -> tuple[Rule, ...]:
-    """The rules of the layers `source.<value>` → `target.<key>`."""
-    pairs = (linear(f"{target}.{ours}", f"{source}.{theirs}", repeat=repeat) for ours, theirs in names.items())
-    return tuple(entry for pair in pairs for entry in pair)
-
-
-def _fused(target: str, source: str, names: tuple[str, ...], **options: str) -> tuple[Rule, ...]:
-    """The rules of a projection that the original computes at once and ours by its parts `target.<name>`."""
-    split: Op = Split(len(names))
-    return linear(tuple(f"{target}.{name}" for name in names), source, split, **options)
-
-
-BLOCK = {
+FUSED = "the original computes queries, keys and values in one projection"
+ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
+MODALITIES = ("img_mod_embed", "video_mod_embed")
+LAYERS = {
     "norm1": "norm1",
     "attention.proj": "attn.proj",
     "norm2": "norm2",
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
-ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
-
-MODALITIES = ("img_mod_embed", "video_mod_embed")
-
-ENCODER = Part(
-    entries=("target_encoder", "encoder", "ema_encoder", ""),
-    prefix="module.backbone.",
-    rules=(
-        *linear("encoder.embeddings.patch_embeddings.proj", "patch_embed.proj"),
-        *_layers("encoder.layer.{i}", "blocks.{i}", BLOCK, repeat="num_hidden_layers"),
-        *_fused(
-            "encoder.layer.{i}.attention",
-            "blocks.{i}.attn.qkv",
-            ("query", "key", "value"),
-            repeat="num_hidden_layers",
-            bias_when="qkv_bias",
-        ),
-        *linear("encoder.layernorm", "norm", unless="hierarchical_layers"),
-        *linear("encoder.norms_block.{i}", "norms_block.{i}", repeat="hierarchical_layers"),
-        *linear(
-            "encoder.embeddings.patch_embeddings_img.proj", "patch_embed_img.proj", when="use_image_patch_embedder"
-        ),
-        *(rule(f"encoder.embeddings.{name}", name, when="use_modality_embeddings") for name in MODALITIES),
-        drop("pos_embed", ROTARY),
-    ),
-    fields={
-        "hidden_size": Axis("patch_embed.proj.weight", 0),
-        "in_chans": Axis("patch_embed.proj.weight", 1),
-        "tubelet_size": Axis("patch_embed.proj.weight", 2),
-        "patch_size": Axis("patch_embed.proj.weight", 3),
-        "num_hidden_layers": Count("blocks.{i}.norm1.weight"),
-        "mlp_ratio": Ratio("blocks.0.mlp.fc1.weight"),
-        "qkv_bias": Present("blocks.0.attn.qkv.bias"),
-        "hierarchical_layers": Levels(),
-        "use_modality_embeddings": Present("video_mod_embed"),
-        "use_image_patch_embedder": Present("patch_embed_img.proj.weight"),
-        "use_rope_interleave": Implied("norms_block.0.weight"),
-        "interpolate_rope": Implied("norms_block.0.weight"),
-    },
-)
-
-PREDICTOR_BLOCKS = (
-    *_layers("predictor.layer.{i}", "predictor_blocks.{i}", BLOCK, repeat="pred_num_hidden_layers"),
-    *_fused(
-        "predictor.layer.{i}.attention",
-        "predictor_blocks.{i}.attn.qkv",
-        ("query", "key", "value"),
-        repeat="pred_num_hidden_layers",
-        bias_when="qkv_bias",
-    ),
-    *linear("predictor.layernorm", "predictor_norm"),
-    *linear("predictor.proj", "predictor_proj"),
-)
-PREDICTOR_FIELDS = {
-    "pred_hidden_size": Axis("predictor_norm.weight", 0),
-    "pred_num_hidden_layers": Count("predictor_blocks.{i}.norm1.weight"),
-    "pred_mlp_ratio": Ratio("predictor_blocks.0.mlp.fc1.weight"),
+POOLER_LAYERS = {
+    "layer_norm1": "norm1",
+    "self_attn.out_proj": "attn.proj",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+CROSS_ATTENTION_LAYERS = {
+    "layer_norm1": "norm1",
+    "cross_attn.q_proj": "xattn.q",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
 }
 
-PREDICTOR = Part(
-    entries=("predictor",),
-    prefix="module.backbone.",
-    presence="use_predictor",
-    marker="mask_tokens.0",
-    rules=(
-        *linear("predictor.embeddings.predictor_embeddings", "predictor_embed", when=("num_distillation_outputs", 1)),
-        *(
-            entry
-            for index in (0, 2)
-            for entry in linear(
-                f"predictor.embeddings.predictor_embeddings.{index}",
-                f"predictor_embed.{index}",
-                unless=("num_distillation_outputs", 1),
-            )
+
+# ---------------------------------------------------------------------------------------------- what the shapes tell
+
+
+def encoder_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields that the encoder fixes."""
+    width, channels, tubelet, patch, _ = shapes["encoder/patch_embed.proj.weight"]
+    depth, levels = (shapes.count(f"encoder/{name}.weight") for name in ("blocks.{}.norm1", "norms_block.{}"))
+    return {
+        "hidden_size": width,
+        "in_chans": channels,
+        "tubelet_size": tubelet,
+        "patch_size": patch,
+        "num_hidden_layers": depth,
+        "mlp_ratio": shapes.ratio("encoder/blocks.0.mlp.fc1.weight"),
+        "qkv_bias": "encoder/blocks.0.attn.qkv.bias" in shapes,
+        "hierarchical_layers": Bounded(
+            VJEPA2_1_LEVELS.get(depth) if levels else None, lambda given: len(given) == levels
         ),
-        *(rule(f"predictor.embeddings.{name}", name, when="use_modality_embeddings") for name in MODALITIES),
-        rule("predictor.embeddings.mask_tokens", "mask_tokens.{i}", Stack(), repeat="pred_num_mask_tokens"),
-        *PREDICTOR_BLOCKS,
-        *linear("predictor.proj_context", "predictor_proj_context", when="use_context_projection"),
-        drop("predictor_pos_embed", ROTARY),
-    ),
-    fields={
-        **PREDICTOR_FIELDS,
-        "pred_num_mask_tokens": Count("mask_tokens.{i}"),
-        "num_distillation_outputs": DistillationOutputs(),
-        "teacher_embed_dim": TeacherWidth(),
-        "use_context_projection": Present("predictor_proj_context.weight"),
-    },
-)
+        "use_modality_embeddings": "encoder/video_mod_embed" in shapes,
+        "use_image_patch_embedder": "encoder/patch_embed_img.proj.weight" in shapes,
+    }
 
-AC_ENCODER = replace(ENCODER, entries=("encoder", "target_encoder", ""), prefix="module.")
-AC_PREDICTOR = Part(
-    entries=("predictor",),
-    prefix="module.",
-    marker="action_encoder.weight",
-    rules=(
-        *linear("predictor.embeddings.predictor_embeddings", "predictor_embed"),
-        *linear("predictor.embeddings.action_encoder", "action_encoder"),
-        *linear("predictor.embeddings.state_encoder", "state_encoder"),
-        *linear("predictor.embeddings.extrinsics_encoder", "extrinsics_encoder"),
-        *PREDICTOR_BLOCKS,
-    ),
-    fields={**PREDICTOR_FIELDS, "action_embed_dim": Axis("action_encoder.weight", 1)},
-)
 
-POOLER = (
-    rule("pooler.query_tokens", "pooler.query_tokens"),
-    *_layers(
-        "pooler.self_attention_layers.{i}",
-        "pooler.blocks.{i}",
-        {
-            "layer_norm1": "norm1",
-            "self_attn.out_proj": "attn.proj",
-            "layer_norm2": "norm2",
-            "mlp.fc1": "mlp.fc1",
-            "mlp.fc2": "mlp.fc2",
-        },
-        repeat="num_pooler_layers",
-    ),
-    *_fused(
-        "pooler.self_attention_layers.{i}.self_attn",
-        "pooler.blocks.{i}.attn.qkv",
-        ("q_proj", "k_proj", "v_proj"),
-        repeat="num_pooler_layers",
-    ),
-    *_layers(
-        "pooler.cross_attention_layer",
-        "pooler.cross_attention_block",
-        {
-            "layer_norm1": "norm1",
-            "cross_attn.q_proj": "xattn.q",
-            "layer_norm2": "norm2",
-            "mlp.fc1": "mlp.fc1",
-            "mlp.fc2": "mlp.fc2",
-        },
-    ),
-    *_fused("pooler.cross_attention_layer.cross_attn", "pooler.cross_attention_block.xattn.kv", ("k_proj", "v_proj")),
-)
-POOLER_FIELDS = {"num_pooler_layers": Count("pooler.blocks.{i}.norm1.weight")}
+def predictor_sizes(shapes: Shapes) -> dict[str, Any]:
+    """The fields that any predictor fixes."""
+    return {
+        "pred_hidden_size": shapes["predictor/predictor_norm.weight"][0],
+        "pred_num_hidden_layers": shapes.count("predictor/predictor_blocks.{}.norm1.weight"),
+        "pred_mlp_ratio": shapes.ratio("predictor/predictor_blocks.0.mlp.fc1.weight"),
+    }
 
-PROBE = Part(
-    file="probe",
-    entries=("classifiers/{index}",),
-    prefix="module.",
-    rules=(*POOLER, *linear("classifier", "linear")),
-    fields={**POOLER_FIELDS, "num_labels": Axis("linear.weight", 0)},
-)
 
-ANTICIPATION_PROBE = Part(
-    file="probe",
-    entries=("classifiers/{index}",),
-    prefix="module.",
-    rules=(
-        *POOLER,
-        *linear("verb_classifier", "verb_classifier", when="num_verb_labels"),
-        *linear("noun_classifier", "noun_classifier", when="num_verb_labels"),
-        *linear("action_classifier", "action_classifier"),
-    ),
-    fields={
-        **POOLER_FIELDS,
-        # A probe of actions alone has neither of the other two heads.
-        "num_verb_labels": Axis("verb_classifier.weight", 0, absent=0),
-        "num_noun_labels": Axis("noun_classifier.weight", 0, absent=0),
-        "num_labels": Axis("action_classifier.weight", 0),
-    },
-)
+def predictor_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields that the predictor of masked tokens fixes."""
+    # Several levels enter by an MLP as wide as one of them.
+    width, inputs = shapes.get("predictor/predictor_embed.0.weight", (1, 1))
+    predicted = shapes["predictor/predictor_proj.weight"][0] // (inputs // width)
+    is_encoders = predicted == shapes["encoder/patch_embed.proj.weight"][0]
+    return {
+        **predictor_sizes(shapes),
+        "use_predictor": True,
+        "pred_num_mask_tokens": shapes.count("predictor/mask_tokens.{}"),
+        "num_distillation_outputs": inputs // width,
+        "teacher_embed_dim": Bounded(None if is_encoders else predicted, lambda given: given == predicted),
+        "use_context_projection": "predictor/predictor_proj_context.weight" in shapes,
+    }
 
-MAP = FamilyMap(
-    parts={
-        "ac_encoder": AC_ENCODER,
-        "ac_predictor": AC_PREDICTOR,
-        "encoder": ENCODER,
-        "predictor": PREDICTOR,
-        "probe": PROBE,
-        "anticipation_probe": ANTICIPATION_PROBE,
-    },
-    layouts=(
-        Layout("VJEPA2Model", {"encoder": "", "predictor": ""}, optional=("predictor",)),
-        Layout("VJEPA2ACModel", {"ac_encoder": "", "ac_predictor": ""}),
-        Layout("VJEPA2ForVideoClassification", {"encoder": "vjepa2.", "probe": ""}),
-        Layout(
-            "VJEPA2ForActionAnticipation", {"encoder": "vjepa2.", "predictor": "vjepa2.", "anticipation_probe": ""}
-        ),
-    ),
-    left_out={"opt": "state of the optimiser", "scaler": "state of the gradient scaler"},
-    required=("num_attention_heads", "crop_size", "frames_per_clip"),
-    processor={"crop_size": "crop_size"},
-)
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+def encoder_rules(config: Any, ours: str = "encoder") -> Iterator[Rule]:
+    """The encoder, which our model calls `ours`."""
+    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", "encoder/patch_embed.proj")
+    if config.use_image_patch_embedder:
+        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", "encoder/patch_embed_img.proj")
+    if config.use_modality_embeddings:
+        yield from (rule(f"{ours}.embeddings.{name}", f"encoder/{name}") for name in MODALITIES)
+    for i in range(config.num_hidden_layers):
+        yield from _block(f"{ours}.layer.{i}", f"encoder/blocks.{i}", config.qkv_bias)
+    if config.hierarchical_layers:
+        for i in range(len(config.hierarchical_layers)):
+            yield from linear(f"{ours}.norms_block.{i}", f"encoder/norms_block.{i}")
+    else:
+        yield from linear(f"{ours}.layernorm", "encoder/norm")
+    yield from leave_out(["encoder/pos_embed"], ROTARY)
+
+
+def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
+    """The predictor of masked tokens, which our model calls `ours`."""
+    embeddings = f"{ours}.embeddings.predictor_embeddings"
+    if config.num_distillation_outputs == 1:
+        yield from linear(embeddings, "predictor/predictor_embed")
+    else:
+        for i in (0, 2):
+            yield from linear(f"{embeddings}.{i}", f"predictor/predictor_embed.{i}")
+    if config.use_modality_embeddings:
+        yield from (rule(f"{ours}.embeddings.{name}", f"predictor/{name}") for name in MODALITIES)
+    tokens = [f"predictor/mask_tokens.{i}" for i in range(config.pred_num_mask_tokens)]
+    yield rule(f"{ours}.embeddings.mask_tokens", tokens, Stack(), "ours are one parameter")
+    yield from predictor_blocks(config, ours)
+    if config.use_context_projection:
+        yield from linear(f"{ours}.proj_context", "predictor/predictor_proj_context")
+    yield from leave_out(["predictor/predictor_pos_embed"], ROTARY)
+
+
+def predictor_blocks(config: Any, ours: str) -> Iterator[Rule]:
+    """What all predictors have."""
+    for i in range(config.pred_num_hidden_layers):
+        yield from _block(f"{ours}.layer.{i}", f"predictor/predictor_blocks.{i}", config.qkv_bias)
+    yield from linear(f"{ours}.layernorm", "predictor/predictor_norm")
+    yield from linear(f"{ours}.proj", "predictor/predictor_proj")
+
+
+def pooler_rules(config: Any) -> Iterator[Rule]:
+    """The attentive pooler of a probe."""
+    yield rule("pooler.query_tokens", "probe/pooler.query_tokens")
+    for i in range(config.num_pooler_layers):
+        layer, block = f"pooler.self_attention_layers.{i}", f"probe/pooler.blocks.{i}"
+        yield from _layers(layer, block, POOLER_LAYERS)
+        names = [f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from linear(names, f"{block}.attn.qkv", Split(3), FUSED)
+    layer, block = "pooler.cross_attention_layer", "probe/pooler.cross_attention_block"
+    yield from _layers(layer, block, CROSS_ATTENTION_LAYERS)
+    names = [f"{layer}.cross_attn.{name}" for name in ("k_proj", "v_proj")]
+    yield from linear(names, f"{block}.xattn.kv", Split(2), "the original computes keys and values in one projection")
+
+
+def _block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
+    yield from _layers(ours, theirs, LAYERS)
+    names = [f"{ours}.attention.{name}" for name in ("query", "key", "value")]
+    weight, bias = linear(names, f"{theirs}.attn.qkv", Split(3), FUSED)
+    yield weight
+    if has_bias:
+        yield bias
+
+
+def _layers(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
+    """Layers and norms `theirs.<value>` → `ours.<key>`."""
+    for our_name, their_name in names.items():
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
+
+ENCODER = Entry("target_encoder", "", versions=("encoder", "ema_encoder"), prefix="module.backbone.")
+PREDICTOR = Entry("predictor", prefix="module.backbone.")
+PROBE = Entry("classifiers/{index}", file="probe", prefix="module.")
+PATCHES = "encoder/patch_embed.proj.weight"
+
+
+class VJEPA2Form(Form):
+    """What all files of the family have in common."""
+
+    family = "vjepa2"
+    required = ("num_attention_heads", "crop_size", "frames_per_clip")
+
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
+        is_2_1 = "encoder/norms_block.0.weight" in shapes
+        return {"use_rope_interleave": is_2_1, "interpolate_rope": is_2_1}
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"crop_size": config.crop_size}
+
+
+class ActionConditionedFile(VJEPA2Form):
+    """A predictor of the next frames from actions, and the encoder that it was trained on."""
+
+    title = "V-JEPA 2-AC hub file"
+    architecture = "VJEPA2ACModel"
+    entries = {
+        "encoder": Entry("encoder", "", versions=("target_encoder",), prefix="module."),
+        "predictor": Entry("predictor", prefix="module."),
+    }
+    fingerprint = (PATCHES, "predictor/action_encoder.weight")
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        actions = shapes["predictor/action_encoder.weight"][1]
+        return {**encoder_fields(shapes), **predictor_sizes(shapes), "action_embed_dim": actions}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config)
+        yield from linear("predictor.embeddings.predictor_embeddings", "predictor/predictor_embed")
+        for name in ("action_encoder", "state_encoder", "extrinsics_encoder"):
+            yield from linear(f"predictor.embeddings.{name}", f"predictor/{name}")
+        yield from predictor_blocks(config, "predictor")
+
+
+class HubFile(VJEPA2Form):
+    """Encoder and predictor."""
+
+    title = "V-JEPA 2 hub file"
+    architecture = "VJEPA2Model"
+    entries = {"encoder": ENCODER, "predictor": PREDICTOR}
+    fingerprint = (PATCHES, "predictor/mask_tokens.0")
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {**encoder_fields(shapes), **predictor_fields(shapes)}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config)
+        yield from predictor_rules(config)
+
+
+class EncoderFile(VJEPA2Form):
+    """An encoder without a predictor."""
+
+    title = "V-JEPA 2 encoder alone"
+    architecture = "VJEPA2Model"
+    entries = {"encoder": ENCODER}
+    fingerprint = (PATCHES,)
+    absent = ("encoder/head.weight",)  # which flat fine-tuned files of VideoMAE have
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {**encoder_fields(shapes), "use_predictor": False}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config)
+
+
+class AttentiveProbe(VJEPA2Form):
+    """A classifier on top of an encoder."""
+
+    title = "attentive probe on a V-JEPA 2 encoder"
+    architecture = "VJEPA2ForVideoClassification"
+    entries = {"encoder": ENCODER, "probe": PROBE}
+    fingerprint = (PATCHES, "probe/linear.weight")
+    left_out = {"predictor": "VJEPA2ForVideoClassification has no predictor"}
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return {
+            **encoder_fields(shapes),
+            "use_predictor": False,
+            "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
+            "num_labels": shapes["probe/linear.weight"][0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, "vjepa2.encoder")
+        yield from pooler_rules(config)
+        yield from linear("classifier", "probe/linear")
+
+
+class AnticipationProbe(VJEPA2Form):
+    """Classifiers of the next action on top of encoder and predictor; one of actions alone has no verbs and nouns."""
+
+    title = "anticipation probe on a V-JEPA 2 hub file"
+    architecture = "VJEPA2ForActionAnticipation"
+    entries = {"encoder": ENCODER, "predictor": PREDICTOR, "probe": PROBE}
+    fingerprint = (PATCHES, "predictor/mask_tokens.0", "probe/action_classifier.weight")
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        verbs, nouns = (shapes.get(f"probe/{name}_classifier.weight", (0,)) for name in ("verb", "noun"))
+        return {
+            **encoder_fields(shapes),
+            **predictor_fields(shapes),
+            "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
+            "num_verb_labels": verbs[0],
+            "num_noun_labels": nouns[0],
+            "num_labels": shapes["probe/action_classifier.weight"][0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, "vjepa2.encoder")
+        yield from predictor_rules(config, "vjepa2.predictor")
+        yield from pooler_rules(config)
+        if config.num_verb_labels:
+            yield from linear("verb_classifier", "probe/verb_classifier")
+            yield from linear("noun_classifier", "probe/noun_classifier")
+        yield from linear("action_classifier", "probe/action_classifier")
+
+
+FORMS = (ActionConditionedFile(), HubFile(), EncoderFile(), AttentiveProbe(), AnticipationProbe())

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidformers.conversion.core import ConversionError
-from vidformers.conversion.load import FoundPart
-from vidformers.conversion.originals import importable
+from vidformers.conversion.identify import Found
+from vidformers.conversion.ops import ConversionError
+from vidformers.conversion.originals import filled, importable, recorded
 
 
 def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
@@ -56,19 +56,19 @@ def _video(config: Any, time: int, rows: int, columns: int) -> torch.Tensor:
 
 @torch.no_grad()
 def original_stages(
-    repository: Path, config: Any, found: Mapping[str, FoundPart], calls: Mapping[str, Mapping[str, Any]]
+    repository: Path, config: Any, found: Found, calls: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, torch.Tensor]:
     """What the original encoder, predictor and probe give for the calls of `example_calls`."""
     if config.hierarchical_layers:
         raise ConversionError(f"{repository}: only V-JEPA 2 and 2-AC can be compared with a checkout, not V-JEPA 2.1.")
     with importable(repository, ("src", "evals")):
-        if "ac_encoder" in found:
-            return _act(config, found, calls["video"])
-        encoder = _load(_build_encoder(config), found["encoder"], drops=("pos_embed",))
-        stages = {}
+        encoder = filled(_build_encoder(config), found["encoder"], drops=("pos_embed",))
+        if "predictor" in found and "action_encoder.weight" in found["predictor"].names:
+            return _act(config, found, encoder, calls["video"])
         video = calls["video"]["pixel_values_videos"].transpose(1, 2)  # (B, C, T, H, W)
-        tokens = _record(encoder, stages, "video", encoder.patch_embed, encoder.blocks, video)
-        if "anticipation_probe" in found:
+        with recorded(encoder.blocks, "video.") as stages:
+            tokens = encoder(video)
+        if "probe" in found and "predictor" in found:
             return stages | _anticipate(config, found, encoder, video, calls["video"]["anticipation_times"])
         if "probe" in found:
             return stages | {"video.logits": _classify(config, found, encoder, video)}
@@ -76,29 +76,6 @@ def original_stages(
         if "masked" in calls:
             stages |= _predict(config, found, encoder, calls["masked"])
     return stages
-
-
-def _record(
-    model: nn.Module, stages: dict[str, torch.Tensor], name: str, embed: nn.Module, blocks: nn.ModuleList, *inputs: Any
-) -> torch.Tensor:
-    """Run a module and keep what its embedding and its blocks give."""
-    hooks = [
-        module.register_forward_hook(partial(_keep, stages, f"{name}.hidden_states.{index}"))
-        for index, module in enumerate([embed, *blocks])
-    ]
-    output = model(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return output
-
-
-def _keep(stages: dict[str, torch.Tensor], name: str, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-    stages[name] = output
-
-
-def _load(module: nn.Module, part: FoundPart, drops: tuple[str, ...] = ()) -> nn.Module:
-    module.load_state_dict({name: part.read(name).float() for name in part.names if name not in drops})
-    return module.eval()
 
 
 def _build_encoder(config: Any) -> nn.Module:
@@ -138,19 +115,16 @@ def _build_predictor(config: Any, num_frames: int) -> nn.Module:
     )
 
 
-def _predict(
-    config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, call: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
-    predictor = _load(_build_predictor(config, config.frames_per_clip), found["predictor"], ("predictor_pos_embed",))
+def _predict(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    predictor = filled(_build_predictor(config, config.frames_per_clip), found["predictor"], ("predictor_pos_embed",))
     context, target = call["context_mask"], call["target_mask"]
     stages = {"masked.last_hidden_state": encoder(call["pixel_values_videos"].transpose(1, 2), context)}
     stages["masked.predictor_output.last_hidden_state"] = predictor(*stages.values(), context, target)
     return stages
 
 
-def _act(config: Any, found: Mapping[str, FoundPart], call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _act(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Frames that are encoded one by one, each repeated to a tubelet, and what follows from them."""
-    encoder = _load(_build_encoder(config), found["ac_encoder"], drops=("pos_embed",))
     predictor = import_module("src.models.ac_predictor").VisionTransformerPredictorAC(
         img_size=(config.crop_size, config.crop_size),
         patch_size=config.patch_size,
@@ -172,11 +146,11 @@ def _act(config: Any, found: Mapping[str, FoundPart], call: Mapping[str, Any]) -
     conditions = [call[name] for name in ("actions", "states", "extrinsics") if name in call]
     return {
         "video.last_hidden_state": tokens,
-        "video.predictor_output.last_hidden_state": _load(predictor, found["ac_predictor"])(tokens, *conditions),
+        "video.predictor_output.last_hidden_state": filled(predictor, found["predictor"])(tokens, *conditions),
     }
 
 
-def _classify(config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
+def _classify(config: Any, found: Found, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
     module = import_module("src.models.attentive_pooler")
     probe = module.AttentiveClassifier(
         embed_dim=config.hidden_size,
@@ -186,18 +160,18 @@ def _classify(config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, v
     )
     encoder.out_layers = config.out_layers
     tokens = encoder(video)
-    return _load(probe, found["probe"])(torch.cat(tokens, dim=1) if config.out_layers else tokens)
+    return filled(probe, found["probe"])(torch.cat(tokens, dim=1) if config.out_layers else tokens)
 
 
 def _anticipate(
-    config: Any, found: Mapping[str, FoundPart], encoder: nn.Module, video: torch.Tensor, times: torch.Tensor
+    config: Any, found: Found, encoder: nn.Module, video: torch.Tensor, times: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     wrapper = import_module("evals.action_anticipation_frozen.modelcustom.vit_encoder_predictor_concat_ar")
     probes = import_module("evals.action_anticipation_frozen.models")
     # The predictor lays its mask tokens out over all frames that it is built for: clip, waiting time and prediction.
     steps = int(times.max() * config.anticipation_frames_per_second / config.tubelet_size)
     num_frames = video.shape[2] + steps * config.tubelet_size + config.anticipation_num_output_frames
-    predictor = _load(_build_predictor(config, num_frames), found["predictor"], ("predictor_pos_embed",))
+    predictor = filled(_build_predictor(config, num_frames), found["predictor"], ("predictor_pos_embed",))
     model = wrapper.AnticipativeWrapper(
         encoder,
         predictor,
@@ -219,6 +193,6 @@ def _anticipate(
         use_activation_checkpointing=False,
     )
     tokens = model(video, times)
-    logits = _load(probe, found["anticipation_probe"])(tokens)
+    logits = filled(probe, found["probe"])(tokens)
     names = {"verb": "video.verb_logits", "noun": "video.noun_logits", "action": "video.logits"}
     return {"video.last_hidden_state": tokens, **{names[name]: value for name, value in logits.items()}}

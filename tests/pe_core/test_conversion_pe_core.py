@@ -1,16 +1,19 @@
 """PE core, lang and spatial: original files to models and directories, and back."""
 
 import json
+import unittest
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_cli import run
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from tests.commands.test_cli import run
+from tests.harness.conversion import ConversionMixin
 from tests.original_files import linear, norm, random_tensors
+from tests.pe_core.spec import SPEC
 from vidformers import PeCoreModel, PeCoreTextModel, PeVisionModel
 from vidformers.conversion import (
     ConversionError,
@@ -19,10 +22,13 @@ from vidformers.conversion import (
     reverse_directory,
     verify_directory,
 )
-from vidformers.conversion.core import expand
-from vidformers.conversion.load import empty_model
-from vidformers.conversion.pe_core.checkpoint import MAP
+from vidformers.conversion.load import Request, empty_model, form_of, planned
+from vidformers.conversion.rules import check_ours
 from vidformers.families import PE_CORE
+
+
+class PeCoreConversionTest(ConversionMixin, unittest.TestCase):
+    spec = SPEC
 
 
 # --------------------------------------------------- tensors, from core/vision_encoder/pe.py of the original
@@ -168,11 +174,17 @@ def test_tensors_arrive_where_they_belong(tmp_path):
     [
         (
             PeVisionModel,
-            {"text tower": "PeVisionModel has no text tower", "logit_": "PeVisionModel has no temperature"},
+            {
+                **dict.fromkeys(
+                    ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection"),
+                    "PeVisionModel has no text tower",
+                ),
+                "logit_scale": "PeVisionModel has no temperature",
+            },
         ),
         (
             PeCoreTextModel,
-            {"visual.": "PeCoreTextModel has no vision tower", "logit_": "PeCoreTextModel has no temperature"},
+            {"visual": "PeCoreTextModel has no vision tower", "logit_scale": "PeCoreTextModel has no temperature"},
         ),
     ],
 )
@@ -183,6 +195,8 @@ def test_a_tower_of_a_larger_model(tmp_path, model_class, left_out):
     tower = load_original(tmp_path / "PE.pt", model_class=model_class, **fields)
     expected = (whole.vision_model if model_class is PeVisionModel else whole.text_model).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tower.state_dict().items())
+    with planned(tmp_path / "PE.pt", None, Request(model_class=model_class, overrides=fields)) as plan:
+        assert dict(plan.left_out) == left_out and plan.form.on_request
     tensors["ema_decay"] = torch.zeros(1)
     torch.save(tensors, tmp_path / "more.pt")
     with pytest.raises(ConversionError, match="ema_decay: not expected"):
@@ -235,13 +249,13 @@ def test_files_that_do_not_fit(tmp_path, name):
 
 BAD_REQUESTS = {
     "heads": ({}, r"don't tell vision_config.num_attention_heads, text_config.num_attention_heads"),
-    "size": ({**HEADS, "vision_config": {**TOWER_HEADS, "image_size": 16}}, "image_size=16 was given, but .* says 12"),
+    "size": ({**HEADS, "vision_config": {**TOWER_HEADS, "image_size": 16}}, "image_size=16 was given, but .* say 12"),
     "scale": (
         {**HEADS, "vision_config": {**TOWER_HEADS, "layer_scale_init_value": 0.5}},
-        r"layer_scale_init_value=0.5 was given, but .* says 0.0",
+        r"layer_scale_init_value=0.5 was given, but .* say 0.0",
     ),
-    "preset": ({"preset": "PE-Core-T16-384"}, "image_size=384 was given, but .* says 12"),
-    "tower's preset": ({"preset": "PE-Spatial-T16-512"}, "image_size=512 was given, but .* says 12"),
+    "preset": ({"preset": "PE-Core-T16-384"}, "image_size=384 was given, but .* say 12"),
+    "tower's preset": ({"preset": "PE-Spatial-T16-512"}, "image_size=512 was given, but .* say 12"),
 }
 
 
@@ -274,14 +288,7 @@ def test_the_table_makes_exactly_the_tensors_of_every_preset(name):
     preset = PRESETS[name]
     model_class = PeCoreModel if name in MILLIONS else PeVisionModel
     model = empty_model(model_class, model_class.config_class(**preset.config))
-    layout = next(layout for layout in MAP.layouts if layout.architecture == preset.architecture)
-    made = [
-        target
-        for part, prefix in layout.parts.items()
-        for pair in expand(MAP.parts[part].rules, layout.config_of(part, model.config), prefix)
-        for target in pair.targets
-    ]
-    assert sorted(made) == sorted(model.state_dict())
+    assert check_ours(form_of(model).rules(model.config), model.state_dict()) == []
     for prefix, millions in zip(("vision_model", "text_model"), MILLIONS.get(name, ()), strict=False):
         sizes = {key: each.numel() for key, each in model.named_parameters() if key.startswith(prefix)}
         sizes.pop("text_model.token_embedding.weight", None)
@@ -307,7 +314,7 @@ def test_a_directory_with_processors(tmp_path):
     reports = verify_directory(tmp_path / "out", source=tmp_path / "PE.pt")
     assert all(report.passed for report in reports)
     card = (tmp_path / "out/README.md").read_text()
-    assert 'processor = AutoProcessor.from_pretrained("out")' in card
+    assert 'processor = AutoProcessor.from_pretrained(directory)' in card
 
 
 def test_a_directory_without_tokenizer(tmp_path):

@@ -1,16 +1,19 @@
 """PE-AV: original directories and files to PE Video, and back."""
 
 import json
+import unittest
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_cli import run
-from test_conversion_pe_core import under, vision
 from transformers import AutoModel, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from tests.commands.test_cli import run
+from tests.harness.conversion import ConversionMixin
 from tests.original_files import linear, norm, random_tensors
+from tests.pe_core.test_conversion_pe_core import under, vision
+from tests.pe_video.spec import SPEC
 from tests.text_files import save_modernbert_tokenizer
 from vidformers import PeVideoEncoder, PeVideoModel, PeVideoProcessor
 from vidformers.conversion import (
@@ -20,11 +23,15 @@ from vidformers.conversion import (
     reverse_directory,
     verify_directory,
 )
-from vidformers.conversion.core import expand
-from vidformers.conversion.load import empty_model
-from vidformers.conversion.pe_video.checkpoint import MAP, PE_ENCODERS
+from vidformers.conversion.load import empty_model, form_of
+from vidformers.conversion.pe_video.checkpoint import PeAvDirectory
+from vidformers.conversion.rules import check_ours
 from vidformers.families import PE_VIDEO
-from vidformers.models.pe_core.configuration_pe_vision import PE_ARCHITECTURES
+from vidformers.models.pe_core.presets import PE_ARCHITECTURES, PE_TOWERS
+
+
+class PeVideoConversionTest(ConversionMixin, unittest.TestCase):
+    spec = SPEC
 
 
 # -------------------------------------------------------- tensors, from core/audio_visual_encoder of the original
@@ -189,15 +196,18 @@ def test_layer_of_the_text_embedding(tmp_path, nth_layer):
 
 
 def test_published_names_of_frame_towers(tmp_path):
-    for name, (architecture, heads) in PE_ENCODERS.items():
-        assert PE_ARCHITECTURES[architecture]["num_attention_heads"] == heads
+    for name in ("PE-Core-T16-384", "PE-Core-S16-384", "PE-Core-B16-224", "PE-Core-L14-336", "PE-Core-G14-448"):
         write(tmp_path / "av", visual={"pe_encoder": name})
         config = load_original(tmp_path / "av", **HEADS).config.video_config.vision_config
-        assert (config.architecture, config.hidden_size, config.num_attention_heads) == (architecture, 32, 2)
-    found = MAP.companion({"audio_visual_model": {}})
-    assert found["frame tower"] == {"architecture": "vit_pe_core_large_patch14_336", "num_attention_heads": 16}
-    assert found["text encoder"] == {"num_attention_heads": 16, "num_hidden_layers": 22}
-    assert MAP.companion({"model_type": "pe_video"}) == {}
+        assert (config.architecture, config.hidden_size, config.num_attention_heads) == (PE_TOWERS[name], 32, 2)
+        visual = {"audio_visual_model": {"visual_model": {"pe_encoder": name}}}
+        read = PeAvDirectory().read_settings(visual)[0]["video_config"]["vision_config"]
+        assert read["num_attention_heads"] == PE_ARCHITECTURES[PE_TOWERS[name]]["num_attention_heads"]
+    found, processor = PeAvDirectory().read_settings({"audio_visual_model": {}})
+    tower = found["video_config"]["vision_config"]
+    assert tower == {"architecture": "vit_pe_core_large_patch14_336", "num_attention_heads": 16}
+    assert found["text_config"] == {"num_attention_heads": 16, "num_hidden_layers": 22} and processor == {}
+    assert PeAvDirectory().read_settings({"model_type": "pe_video"}) == ({}, {})
 
 
 def test_weights_without_configuration(tmp_path):
@@ -255,8 +265,8 @@ def test_files_that_do_not_fit(tmp_path, name):
 
 
 BAD_CONFIGURATIONS = {
-    "layer": ({"nth_text_layer": 9}, "text_config.num_hidden_layers=9 was given, but .* says 4"),
-    "text": ({"text_model": {**TEXT_CONFIG, "vocab_size": 61}}, "text_config.vocab_size=61 was given, but .* says 60"),
+    "layer": ({"nth_text_layer": 9}, "text_config.num_hidden_layers=9 was given, but .* say 4"),
+    "text": ({"text_model": {**TEXT_CONFIG, "vocab_size": 61}}, "text_config.vocab_size=61 was given, but .* say 60"),
     "wrong kind": ({"text_model": "modernbert"}, "config.json: not what the original reads"),
 }
 
@@ -278,7 +288,7 @@ def test_a_damaged_configuration(tmp_path):
 
 def test_presets_contradict_other_sizes(tmp_path):
     write(tmp_path / "av")
-    with pytest.raises(ConversionError, match="video_config.hidden_size=768 was given, but .* says 32"):
+    with pytest.raises(ConversionError, match="video_config.hidden_size=768 was given, but .* say 32"):
         load_original(tmp_path / "av", preset="pe-av-small")
 
 
@@ -289,14 +299,7 @@ PRESETS = {name: preset for name, preset in PE_VIDEO.presets.items() if name.sta
 def test_the_table_makes_exactly_the_tensors_of_every_preset(name):
     preset = PRESETS[name]
     model = empty_model(PeVideoModel, PeVideoModel.config_class(**preset.config))
-    layout = next(layout for layout in MAP.layouts if layout.architecture == preset.architecture)
-    made = [
-        target
-        for part, prefix in layout.parts.items()
-        for pair in expand(MAP.parts[part].rules, layout.config_of(part, model.config), prefix)
-        for target in pair.targets
-    ]
-    assert sorted(made) == sorted(model.state_dict())
+    assert check_ours(form_of(model).rules(model.config), model.state_dict()) == []
     video = model.config.video_config
     assert video.head_dim * video.num_attention_heads == video.hidden_size
     assert (preset.video_processor.get("num_frames") == 16) is name.endswith("-16-frame")
@@ -327,7 +330,7 @@ def test_a_directory_with_tokenizer(tmp_path):
     assert set(provenance["left_out"]) == PARTS_LEFT_OUT
     assert provenance["tokenizer"]["file"] == "tokenizer.json"
     card = (tmp_path / "out/README.md").read_text()
-    assert 'processor = AutoProcessor.from_pretrained("out")' in card
+    assert 'processor = AutoProcessor.from_pretrained(directory)' in card
     assert all(f"- `{part}`: PE Video is the model's video and text part" in card for part in PARTS_LEFT_OUT)
 
 
@@ -382,4 +385,4 @@ def test_what_comes_back(tmp_path, suffix):
         "text_video_logit_scale",
         "text_video_logit_bias",
     }
-    assert "layers.3.attn_norm.weight" in not_given
+    assert "text_model.layers.3.attn_norm.weight" in not_given

@@ -1,0 +1,129 @@
+"""Invertible operations on lists of tensors, from the original's to ours and back.
+
+They return views where they can and run on the meta device, so that shapes follow from shapes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+Tensors = list[torch.Tensor]
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; the message names the file, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation and its inverse."""
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        """Original tensors → ours."""
+        raise NotImplementedError
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        """Our tensors → the original's."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Copy(Op):
+    """The same tensors."""
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+@dataclass(frozen=True)
+class Transpose(Op):
+    """Axes in another order: axis `i` of ours is axis `axes[i]` of the original."""
+
+    axes: tuple[int, ...] = (1, 0)
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return [tensor.permute(self.axes) for tensor in tensors]
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        back = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return [tensor.permute(back) for tensor in tensors]
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """Another shape for the same values in row-major order; both are given, so that both directions are known."""
+
+    original: tuple[int, ...]
+    ours: tuple[int, ...]
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return [tensor.reshape(self.ours) for tensor in tensors]
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        return [tensor.reshape(self.original) for tensor in tensors]
+
+
+@dataclass(frozen=True)
+class Split(Op):
+    """Each tensor cut along `axis` into so many equal parts, or into parts of the given sizes."""
+
+    parts: int | tuple[int, ...]
+    axis: int = 0
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return [piece for tensor in tensors for piece in self._cut(tensor)]
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        count = self.parts if isinstance(self.parts, int) else len(self.parts)
+        groups = [tensors[start : start + count] for start in range(0, len(tensors), count)]
+        return [torch.cat(group, dim=self.axis) for group in groups]
+
+    def _cut(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if isinstance(self.parts, int):
+            return tensor.tensor_split(self.parts, dim=self.axis)
+        return tensor.split(self.parts, dim=self.axis)
+
+
+@dataclass(frozen=True)
+class Stack(Op):
+    """Several tensors of one shape as one, along a new axis 0."""
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return [torch.stack(tensors)]
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        (stacked,) = tensors
+        return list(stacked.unbind(0))
+
+
+@dataclass(frozen=True)
+class Unstack(Op):
+    """One tensor for each index of axis 0."""
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        (stacked,) = tensors
+        return list(stacked.unbind(0))
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        return [torch.stack(tensors)]
+
+
+@dataclass(frozen=True)
+class Chain(Op):
+    """Operations one after the other, in the direction original → ours."""
+
+    steps: tuple[Op, ...]
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        for step in self.steps:
+            tensors = step.forward(tensors)
+        return tensors
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        for step in reversed(self.steps):
+            tensors = step.inverse(tensors)
+        return tensors
