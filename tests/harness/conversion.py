@@ -13,6 +13,7 @@ from vidformers.conversion.rooms import family_map
 
 from .compare import assert_close
 from .family_spec import FamilySpec, GoldenCase, GoldenRun, ModelSpec
+from .family_test import FamilyTest, goldens, models, over
 from .parity import find_case, load_arguments, parity
 from .tolerances import EXACT
 
@@ -33,28 +34,30 @@ def pairs_by_part(spec: FamilySpec, model: ModelSpec) -> dict[str, list[Pair]]:
     }
 
 
-class ConversionMixin:
+class ConversionMixin(FamilyTest):
     """Tests of a family's map, with tiny models and with the checkpoints of golden cases."""
 
-    def test_every_class_has_a_layout(self, spec: FamilySpec):
-        layouts = {layout.architecture for layout in family_map(spec.family.model_type).layouts}
-        assert layouts == set(spec.family.model_classes)
+    def test_every_class_has_a_layout(self):
+        layouts = {layout.architecture for layout in family_map(self.spec.family.model_type).layouts}
+        assert layouts == set(self.spec.family.model_classes)
 
-    def test_every_tensor_has_one_rule(self, spec: FamilySpec, model: ModelSpec):
-        pairs = [pair for part in pairs_by_part(spec, model).values() for pair in part]
+    @over(models)
+    def test_every_tensor_has_one_rule(self, model: ModelSpec):
+        pairs = [pair for part in pairs_by_part(self.spec, model).values() for pair in part]
         made = Counter(name for pair in pairs for name in pair.targets)
-        assert made == Counter(list(spec.build(model).state_dict()))
-        for name, part in pairs_by_part(spec, model).items():
+        assert made == Counter(list(self.spec.build(model).state_dict()))
+        for name, part in pairs_by_part(self.spec, model).items():
             read = Counter(source for pair in part for source in pair.sources)
             twice = [source for source, count in read.items() if count > 1]
             assert not twice, f"{name}: more than one rule reads {twice}"
 
-    def test_round_trip(self, spec: FamilySpec, model: ModelSpec):
+    @over(models)
+    def test_round_trip(self, model: ModelSpec):
         """Ours → original → ours, bit for bit."""
-        ours = spec.build(model).state_dict()
+        ours = self.spec.build(model).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in ours.items()}
         back = {}
-        for name, pairs in pairs_by_part(spec, model).items():
+        for name, pairs in pairs_by_part(self.spec, model).items():
             original = dict(reverse(pairs, ours.__getitem__))
             found = {source: tuple(tensor.shape) for source, tensor in original.items()}
             assert not check_sources(pairs, found, shapes), name
@@ -62,21 +65,25 @@ class ConversionMixin:
         assert set(back) == set(ours)
         assert_close("there and back", ours, back, EXACT)
 
-    def test_round_trip_through_files(self, spec: FamilySpec, model: ModelSpec, tmp_path):
+    @over(models)
+    def test_round_trip_through_files(self, model: ModelSpec):
+        folder = self.temporary_folder()
         """A saved model, reversed to the original's files, loads as the same model."""
-        built = spec.build(model)
-        built.save_pretrained(tmp_path / "ours")
-        files = {family_map(spec.family.model_type).parts[name].file for name in layout_of(spec, model).parts}
-        probe = tmp_path / "probe.pt" if "probe" in files else None
-        reverse_directory(tmp_path / "ours", tmp_path / "original.pt", probe_out=probe)
-        fields = model.config if model.config_class else {**spec.tiny, **model.config}
-        loaded = load_original(tmp_path / "original.pt", probe=probe, model_class=model.model_class, **fields)
+        built = self.spec.build(model)
+        built.save_pretrained(folder / "ours")
+        parts = family_map(self.spec.family.model_type).parts
+        files = {parts[name].file for name in layout_of(self.spec, model).parts}
+        probe = folder / "probe.pt" if "probe" in files else None
+        reverse_directory(folder / "ours", folder / "original.pt", probe_out=probe)
+        fields = model.config if model.config_class else {**self.spec.tiny, **model.config}
+        loaded = load_original(folder / "original.pt", probe=probe, model_class=model.model_class, **fields)
         assert type(loaded) is model.model_class
         assert_close("through files", built.state_dict(), loaded.state_dict(), EXACT)
 
-    def test_golden_files_come_back(self, spec: FamilySpec, golden: GoldenCase):
+    @over(goldens)
+    def test_golden_files_come_back(self, golden: GoldenCase):
         """An original file → ours → original, bit for bit but for what the map drops."""
-        folder = find_case(spec, golden)
+        folder = find_case(self.spec, golden)
         for run in golden.runs:
             with _plan(load_arguments(run, folder)) as plan:
                 model = load_original(**load_arguments(run, folder))
@@ -87,9 +94,10 @@ class ConversionMixin:
                     assert set(back) == set(kept)
                     assert_close(f"{name} of {golden.folder}", expected, back, EXACT)
 
-    def test_parity_notices_every_tensor(self, spec: FamilySpec, golden: GoldenCase):
+    @over(goldens)
+    def test_parity_notices_every_tensor(self, golden: GoldenCase):
         """A change of any one tensor of the original file shows in the recorded outputs."""
-        folder = find_case(spec, golden)
+        folder = find_case(self.spec, golden)
         unnoticed: list[set[str]] = []
         for run in golden.runs:
             with _plan(load_arguments(run, folder)) as plan:

@@ -121,6 +121,7 @@ OFF_SIZES = (
     OffSize(VideoSize(4, 37, 31), kept=VideoSize(4, 32, 24)),
 )
 ANTICIPATION_SIZES = tuple(off for off in OFF_SIZES if (off.kept or off.size)[1:] == SIZE[1:])
+SHALLOW = {"num_hidden_layers": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
 EXAMPLE, OTHER = (2, VideoSize(4, 32, 32)), (3, VideoSize(8, 32, 32))
 
 
@@ -131,13 +132,17 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
 
 MODEL = ModelSpec(
     name="VJEPA2Model",
+    shallow=SHALLOW,
     inputs=_video,
     output="last_hidden_state",
     output_shape=lambda config, batch, size: (batch, _num_tokens(config, size), config.hidden_size),
     towers=(ENCODER, PREDICTOR),
     loss=_features_and_predictions,
     calls={
-        "features": lambda config, batch, size: {"skip_predictor": True, "out_layers": [0, 2]},
+        "features": lambda config, batch, size: {
+            "skip_predictor": True,
+            "out_layers": [0, config.num_hidden_layers - 1],
+        },
         "masks": _masked,
         "two masks": _two_masks,
         "targets": lambda config, batch, size: {"target_mask": _masks(config, batch, size)[1]},
@@ -148,6 +153,7 @@ MODEL = ModelSpec(
 )
 CLASSIFIER = ModelSpec(
     name="VJEPA2ForVideoClassification",
+    shallow=SHALLOW,
     inputs=_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, config.num_labels),
@@ -164,6 +170,7 @@ CLASSIFIER = ModelSpec(
 )
 ANTICIPATION = ModelSpec(
     name="VJEPA2ForActionAnticipation",
+    shallow=SHALLOW,
     inputs=_anticipation,
     config=NUMBER_OF,
     output="logits",
@@ -189,6 +196,7 @@ def _dynamic_robot() -> dict[str, Any]:
 
 ACTION_CONDITIONED = ModelSpec(
     name="VJEPA2ACModel",
+    shallow=SHALLOW,
     inputs=_robot,
     config={"use_extrinsics": True},
     output="predictor_output.last_hidden_state",
@@ -491,6 +499,5 @@ SPEC = FamilySpec(
     ),
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
-    shallow={"num_hidden_layers": 1, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
     many_frames=VideoSize(640, 8, 8),
 )
