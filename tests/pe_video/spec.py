@@ -280,7 +280,7 @@ GOLDENS = (
     _case("d3_peav_video_text_nth_equals_depth", unread={**UNREAD, **OTHER_NORM}),
 )
 
-WHOLE_BATCH = "every output compares all videos with all texts; tests/pe_video/test_modeling_pe_video.py has the towers' embeddings"
+WHOLE_BATCH = "every output compares all videos with all texts; test_modeling_pe_video.py has the towers' embeddings"
 
 SPEC = FamilySpec(
     family=PE_VIDEO,
