@@ -171,6 +171,7 @@ class ModelSpec:
         calls: further ways to call the model, by name: keyword arguments for (configuration, batch, size).
         stock: the counterpart in transformers, or the reason why there is none.
         export: how to export it, or the reason why it can't be.
+        variant: what tells it apart from another entry of the same class.
         off_sizes: sizes besides the configured one that it must take.
         shallow: fields that leave few blocks of each kind, for what takes time for every block.
         idle: parameters that files hold and no output depends on, with the reason.
@@ -190,6 +191,7 @@ class ModelSpec:
     training_inputs: Callable[[PreTrainedConfig, int], Inputs] = lambda config, batch: {}
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
     calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
+    variant: str = ""
     off_sizes: tuple[OffSize, ...] = ()
     shallow: Mapping[str, Any] = field(default_factory=dict)
     idle: Mapping[str, str] = field(default_factory=dict)
@@ -199,6 +201,11 @@ class ModelSpec:
     def terms(self, model: PreTrainedModel, states: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Magnitudes of what outputs sum up, where sums may be much smaller, for [`assert_close`]."""
         return {name: entry.magnitude(model, states) for name, entry in self.similarities.items()}
+
+    @property
+    def label(self) -> str:
+        """What tests call it."""
+        return f"{self.name} {self.variant}".strip()
 
     @property
     def model_class(self) -> type[PreTrainedModel]:

@@ -132,7 +132,8 @@ def _name(test: FunctionType, number: str, values: param) -> str:
 
 
 def _label(value: Any) -> str:
-    return str(getattr(value, "name", None) or getattr(value, "folder", None) or value).removeprefix("torch.")
+    label = getattr(value, "label", None) or getattr(value, "folder", None) or str(value)
+    return label.removeprefix("torch.")
 
 
 def _skip_keys(name: str, values: tuple[Any, ...]) -> list[str]:

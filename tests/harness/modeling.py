@@ -274,22 +274,6 @@ class DeviceMixin(FamilyTest):
             assert {config._attn_implementation for config in configs.values()} == {attention}
             assert_close(f"switched to {attention}", eager, all_states(built, inputs), tolerance)
 
-    @over(presets)
-    def test_presets_are_buildable(self, preset: str):
-        record = self.spec.family.presets[preset]
-        config = getattr(vidformers, record.architecture).config_class(**record.config)
-        with torch.device("meta"):
-            built = getattr(vidformers, record.architecture)(config)
-        assert record.architecture in self.spec.family.model_classes
-        assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
-        model = next(model for model in self.spec.models if model.name == record.architecture)
-        if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
-            config_class, model_class = model.stock.classes()
-            with torch.device("meta"):
-                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
-            found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
-            assert found == model.stock.stored_shapes(theirs)
-
 
 class TrainingMixin(FamilyTest):
     """Gradients, with checkpointing and without."""
@@ -327,6 +311,20 @@ class TrainingMixin(FamilyTest):
         assert len(runs[1]) == 2 * len(runs[0]), "blocks are to run again in the backward pass"
         assert_close("gradients with checkpointing", expected, actual, GRADIENTS)
 
+    @pytest.mark.slow
+    def test_compiles_to_machine_code(self):
+        """Forward and backward through the default backend, for the family's first model."""
+        model = self.spec.models[0]
+        torch._dynamo.reset()
+        built = self.spec.build(model, attention="sdpa", **model.shallow).train()
+        inputs = training_inputs(self.spec, model)
+        expected = gradients(built, model, inputs)
+        compiled = torch.compile(built, fullgraph=True)
+        built.zero_grad()
+        model.loss(compiled(**inputs)).backward()
+        actual = {name: parameter.grad for name, parameter in built.named_parameters()}
+        assert_close("gradients, compiled", expected, actual, GRADIENTS)
+
 
 class GraphMixin(FamilyTest):
     """`torch.compile` without graph breaks, and `torch.export`."""
@@ -341,20 +339,6 @@ class GraphMixin(FamilyTest):
             inputs = {**self.spec.inputs(model), **(more(config, 2, self.spec.size) if more else {})}
             compiled = torch.compile(built, fullgraph=True, backend="eager")
             assert_close(f"compiled ({name})", all_states(built, inputs), all_states(compiled, inputs), REORDERED)
-
-    @pytest.mark.slow
-    def test_compiles_to_machine_code(self):
-        """Forward and backward through the default backend, for the family's first model."""
-        model = self.spec.models[0]
-        torch._dynamo.reset()
-        built = self.spec.build(model, attention="sdpa", **model.shallow).train()
-        inputs = training_inputs(self.spec, model)
-        expected = gradients(built, model, inputs)
-        compiled = torch.compile(built, fullgraph=True)
-        built.zero_grad()
-        model.loss(compiled(**inputs)).backward()
-        actual = {name: parameter.grad for name, parameter in built.named_parameters()}
-        assert_close("gradients, compiled", expected, actual, GRADIENTS)
 
     @over(models)
     def test_outputs_can_be_rebuilt_by_compiled_training(self, model: ModelSpec):
@@ -379,5 +363,25 @@ class GraphMixin(FamilyTest):
             assert_close(f"exported, {batch} videos of {size}", expected, actual, REORDERED)
 
 
-class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin):
+class PresetMixin(FamilyTest):
+    """The published checkpoints."""
+
+    @over(presets)
+    def test_presets_are_buildable(self, preset: str):
+        record = self.spec.family.presets[preset]
+        config = getattr(vidformers, record.architecture).config_class(**record.config)
+        with torch.device("meta"):
+            built = getattr(vidformers, record.architecture)(config)
+        assert record.architecture in self.spec.family.model_classes
+        assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
+        model = next(model for model in self.spec.models if model.name == record.architecture)
+        if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
+            config_class, model_class = model.stock.classes()
+            with torch.device("meta"):
+                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
+            found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+            assert found == model.stock.stored_shapes(theirs)
+
+
+class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin, PresetMixin):
     """All tests of a model class."""

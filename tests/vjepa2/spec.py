@@ -1,6 +1,7 @@
 """V-JEPA 2 for the shared tests."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -183,6 +184,25 @@ ANTICIPATION = ModelSpec(
     export=Export(lambda: _dynamic_video(anticipation_times={0: torch.export.Dim("batch", max=64)}), EXAMPLE, OTHER),
     off_sizes=ANTICIPATION_SIZES,
 )
+
+FIELDS_2_1 = {
+    "num_hidden_layers": 12,
+    "use_rope_interleave": True,
+    "interpolate_rope": True,
+    "use_modality_embeddings": True,
+    "use_image_patch_embedder": True,
+    "hierarchical_layers": [2, 5, 8, 11],
+    "use_context_projection": True,
+}
+FOUR_LEVELS = replace(
+    MODEL,
+    variant="four levels",
+    config={**FIELDS_2_1, "num_distillation_outputs": 4},
+    shallow={**SHALLOW, "num_hidden_layers": 4, "hierarchical_layers": [0, 1, 2, 3]},
+    stock="transformers has no V-JEPA 2.1",
+    calls={},
+)
+DISTILLED = replace(FOUR_LEVELS, variant="distilled", config={**FIELDS_2_1, "teacher_embed_dim": 100})
 
 
 def _num_patches(config: Any, size: VideoSize) -> int:
@@ -501,3 +521,4 @@ SPEC = FamilySpec(
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
 )
+SPEC_2_1 = replace(SPEC, models=(FOUR_LEVELS, DISTILLED))
