@@ -1,87 +1,91 @@
 """Attention: every backend gives the same numbers, forward and backward."""
 
 from importlib.util import find_spec
+from unittest import SkipTest
 
 import pytest
 import torch
 
 from .compare import assert_close
-from .family_spec import FamilySpec, ModelSpec, all_states, to_device, to_dtype
+from .family_spec import ModelSpec, all_states, to_device, to_dtype
+from .family_test import FamilyTest, models, over
 from .modeling import gradients, training_inputs
 from .tolerances import DTYPE_GRADIENTS, DTYPES, REORDERED
 
 
 FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 BACKENDS = ("eager", "sdpa", "flex_attention", *FLASH)
-HALF = (torch.float16, torch.bfloat16)
+# Flash attention has no float32.
+COMPUTATIONS = tuple(
+    (backend, dtype) for backend in BACKENDS for dtype in DTYPES if backend not in FLASH or dtype != torch.float32
+)
 
 
 def device_of(backend: str) -> torch.device:
-    """Where a backend runs; it is skipped, with the reason, if that isn't here."""
-    if backend in FLASH:
-        if not torch.cuda.is_available():
-            pytest.skip(f"{backend} runs on CUDA devices alone, and there is none")
-        if find_spec(FLASH[backend]) is None:
-            pytest.skip(f"the package {FLASH[backend]} is not installed")
-        return torch.device("cuda")
-    return torch.device("cpu")
+    """Where a backend runs; the test is skipped, with the reason, if that isn't here."""
+    if backend not in FLASH:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SkipTest(f"{backend} runs on CUDA devices alone, and there is none")
+    if find_spec(FLASH[backend]) is None:
+        raise SkipTest(f"the package {FLASH[backend]} is not installed")
+    return torch.device("cuda")
 
 
-class AttentionMixin:
-    """Tests of a model class under every attention backend; eager in float32 decides."""
+class AttentionMixin(FamilyTest):
+    """Tests of a model class under every attention backend; eager in float32 decides.
 
-    def test_attention_matters(self, spec: FamilySpec, model: ModelSpec):
+    flex_attention compiles itself, for seconds. Here it runs as it is written; `test_compiled_flex_attention` and
+    tests/layers compile it.
+    """
+
+    @over(models)
+    def test_attention_matters(self, model: ModelSpec):
         """Nothing below could fail if every token attended to all others alike."""
         with torch.no_grad():
-            output = spec.build(model)(**spec.inputs(model), output_attentions=True)
+            output = self.spec.build(model)(**self.spec.inputs(model), output_attentions=True)
         for tower in model.towers:
             for probabilities in tower.record(output, "attentions"):
                 uniform = 1 / probabilities.shape[-1]
                 assert probabilities.max(-1).values.mean() > 2 * uniform
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    @pytest.mark.parametrize("backend", BACKENDS)
-    def test_forward(self, spec: FamilySpec, model: ModelSpec, backend: str, dtype: torch.dtype):
+    @over(models, COMPUTATIONS)
+    def test_forward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
+        with torch.compiler.set_stance("force_eager"):
+            self._compare_forward(model, backend, dtype)
+
+    @pytest.mark.slow
+    def test_compiled_flex_attention(self):
+        """The family's first model with one block of each kind; a dtype more would only compile once more."""
+        torch._dynamo.reset()
+        model = self.spec.models[0]
+        self._compare_forward(model, "flex_attention", torch.float32, **model.shallow)
+
+    def _compare_forward(self, model: ModelSpec, backend: str, dtype: torch.dtype, **fields) -> None:
         device = device_of(backend)
-        if backend in FLASH and dtype == torch.float32:
-            pytest.skip(f"{backend} has no float32")
-        if backend == "flex_attention" and dtype in HALF and model is not spec.models[0]:
-            pytest.skip(
-                "flex_attention compiles anew for a dtype, which takes seconds; the first model stands for all"
-            )
-        inputs = spec.inputs(model)
-        exact = spec.build(model)
+        inputs = self.spec.inputs(model, **fields)
+        exact = self.spec.build(model, **fields)
         expected = all_states(exact, inputs)
-        built = spec.build(model, attention=backend).to(device, dtype)
-        inputs = to_device(to_dtype(inputs, dtype), device)
-        actual = all_states(built, inputs)
+        built = self.spec.build(model, attention=backend, **fields).to(device, dtype)
+        actual = all_states(built, to_device(to_dtype(inputs, dtype), device))
         terms = model.terms(exact, expected)
         assert_close(f"{backend} in {dtype} and eager in float32", expected, actual, DTYPES[dtype], terms)
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    @pytest.mark.parametrize("backend", BACKENDS)
-    def test_backward(self, spec: FamilySpec, model: ModelSpec, backend: str, dtype: torch.dtype):
+    @over(models, COMPUTATIONS[1:])
+    def test_backward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
         device = device_of(backend)
-        if backend == "eager" and dtype == torch.float32:
-            pytest.skip("it is what the others are compared with")
-        if backend == "flex_attention" and not torch.cuda.is_available():
-            pytest.skip("torch has no backward pass of flex_attention on a CPU")
-        if backend in FLASH and dtype == torch.float32:
-            pytest.skip(f"{backend} has no float32")
-        if backend == "flex_attention":
-            device = torch.device("cuda")
-        inputs = training_inputs(spec, model)
-        expected = gradients(spec.build(model).train(), model, inputs)
-        built = spec.build(model, attention=backend).to(device, dtype).train()
-        inputs = to_device(to_dtype(inputs, dtype), device)
-        actual = gradients(built, model, inputs)
+        inputs = training_inputs(self.spec, model)
+        expected = gradients(self.spec.build(model).train(), model, inputs)
+        built = self.spec.build(model, attention=backend).to(device, dtype).train()
+        with torch.compiler.set_stance("force_eager"):
+            actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
         assert_close(f"gradients, {backend} in {dtype}", expected, actual, DTYPE_GRADIENTS[dtype])
 
-    @pytest.mark.parametrize("backend", ["sdpa"])
-    def test_probabilities_on_request(self, spec: FamilySpec, model: ModelSpec, backend: str):
-        """Backends that hold no probabilities give them all the same where they are asked for."""
-        inputs = spec.inputs(model)
-        expected = all_states(spec.build(model), inputs, output_attentions=True)
-        actual = all_states(spec.build(model, attention=backend), inputs, output_attentions=True)
+    @over(models)
+    def test_probabilities_on_request(self, model: ModelSpec):
+        """A backend that holds no probabilities gives them all the same where they are asked for."""
+        inputs = self.spec.inputs(model)
+        expected = all_states(self.spec.build(model), inputs, output_attentions=True)
+        actual = all_states(self.spec.build(model, attention="sdpa"), inputs, output_attentions=True)
         assert any("attentions" in name for name in expected)
-        assert_close(f"probabilities under {backend}", expected, actual, REORDERED)
+        assert_close("probabilities under sdpa", expected, actual, REORDERED)

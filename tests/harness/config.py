@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
-from .family_spec import FamilySpec, ModelSpec, Stock
+from .family_spec import FamilySpec, ModelSpec
+from .family_test import FamilyTest, models, models_of_transformers, over
 
 
 SAMPLES = {bool: True, int: 1, float: 0.25, str: "relu", type(None): None}
@@ -47,19 +48,29 @@ def sample(member: Any, default: Any) -> Any:
     return default if isinstance(default, origin) else SAMPLES.get(origin, default)
 
 
+def sample_of(spec: FamilySpec, name: str, member: Any, default: Any) -> Any:
+    """A value of a type for a field: the spec's own, if it has any, or the simplest."""
+    for value in spec.samples.get(name, ()):
+        if isinstance(value, typing.get_origin(member) or member):
+            return value
+    return sample(member, default)
+
+
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back, which knows no tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 
-class ConfigMixin:
+class ConfigMixin(FamilyTest):
     """Tests of a family's configuration class."""
 
-    def test_round_trip(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        config = spec.config(model)
-        config.save_pretrained(tmp_path)
+    @over(models)
+    def test_round_trip(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        config = self.spec.config(model)
+        config.save_pretrained(folder)
 
-        for loaded in (type(config).from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        for loaded in (type(config).from_pretrained(folder), AutoConfig.from_pretrained(folder)):
             assert type(loaded) is type(config)
             for name in own_fields(type(config)):
                 assert _plain(getattr(loaded, name)) == _plain(getattr(config, name)), name
@@ -68,45 +79,37 @@ class ConfigMixin:
             different = {name for name in names if _plain(expected.get(name)) != _plain(found.get(name))}
             assert not different - {"_name_or_path"}, different
 
-    def test_advertised_types_construct(self, spec: FamilySpec, model: ModelSpec):
-        tiny = spec.config(model)
+    @over(models)
+    def test_advertised_types_construct(self, model: ModelSpec):
+        tiny = self.spec.config(model)
         for name, annotation in own_fields(type(tiny)).items():
             if isinstance(getattr(tiny, name), PreTrainedConfig):
                 continue  # whatever is given becomes a configuration
             for member in members(annotation):
-                value = self._sample(spec, name, member, getattr(tiny, name))
-                config = spec.config(model, **{name: value})
+                value = sample_of(self.spec, name, member, getattr(tiny, name))
+                config = self.spec.config(model, **{name: value})
                 assert getattr(config, name) == value, name
                 if member is not bool:
                     with torch.device("meta"):
                         model.model_class(config)
 
-    @staticmethod
-    def _sample(spec: FamilySpec, name: str, member: Any, default: Any) -> Any:
-        """A value of a type for a field: the spec's own, if it has any, or the simplest."""
-        for value in spec.samples.get(name, ()):
-            if isinstance(value, typing.get_origin(member) or member):
-                return value
-        return sample(member, default)
-
-    def test_other_types_are_refused(self, spec: FamilySpec):
-        for config_class in spec.config_classes():
+    def test_other_types_are_refused(self):
+        for config_class in self.spec.config_classes():
             for name, annotation in own_fields(config_class).items():
                 if dict in [typing.get_origin(member) or member for member in members(annotation)]:
                     continue
                 with pytest.raises(StrictDataclassError, match=name):
                     config_class(**{name: {"not": "a value"}})
 
-    def test_every_field_is_documented(self, spec: FamilySpec):
-        for config_class in spec.config_classes():
+    def test_every_field_is_documented(self):
+        for config_class in self.spec.config_classes():
             documentation = inspect.getdoc(config_class)
             missing = [name for name in own_fields(config_class) if f"\n    {name} (" not in documentation]
             assert not missing, f"{config_class.__name__} documents no {missing}"
 
-    def test_defaults_are_those_of_transformers(self, spec: FamilySpec, model: ModelSpec):
-        if not isinstance(model.stock, Stock):
-            pytest.skip(model.stock)
-        ours, theirs = type(spec.config(model))(), model.stock.classes()[0]()
+    @over(models_of_transformers)
+    def test_defaults_are_those_of_transformers(self, model: ModelSpec):
+        ours, theirs = type(self.spec.config(model))(), model.stock.classes()[0]()
         shared = [name for name in own_fields(type(ours)) if hasattr(theirs, name)]
         assert shared
         different = {
@@ -118,11 +121,11 @@ class ConfigMixin:
         lacking = [name for name in own_fields(type(theirs)) if not hasattr(ours, name)]
         assert not lacking, f"fields of transformers that ours lacks: {lacking}"
 
-    def test_transformers_reads_it(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        if not isinstance(model.stock, Stock):
-            pytest.skip(model.stock)
-        config = spec.config(model, **model.stock.config)
-        config.save_pretrained(tmp_path)
-        theirs = model.stock.classes()[0].from_pretrained(tmp_path)
+    @over(models_of_transformers)
+    def test_transformers_reads_it(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        config = self.spec.config(model, **model.stock.config)
+        config.save_pretrained(folder)
+        theirs = model.stock.classes()[0].from_pretrained(folder)
         for name in own_fields(type(theirs)):
             assert _plain(getattr(theirs, name)) == _plain(getattr(config, name)), name

@@ -171,7 +171,9 @@ class ModelSpec:
         calls: further ways to call the model, by name: keyword arguments for (configuration, batch, size).
         stock: the counterpart in transformers, or the reason why there is none.
         export: how to export it, or the reason why it can't be.
+        variant: what tells it apart from another entry of the same class.
         off_sizes: sizes besides the configured one that it must take.
+        shallow: fields that leave few blocks of each kind, for what takes time for every block.
         idle: parameters that files hold and no output depends on, with the reason.
         orderless: axes of videos along which the order of the input doesn't count, with the reason.
         similarities: outputs that are dot products of others, by dotted path.
@@ -189,7 +191,9 @@ class ModelSpec:
     training_inputs: Callable[[PreTrainedConfig, int], Inputs] = lambda config, batch: {}
     loss: Callable[[Any], torch.Tensor] = lambda output: output.loss
     calls: Mapping[str, Callable[[PreTrainedConfig, int, VideoSize], Inputs]] = field(default_factory=dict)
+    variant: str = ""
     off_sizes: tuple[OffSize, ...] = ()
+    shallow: Mapping[str, Any] = field(default_factory=dict)
     idle: Mapping[str, str] = field(default_factory=dict)
     orderless: Mapping[str, str] = field(default_factory=dict)
     similarities: Mapping[str, Similarity] = field(default_factory=dict)
@@ -197,6 +201,11 @@ class ModelSpec:
     def terms(self, model: PreTrainedModel, states: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Magnitudes of what outputs sum up, where sums may be much smaller, for [`assert_close`]."""
         return {name: entry.magnitude(model, states) for name, entry in self.similarities.items()}
+
+    @property
+    def label(self) -> str:
+        """What tests call it."""
+        return f"{self.name} {self.variant}".strip()
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -254,6 +263,7 @@ class ProcessorSpec:
         frame_shape: (channels, height, width) of what it returns then.
         normalised: what a byte value in each of the three channels becomes.
         indices: the frames that it takes, for (frames of the video, frames wanted).
+        feeds: the model that takes what it returns and nothing else, where that isn't the family's first.
     """
 
     arguments: Mapping[str, Any]
@@ -261,6 +271,7 @@ class ProcessorSpec:
     frame_shape: tuple[int, int, int]
     normalised: Callable[[tuple[int, int, int]], tuple[float, float, float]]
     indices: Callable[[int, int], np.ndarray] = uniform_indices
+    feeds: ModelSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -276,13 +287,12 @@ class FamilySpec:
         goldens: recorded cases.
         later_goldens: cases that are recorded but that no model reproduces here, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
-        shallow: fields that leave one block of each kind, for what takes time per block.
         sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
             uniform.
         samples: values of fields, one of each type, where a type alone does not tell a valid one.
         fixed: values of parameters, by patterns of their names, that the original has no tensor for.
         many_frames: a video of so many frames that 16-bit positions would coincide.
-        skips: tests that cannot apply, "Topic.test_name" or "Topic.test_name[Model]", with the reason.
+        skips: tests that cannot apply, "test_name" or "test_name[Model]", with the reason.
         goldens_folder: folder of the recorded cases, where it isn't named after the family.
     """
 
@@ -292,7 +302,6 @@ class FamilySpec:
     models: tuple[ModelSpec, ...]
     processor: ProcessorSpec
     goldens: tuple[GoldenCase, ...]
-    shallow: Mapping[str, Any]
     many_frames: VideoSize
     unused_sizes: Mapping[str, Any] = field(default_factory=dict)
     sharpened: Mapping[str, float] = field(default_factory=dict)

@@ -4,6 +4,8 @@ import copy
 import math
 from operator import attrgetter
 from typing import Any
+from unittest import SkipTest
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ import vidformers
 
 from .compare import assert_close, pick, stages
 from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
+from .family_test import FamilyTest, models, models_of_transformers, over, presets
 from .tolerances import DTYPES, EXACT, GRADIENTS, NOTICEABLE, REORDERED
 
 
@@ -46,67 +49,66 @@ def count_block_runs(model: PreTrainedModel) -> list[str]:
     return runs
 
 
-class StorageMixin:
+class StorageMixin(FamilyTest):
     """Saving, loading, and directories of transformers."""
 
-    def test_save_and_load(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        built = spec.build(model)
-        inputs = spec.inputs(model)
-        built.save_pretrained(tmp_path)
-        loaded, info = model.model_class.from_pretrained(
-            tmp_path, output_loading_info=True, attn_implementation="eager"
-        )
+    @over(models)
+    def test_save_and_load(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        built = self.spec.build(model)
+        inputs = self.spec.inputs(model)
+        built.save_pretrained(folder)
+        loaded, info = model.model_class.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
 
         assert not any(info.values()), info
-        assert set(load_file(tmp_path / "model.safetensors")) == set(built.state_dict())
+        assert set(load_file(folder / "model.safetensors")) == set(built.state_dict())
         assert not loaded.training
         assert_close("saved and loaded", all_states(built, inputs), all_states(loaded, inputs), EXACT)
 
-    def test_names_on_disk_are_those_of_transformers(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        stock = self._stock(model)
-        built = spec.build(model, **stock.config)
-        built.save_pretrained(tmp_path)
+    @over(models_of_transformers)
+    def test_names_on_disk_are_those_of_transformers(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        stock = model.stock
+        built = self.spec.build(model, **stock.config)
+        built.save_pretrained(folder)
         config_class, model_class = stock.classes()
         with torch.device("meta"):
-            theirs = model_class(config_class.from_pretrained(tmp_path))
-        ours = load_file(tmp_path / "model.safetensors")
+            theirs = model_class(config_class.from_pretrained(folder))
+        ours = load_file(folder / "model.safetensors")
         assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == stock.stored_shapes(theirs)
 
-    def test_transformers_loads_ours(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        stock = self._stock(model)
-        built = spec.build(model, **stock.config)
-        built.save_pretrained(tmp_path)
+    @over(models_of_transformers)
+    def test_transformers_loads_ours(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        stock = model.stock
+        built = self.spec.build(model, **stock.config)
+        built.save_pretrained(folder)
         theirs, info = stock.classes()[1].from_pretrained(
-            tmp_path, output_loading_info=True, attn_implementation="eager"
+            folder, output_loading_info=True, attn_implementation="eager"
         )
         missing = [name for name in info["missing_keys"] if not stock.has_alone(name)]
         assert not missing
         assert not info["unexpected_keys"]
-        self._same_outputs(spec, model, theirs, built)
+        self._same_outputs(model, theirs, built)
 
-    def test_loads_what_transformers_saves(self, spec: FamilySpec, model: ModelSpec, tmp_path):
-        stock = self._stock(model)
+    @over(models_of_transformers)
+    def test_loads_what_transformers_saves(self, model: ModelSpec):
+        folder = self.temporary_folder()
+        stock = model.stock
         config_class, model_class = stock.classes()
         torch.manual_seed(0)
-        theirs = model_class(config_class(**spec.config(model, **stock.config).to_dict())).eval()
+        theirs = model_class(config_class(**self.spec.config(model, **stock.config).to_dict())).eval()
         theirs.set_attn_implementation("eager")
-        theirs.save_pretrained(tmp_path)
+        theirs.save_pretrained(folder)
         ours, info = model.model_class.from_pretrained(
-            tmp_path, output_loading_info=True, attn_implementation="eager", **stock.config
+            folder, output_loading_info=True, attn_implementation="eager", **stock.config
         )
         assert not any(info.values()), info
-        self._same_outputs(spec, model, theirs, ours)
+        self._same_outputs(model, theirs, ours)
 
-    @staticmethod
-    def _stock(model: ModelSpec) -> Stock:
-        if not isinstance(model.stock, Stock):
-            pytest.skip(model.stock)
-        return model.stock
-
-    @staticmethod
-    def _same_outputs(spec: FamilySpec, model: ModelSpec, theirs: PreTrainedModel, ours: PreTrainedModel) -> None:
+    def _same_outputs(self, model: ModelSpec, theirs: PreTrainedModel, ours: PreTrainedModel) -> None:
         """Compare at the configured size, the only one at which transformers is right in every family."""
-        inputs = spec.inputs(model)
+        inputs = self.spec.inputs(model)
         expected, actual = all_states(theirs, inputs), all_states(ours, inputs)
         assert model.output in expected
         for name in model.stock.reshaped:
@@ -115,27 +117,29 @@ class StorageMixin:
         assert_close("transformers and ours", expected, actual, REORDERED)
 
 
-class OutputMixin:
+class OutputMixin(FamilyTest):
     """What a call returns."""
 
-    def test_shapes(self, spec: FamilySpec, model: ModelSpec):
-        built, config = spec.build(model), spec.config(model)
+    @over(models)
+    def test_shapes(self, model: ModelSpec):
+        built, config = self.spec.build(model), self.spec.config(model)
         with torch.no_grad():
-            output = pick(built(**spec.inputs(model, batch=3)), model.output)
-        assert output.shape == model.output_shape(config, 3, spec.size)
+            output = pick(built(**self.spec.inputs(model, batch=3)), model.output)
+        assert output.shape == model.output_shape(config, 3, self.spec.size)
         assert output.isfinite().all()
 
-    def test_hidden_states_and_attentions(self, spec: FamilySpec, model: ModelSpec):
-        built, config = spec.build(model), spec.config(model)
+    @over(models)
+    def test_hidden_states_and_attentions(self, model: ModelSpec):
+        built, config = self.spec.build(model), self.spec.config(model)
         assert model.towers
         with torch.no_grad():
-            output = built(**spec.inputs(model), output_hidden_states=True, output_attentions=True)
-            without = built(**spec.inputs(model))
+            output = built(**self.spec.inputs(model), output_hidden_states=True, output_attentions=True)
+            without = built(**self.spec.inputs(model))
         for tower in model.towers:
             hidden_states, attentions = (tower.record(output, kind) for kind in ("hidden_states", "attentions"))
             own = attrgetter(tower.config)(config) if tower.config else config
             layers, width, heads = (getattr(own, field) for field in (tower.layers, tower.width, tower.heads))
-            tokens, rows = tower.tokens(own, spec.size), 2 * tower.rows(own, spec.size)
+            tokens, rows = tower.tokens(own, self.spec.size), 2 * tower.rows(own, self.spec.size)
             assert [tuple(state.shape) for state in hidden_states] == [(rows, tokens, width)] * (layers + 1)
             assert [tuple(each.shape) for each in attentions] == [(rows, heads, tokens, tokens)] * layers
             for each in attentions:
@@ -145,17 +149,19 @@ class OutputMixin:
             assert tower.record(without, "hidden_states") is None
             assert tower.record(without, "attentions") is None
 
-    def test_records_can_be_configured(self, spec: FamilySpec, model: ModelSpec):
-        built = spec.build(model, output_hidden_states=True)
+    @over(models)
+    def test_records_can_be_configured(self, model: ModelSpec):
+        built = self.spec.build(model, output_hidden_states=True)
         with torch.no_grad():
-            output = built(**spec.inputs(model))
-            quiet = built(**spec.inputs(model), output_hidden_states=False)
+            output = built(**self.spec.inputs(model))
+            quiet = built(**self.spec.inputs(model), output_hidden_states=False)
         for tower in model.towers:
             assert tower.record(output, "hidden_states") is not None
             assert tower.record(quiet, "hidden_states") is None
 
-    def test_tuples(self, spec: FamilySpec, model: ModelSpec):
-        built, inputs = spec.build(model), spec.inputs(model)
+    @over(models)
+    def test_tuples(self, model: ModelSpec):
+        built, inputs = self.spec.build(model), self.spec.inputs(model)
         with torch.no_grad():
             output, as_tuple = built(**inputs), built(**inputs, return_dict=False)
         assert type(as_tuple) is tuple
@@ -163,27 +169,30 @@ class OutputMixin:
         assert len(named) == len(stages(output))
         assert all(torch.equal(a, b) for a, b in zip(named, unnamed, strict=True))
 
-    def test_batch_is_invariant(self, spec: FamilySpec, model: ModelSpec):
-        built, inputs = spec.build(model), spec.inputs(model, batch=3)
+    @over(models)
+    def test_batch_is_invariant(self, model: ModelSpec):
+        built, inputs = self.spec.build(model), self.spec.inputs(model, batch=3)
         together = all_states(built, inputs)
         for index in range(3):
             alone = all_states(built, {name: value[index : index + 1] for name, value in inputs.items()})
             part = {name: tensor.chunk(3)[index] for name, tensor in together.items() if tensor.ndim}
             assert_close(f"video {index} alone and in a batch", part, alone, REORDERED)
 
-    def test_inputs_are_left_alone(self, spec: FamilySpec, model: ModelSpec):
-        built, inputs = spec.build(model), spec.inputs(model)
+    @over(models)
+    def test_inputs_are_left_alone(self, model: ModelSpec):
+        built, inputs = self.spec.build(model), self.spec.inputs(model)
         before = copy.deepcopy(inputs)
         all_states(built, inputs)
         assert_close("inputs before and after a call", stages(before), stages(inputs), EXACT)
 
 
-class DeviceMixin:
+class DeviceMixin(FamilyTest):
     """Construction without memory, number formats, buffers, seeds, backends."""
 
-    def test_meta_device(self, spec: FamilySpec, model: ModelSpec):
+    @over(models)
+    def test_meta_device(self, model: ModelSpec):
         with torch.device("meta"):
-            empty = model.model_class(spec.config(model))
+            empty = model.model_class(self.spec.config(model))
         tensors = dict(empty.named_parameters()) | dict(empty.named_buffers())
         assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
         assert set(empty.state_dict()) == {name for name, _ in empty.named_parameters()}, "buffers are not to be saved"
@@ -191,21 +200,23 @@ class DeviceMixin:
             loose = [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]
             assert not loose, f"{name}: {loose} would stay behind when the model moves; make them buffers"
 
-    def test_empty_model_can_be_filled(self, spec: FamilySpec, model: ModelSpec):
-        built = spec.build(model)
+    @over(models)
+    def test_empty_model_can_be_filled(self, model: ModelSpec):
+        built = self.spec.build(model)
         with torch.device("meta"):
-            empty = model.model_class(spec.config(model, attn_implementation="eager")).eval()
+            empty = model.model_class(self.spec.config(model, attn_implementation="eager")).eval()
         empty.load_state_dict(built.state_dict(), assign=True)
-        inputs = spec.inputs(model)
+        inputs = self.spec.inputs(model)
         assert_close("filled from the meta device", all_states(built, inputs), all_states(empty, inputs), EXACT)
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    def test_dtype(self, spec: FamilySpec, model: ModelSpec, dtype, tmp_path):
-        built, inputs = spec.build(model), spec.inputs(model)
+    @over(models, DTYPES)
+    def test_dtype(self, model: ModelSpec, dtype: torch.dtype):
+        folder = self.temporary_folder()
+        built, inputs = self.spec.build(model), self.spec.inputs(model)
         expected = all_states(built, inputs)
-        built.save_pretrained(tmp_path)
+        built.save_pretrained(folder)
         for attention in ("eager", "sdpa"):
-            loaded = model.model_class.from_pretrained(tmp_path, dtype=dtype, attn_implementation=attention)
+            loaded = model.model_class.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
             assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
             # Video processors give float32 whatever the model has.
             for given in (inputs, to_dtype(inputs, dtype)):
@@ -214,10 +225,11 @@ class DeviceMixin:
                 terms = model.terms(built, expected)
                 assert_close(f"{dtype} and float32 ({attention})", expected, actual, DTYPES[dtype], terms)
 
-    def test_seeds(self, spec: FamilySpec, model: ModelSpec):
+    @over(models)
+    def test_seeds(self, model: ModelSpec):
         def weights(seed: int) -> dict[str, torch.Tensor]:
             torch.manual_seed(seed)
-            return model.model_class(spec.config(model)).state_dict()
+            return model.model_class(self.spec.config(model)).state_dict()
 
         first = weights(1)
         assert_close("two models of one seed", first, weights(1), EXACT)
@@ -225,7 +237,8 @@ class DeviceMixin:
         same = [name for name, tensor in first.items() if torch.equal(tensor, other[name])]
         assert all((first[name] == first[name].flatten()[0]).all() for name in same), same
 
-    def test_construction_draws_every_weight(self, spec: FamilySpec, model: ModelSpec, monkeypatch):
+    @over(models)
+    def test_construction_draws_every_weight(self, model: ModelSpec):
         """Not what torch's linear layers draw for themselves."""
 
         @torch.no_grad()
@@ -233,15 +246,16 @@ class DeviceMixin:
             for parameter in layer.parameters():
                 parameter.fill_(math.nan)
 
-        monkeypatch.setattr(nn.Linear, "reset_parameters", leave_rubbish)
-        built = model.model_class(spec.config(model))
+        with patch.object(nn.Linear, "reset_parameters", leave_rubbish):
+            built = model.model_class(self.spec.config(model))
         left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
         assert not left, f"not drawn: {left}"
 
-    def test_every_module_initialises(self, spec: FamilySpec, model: ModelSpec):
+    @over(models)
+    def test_every_module_initialises(self, model: ModelSpec):
         """Loading leaves what a file lacks to `_init_weights`, which must reach every parameter."""
         torch.manual_seed(0)
-        built = model.model_class(spec.config(model))
+        built = model.model_class(self.spec.config(model))
         with torch.no_grad():
             for parameter in built.parameters():
                 parameter.fill_(math.nan)
@@ -250,8 +264,9 @@ class DeviceMixin:
         left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
         assert not left, f"not initialised: {left}"
 
-    def test_backend_can_be_changed(self, spec: FamilySpec, model: ModelSpec):
-        built, inputs = spec.build(model), spec.inputs(model)
+    @over(models)
+    def test_backend_can_be_changed(self, model: ModelSpec):
+        built, inputs = self.spec.build(model), self.spec.inputs(model)
         eager = all_states(built, inputs)
         for attention, tolerance in (("sdpa", REORDERED), ("eager", EXACT)):
             built.set_attn_implementation(attention)
@@ -259,28 +274,14 @@ class DeviceMixin:
             assert {config._attn_implementation for config in configs.values()} == {attention}
             assert_close(f"switched to {attention}", eager, all_states(built, inputs), tolerance)
 
-    def test_presets_are_buildable(self, spec: FamilySpec, preset: str):
-        record = spec.family.presets[preset]
-        config = getattr(vidformers, record.architecture).config_class(**record.config)
-        with torch.device("meta"):
-            built = getattr(vidformers, record.architecture)(config)
-        assert record.architecture in spec.family.model_classes
-        assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
-        model = next(model for model in spec.models if model.name == record.architecture)
-        if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
-            config_class, model_class = model.stock.classes()
-            with torch.device("meta"):
-                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
-            found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
-            assert found == model.stock.stored_shapes(theirs)
 
-
-class TrainingMixin:
+class TrainingMixin(FamilyTest):
     """Gradients, with checkpointing and without."""
 
-    def test_every_parameter_has_a_gradient(self, spec: FamilySpec, model: ModelSpec):
-        built = spec.build(model).train()
-        found = gradients(built, model, training_inputs(spec, model))
+    @over(models)
+    def test_every_parameter_has_a_gradient(self, model: ModelSpec):
+        built = self.spec.build(model).train()
+        found = gradients(built, model, training_inputs(self.spec, model))
         for name, gradient in found.items():
             assert gradient is not None, f"{name} takes no part in the loss"
             assert gradient.isfinite().all(), f"{name} has a gradient that is not finite"
@@ -288,8 +289,9 @@ class TrainingMixin:
         for name in model.idle:
             assert built.get_parameter(name).grad is None, f"{name} takes part in the loss"
 
-    def test_a_step_lowers_the_loss(self, spec: FamilySpec, model: ModelSpec):
-        built, inputs = spec.build(model).train(), training_inputs(spec, model)
+    @over(models)
+    def test_a_step_lowers_the_loss(self, model: ModelSpec):
+        built, inputs = self.spec.build(model).train(), training_inputs(self.spec, model)
         found = gradients(built, model, inputs)
         before = model.loss(built(**inputs)).item()
         length = torch.stack([gradient.norm() for gradient in found.values()]).norm()
@@ -298,9 +300,10 @@ class TrainingMixin:
                 built.get_parameter(name).sub_(1e-3 * gradient / length)
         assert model.loss(built(**inputs)).item() < before
 
-    def test_gradient_checkpointing(self, spec: FamilySpec, model: ModelSpec):
-        inputs = training_inputs(spec, model)
-        plain, saving = spec.build(model).train(), spec.build(model).train()
+    @over(models)
+    def test_gradient_checkpointing(self, model: ModelSpec):
+        inputs = training_inputs(self.spec, model)
+        plain, saving = self.spec.build(model).train(), self.spec.build(model).train()
         enable_checkpointing(saving)
         runs = [count_block_runs(built) for built in (plain, saving)]
         expected, actual = (gradients(built, model, inputs) for built in (plain, saving))
@@ -308,26 +311,13 @@ class TrainingMixin:
         assert len(runs[1]) == 2 * len(runs[0]), "blocks are to run again in the backward pass"
         assert_close("gradients with checkpointing", expected, actual, GRADIENTS)
 
-
-class GraphMixin:
-    """`torch.compile` without graph breaks, and `torch.export`."""
-
-    def test_compiles_to_one_graph(self, spec: FamilySpec, model: ModelSpec):
-        """The graph is what can break; the backend that runs it as it is takes a tenth of the time of others."""
-        built, config = spec.build(model, attention="sdpa"), spec.config(model)
-        for name, more in {"default": None, **model.calls}.items():
-            torch._dynamo.reset()
-            inputs = {**spec.inputs(model), **(more(config, 2, spec.size) if more else {})}
-            compiled = torch.compile(built, fullgraph=True, backend="eager")
-            assert_close(f"compiled ({name})", all_states(built, inputs), all_states(compiled, inputs), REORDERED)
-
     @pytest.mark.slow
-    def test_compiles_to_machine_code(self, spec: FamilySpec):
+    def test_compiles_to_machine_code(self):
         """Forward and backward through the default backend, for the family's first model."""
-        model = spec.models[0]
+        model = self.spec.models[0]
         torch._dynamo.reset()
-        built = spec.build(model, attention="sdpa", **spec.shallow).train()
-        inputs = training_inputs(spec, model)
+        built = self.spec.build(model, attention="sdpa", **model.shallow).train()
+        inputs = training_inputs(self.spec, model)
         expected = gradients(built, model, inputs)
         compiled = torch.compile(built, fullgraph=True)
         built.zero_grad()
@@ -335,26 +325,63 @@ class GraphMixin:
         actual = {name: parameter.grad for name, parameter in built.named_parameters()}
         assert_close("gradients, compiled", expected, actual, GRADIENTS)
 
-    def test_outputs_can_be_rebuilt_by_compiled_training(self, spec: FamilySpec, model: ModelSpec):
+
+class GraphMixin(FamilyTest):
+    """`torch.compile` without graph breaks, and `torch.export`."""
+
+    @over(models)
+    def test_compiles_to_one_graph(self, model: ModelSpec):
+        """The graph is what can break; the backend that runs it as it is takes a tenth of the time of others."""
+        built = self.spec.build(model, attention="sdpa", **model.shallow)
+        config = built.config
+        for name, more in {"default": None, **model.calls}.items():
+            torch._dynamo.reset()
+            inputs = {**self.spec.inputs(model), **(more(config, 2, self.spec.size) if more else {})}
+            compiled = torch.compile(built, fullgraph=True, backend="eager")
+            assert_close(f"compiled ({name})", all_states(built, inputs), all_states(compiled, inputs), REORDERED)
+
+    @over(models)
+    def test_outputs_can_be_rebuilt_by_compiled_training(self, model: ModelSpec):
         """torch 2.13 remembers freed memory for a view of a product without bias (pytorch/pytorch#185630)."""
-        built = spec.build(model).train()
-        for name, output in stages(built(**training_inputs(spec, model))).items():
+        built = self.spec.build(model).train()
+        for name, output in stages(built(**training_inputs(self.spec, model))).items():
             origin = output._base.grad_fn if output._is_view() else None
             assert origin is None or origin.name() != "UnsafeViewBackward0", f"{name}: slice before the product"
 
-    def test_export(self, spec: FamilySpec, model: ModelSpec):
+    @over(models)
+    def test_export(self, model: ModelSpec):
         if not isinstance(model.export, Export):
-            pytest.skip(model.export)
-        built, (batch, size) = spec.build(model, attention="sdpa"), model.export.example
-        inputs = spec.inputs(model, batch, size)
+            raise SkipTest(model.export)
+        built, (batch, size) = self.spec.build(model, attention="sdpa", **model.shallow), model.export.example
+        inputs = self.spec.inputs(model, batch, size)
         with torch.no_grad():
             program = torch.export.export(built, (), inputs, dynamic_shapes=model.export.dynamic_shapes())
         for batch, size in (model.export.example, model.export.other):
-            inputs = spec.inputs(model, batch, size, seed=1)
+            inputs = self.spec.inputs(model, batch, size, seed=1)
             with torch.no_grad():
                 expected, actual = stages(built(**inputs)), stages(program.module()(**inputs))
             assert_close(f"exported, {batch} videos of {size}", expected, actual, REORDERED)
 
 
-class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin):
+class PresetMixin(FamilyTest):
+    """The published checkpoints."""
+
+    @over(presets)
+    def test_presets_are_buildable(self, preset: str):
+        record = self.spec.family.presets[preset]
+        config = getattr(vidformers, record.architecture).config_class(**record.config)
+        with torch.device("meta"):
+            built = getattr(vidformers, record.architecture)(config)
+        assert record.architecture in self.spec.family.model_classes
+        assert sum(parameter.numel() for parameter in built.parameters()) > 1e6
+        model = next(model for model in self.spec.models if model.name == record.architecture)
+        if isinstance(model.stock, Stock) and not set(record.config) & set(model.stock.lacks):
+            config_class, model_class = model.stock.classes()
+            with torch.device("meta"):
+                theirs = model_class(config_class(**{**record.config, **model.stock.config}))
+            found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+            assert found == model.stock.stored_shapes(theirs)
+
+
+class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin, PresetMixin):
     """All tests of a model class."""

@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -15,6 +15,7 @@ from vidformers import load_original
 
 from .compare import StageTable, assert_close, compare
 from .family_spec import FamilySpec, GoldenCase, GoldenRun
+from .family_test import FamilyTest, goldens, over
 
 
 COMMITTED = Path(__file__).parents[1] / "goldens"
@@ -30,11 +31,17 @@ def golden_folders(spec: FamilySpec) -> dict[str, Path]:
     return {file.parent.name: file.parent for file in reversed(files)}
 
 
+def unknown_cases(specs: Iterable[FamilySpec]) -> set[str]:
+    """Recorded cases of families that share a folder which none of the specs names."""
+    known = {name for spec in specs for name in (*(case.folder for case in spec.goldens), *spec.later_goldens)}
+    return {name for spec in specs for name in golden_folders(spec)} - known
+
+
 def find_case(spec: FamilySpec, case: GoldenCase) -> Path:
     """The folder of a case; the test is skipped, with the reason, where only `$VIDFORMERS_GOLDENS` would have it."""
     folder = golden_folders(spec).get(case.folder)
     if folder is None and not case.committed:
-        pytest.skip(f"{case.folder} is not among the committed cases; $VIDFORMERS_GOLDENS names a folder with more")
+        raise SkipTest(f"{case.folder} is not among the committed cases; $VIDFORMERS_GOLDENS names a folder with more")
     assert folder is not None, f"the committed golden case {case.folder} is missing"
     return folder
 
@@ -73,12 +80,12 @@ def counted(
     }
 
 
-class ParityMixin:
+class ParityMixin(FamilyTest):
     """Tests against the recordings."""
 
-    @pytest.mark.parametrize("backend", ["eager", "sdpa"])
-    def test_golden(self, spec: FamilySpec, golden: GoldenCase, backend: str):
-        folder = find_case(spec, golden)
+    @over(goldens, ["eager", "sdpa"])
+    def test_golden(self, golden: GoldenCase, backend: str):
+        folder = find_case(self.spec, golden)
         inputs, expected = recorded(folder)
         reproduced = set()
         for run in golden.runs:
@@ -94,16 +101,10 @@ class ParityMixin:
             reproduced |= set(actual)
         assert reproduced | set(golden.unread) == set(expected), "recorded outputs that no run reproduces"
 
-    def test_every_case_is_known(self, spec: FamilySpec):
-        known = {case.folder for case in spec.goldens}
-        found = set(golden_folders(spec))
-        assert known
-        assert not known & set(spec.later_goldens)
-        assert found <= known | set(spec.later_goldens), "golden cases that the spec doesn't name"
-
-    def test_committed_selection(self, spec: FamilySpec):
-        root = COMMITTED / spec.family.model_type
-        committed = {case.folder for case in spec.goldens if case.committed}
-        assert committed
+    def test_committed_selection(self):
+        root = COMMITTED / self.spec.family.model_type
+        committed = {case.folder for case in self.spec.goldens if case.committed}
+        assert committed, "the repository has no case of this family"
+        assert not {case.folder for case in self.spec.goldens} & set(self.spec.later_goldens)
         assert {folder.name for folder in root.iterdir()} == committed
         assert sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) <= MOST_COMMITTED_BYTES

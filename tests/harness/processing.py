@@ -13,7 +13,7 @@ from tests.video_files import decode_all, truncate, write_audio, write_empty_str
 from vidformers import VideoDecodeError
 
 from .compare import assert_close, pick
-from .family_spec import FamilySpec
+from .family_test import FamilyTest, over
 from .tolerances import EXACT, PIXELS
 
 
@@ -47,42 +47,46 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-class ProcessingMixin:
+class ProcessingMixin(FamilyTest):
     """Tests of a family's video processor at a tiny size."""
 
-    @pytest.mark.parametrize("kind", FILES)
-    def test_file(self, spec: FamilySpec, kind: str, tmp_path):
+    @over(FILES)
+    def test_file(self, kind: str):
+        folder = self.temporary_folder()
         write, num_frames = FILES[kind]
-        path = write(tmp_path / f"{kind}.mp4")
-        processor = self._processor(spec)
-        pixels = self._pixels(spec, processor, str(path))
-        assert pixels.shape == (1, num_frames, *spec.processor.frame_shape)
+        path = write(folder / f"{kind}.mp4")
+        processor = self._processor()
+        pixels = self._pixels(processor, str(path))
+        assert pixels.shape == (1, num_frames, *self.spec.processor.frame_shape)
         assert pixels.dtype == torch.float32
         assert pixels.isfinite().all()
         frames = np.stack(decode_all(path))
-        assert_close("file and decoded frames", *self._named(self._pixels(spec, processor, frames), pixels), EXACT)
+        assert_close("file and decoded frames", *_named(self._pixels(processor, frames), pixels), EXACT)
 
-    @pytest.mark.parametrize("kind", BAD_FILES)
-    def test_bad_file(self, spec: FamilySpec, kind: str, tmp_path):
-        path = BAD_FILES[kind](tmp_path / f"{kind}.mp4")
+    @over(BAD_FILES)
+    def test_bad_file(self, kind: str):
+        folder = self.temporary_folder()
+        path = BAD_FILES[kind](folder / f"{kind}.mp4")
         with pytest.raises(VideoDecodeError, match=path.name):
-            self._processor(spec)(str(path), return_tensors="pt")
+            self._processor()(str(path), return_tensors="pt")
 
-    @pytest.mark.parametrize("kind", ["long", "variable_rate"])
-    def test_sampled_frames(self, spec: FamilySpec, kind: str, tmp_path):
+    @over(["long", "variable_rate"])
+    def test_sampled_frames(self, kind: str):
+        folder = self.temporary_folder()
         write, num_frames = FILES[kind]
-        path = write(tmp_path / f"{kind}.mp4")
-        processor = self._processor(spec)
-        everything = self._pixels(spec, processor, str(path))
-        expected = everything[:, torch.from_numpy(spec.processor.indices(num_frames, 5))]
-        sampled = self._pixels(spec, processor, str(path), num_frames=5)
-        assert_close("frames sampled while decoding", *self._named(expected, sampled), EXACT)
+        path = write(folder / f"{kind}.mp4")
+        processor = self._processor()
+        everything = self._pixels(processor, str(path))
+        expected = everything[:, torch.from_numpy(self.spec.processor.indices(num_frames, 5))]
+        sampled = self._pixels(processor, str(path), num_frames=5)
+        assert_close("frames sampled while decoding", *_named(expected, sampled), EXACT)
 
-    def test_forms_of_one_video(self, spec: FamilySpec, tmp_path):
-        path = write_video(tmp_path / "video.mp4", num_frames=4)
+    def test_forms_of_one_video(self):
+        folder = self.temporary_folder()
+        path = write_video(folder / "video.mp4", num_frames=4)
         frames = np.stack(decode_all(path))  # (T, H, W, C)
-        processor = self._processor(spec)
-        expected = self._pixels(spec, processor, frames)
+        processor = self._processor()
+        expected = self._pixels(processor, frames)
         forms = {
             "path": path,
             "bytes": path.read_bytes(),
@@ -93,56 +97,56 @@ class ProcessingMixin:
             "batch of one": frames[None],
         }
         for name, form in forms.items():
-            assert_close(name, *self._named(expected, self._pixels(spec, processor, form)), EXACT)
+            assert_close(name, *_named(expected, self._pixels(processor, form)), EXACT)
 
-    def test_values(self, spec: FamilySpec):
+    def test_values(self):
         """A video of one colour becomes that colour, normalised, whatever resizing does."""
         color = (200, 100, 20)
         video = np.broadcast_to(np.array(color, dtype=np.uint8), (4, 40, 60, 3))
-        pixels = self._pixels(spec, self._processor(spec), video)
-        expected = torch.tensor(spec.processor.normalised(color)).view(1, 1, 3, 1, 1).expand_as(pixels)
-        assert_close("a video of one colour", *self._named(expected, pixels), PIXELS)
+        pixels = self._pixels(self._processor(), video)
+        expected = torch.tensor(self.spec.processor.normalised(color)).view(1, 1, 3, 1, 1).expand_as(pixels)
+        assert_close("a video of one colour", *_named(expected, pixels), PIXELS)
 
-    def test_batch(self, spec: FamilySpec):
-        processor, generator = self._processor(spec), np.random.default_rng(0)
+    def test_batch(self):
+        processor, generator = self._processor(), np.random.default_rng(0)
         videos = [generator.integers(0, 256, (4, *size, 3), dtype=np.uint8) for size in ((40, 60), (50, 33), (32, 32))]
-        together = self._pixels(spec, processor, videos)
-        alone = torch.cat([self._pixels(spec, processor, video) for video in videos])
-        assert_close("alone and in a batch", *self._named(alone, together), EXACT)
+        together = self._pixels(processor, videos)
+        alone = torch.cat([self._pixels(processor, video) for video in videos])
+        assert_close("alone and in a batch", *_named(alone, together), EXACT)
 
-    def test_switches(self, spec: FamilySpec):
+    def test_switches(self):
         video = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
         off = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), False)
-        pixels = self._pixels(spec, self._processor(spec), video, **off)
+        pixels = self._pixels(self._processor(), video, **off)
         expected = torch.from_numpy(video).permute(0, 3, 1, 2)[None]
-        assert_close("everything switched off", *self._named(expected, pixels), EXACT)
+        assert_close("everything switched off", *_named(expected, pixels), EXACT)
 
-    def test_round_trip(self, spec: FamilySpec, tmp_path):
-        processor = self._processor(spec)
-        processor.save_pretrained(tmp_path)
-        loaded = spec.processor_class.from_pretrained(tmp_path)
+    def test_round_trip(self):
+        folder = self.temporary_folder()
+        processor = self._processor()
+        processor.save_pretrained(folder)
+        loaded = self.spec.processor_class.from_pretrained(folder)
         assert loaded.to_dict() == processor.to_dict()
         video = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
-        expected, actual = (self._pixels(spec, each, video) for each in (processor, loaded))
-        assert_close("saved and loaded", *self._named(expected, actual), EXACT)
+        expected, actual = (self._pixels(each, video) for each in (processor, loaded))
+        assert_close("saved and loaded", *_named(expected, actual), EXACT)
 
-    def test_feeds_the_model(self, spec: FamilySpec, tmp_path):
-        path = write_video(tmp_path / "video.mp4", num_frames=30)
-        model = spec.models[0]
-        batch = self._processor(spec)(str(path), num_frames=spec.size.frames, return_tensors="pt")
+    def test_feeds_the_model(self):
+        folder = self.temporary_folder()
+        path = write_video(folder / "video.mp4", num_frames=30)
+        model = self.spec.processor.feeds or self.spec.models[0]
+        batch = self._processor()(str(path), num_frames=self.spec.size.frames, return_tensors="pt")
         with torch.no_grad():
-            output = pick(spec.build(model)(**batch), model.output)
-        assert output.shape == model.output_shape(spec.config(model), 1, spec.size)
+            output = pick(self.spec.build(model)(**batch), model.output)
+        assert output.shape == model.output_shape(self.spec.config(model), 1, self.spec.size)
         assert output.isfinite().all()
 
-    @staticmethod
-    def _processor(spec: FamilySpec):
-        return spec.processor_class(**spec.processor.arguments)
+    def _processor(self):
+        return self.spec.processor_class(**self.spec.processor.arguments)
 
-    @staticmethod
-    def _pixels(spec: FamilySpec, processor, video, **options) -> torch.Tensor:
-        return processor(video, return_tensors="pt", **options)[spec.processor.output]
+    def _pixels(self, processor, video, **options) -> torch.Tensor:
+        return processor(video, return_tensors="pt", **options)[self.spec.processor.output]
 
-    @staticmethod
-    def _named(expected: torch.Tensor, actual: torch.Tensor) -> tuple[dict, dict]:
-        return {"pixels": expected}, {"pixels": actual}
+
+def _named(expected: torch.Tensor, actual: torch.Tensor) -> tuple[dict, dict]:
+    return {"pixels": expected}, {"pixels": actual}

@@ -1,6 +1,7 @@
 """PE core, lang and spatial: what the shared tests don't ask."""
 
 import json
+import unittest
 
 import numpy as np
 import pytest
@@ -11,9 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
+from tests.harness.config import ConfigMixin
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import ParityMixin
+from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import EXACT, REORDERED
-from tests.pe_core.spec import CORE, TEXT, VISION
+from tests.pe_core.spec import CORE, SPEC, TEXT, VISION
 from tests.video_files import write_video
 from vidformers import (
     PeCoreConfig,
@@ -32,6 +39,20 @@ from vidformers.commands.classify import Classifier
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid
 from vidformers.models.pe_core.configuration_pe_vision import PE_ARCHITECTURES
+
+
+class PeCoreConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeCoreModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeCoreGoldenTest(ParityMixin, unittest.TestCase):
+    """What the original code computed comes out."""
+
+    spec = SPEC
 
 
 ORIGINAL_SIZES = {  # width, blocks, heads, MLP, patch, image, embedding; core/vision_encoder/config.py of the original

@@ -132,8 +132,10 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
     return {"pixel_values_videos": {0: batch, 1: frames}, **more}
 
 
+SHALLOW = {"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}}
 ENCODER_MODEL = ModelSpec(
     name="PeVideoEncoder",
+    shallow=SHALLOW,
     config_class="PeVideoEncoderConfig",
     config=ENCODER,
     inputs=_video,
@@ -148,6 +150,7 @@ ENCODER_MODEL = ModelSpec(
 )
 MODEL = ModelSpec(
     name="PeVideoModel",
+    shallow={"video_config": {**ENCODER, **SHALLOW}, "text_config": {**TEXT, "num_hidden_layers": 1}},
     inputs=_both,
     output="logits_video_text",
     output_shape=lambda config, batch, size: (batch, batch),
@@ -277,7 +280,7 @@ GOLDENS = (
     _case("d3_peav_video_text_nth_equals_depth", unread={**UNREAD, **OTHER_NORM}),
 )
 
-WHOLE_BATCH = "every output compares all videos with all texts; tests/pe_video/test_modeling_pe_video.py has the towers' embeddings"
+WHOLE_BATCH = "every output compares all videos with all texts; test_modeling_pe_video.py has the towers' embeddings"
 
 SPEC = FamilySpec(
     family=PE_VIDEO,
@@ -292,15 +295,14 @@ SPEC = FamilySpec(
         indices=partial(uniform_indices, endpoint=True),
     ),
     goldens=GOLDENS,
-    shallow={"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}},
     sharpened={"*q_norm.weight": 3.0},
     fixed={"text_video_logit_scale": 1.0, "text_video_logit_bias": 0.0, **FIXED},
     many_frames=VideoSize(320, 8, 8),
     skips={
-        "Modeling.test_batch_is_invariant[PeVideoModel]": WHOLE_BATCH,
-        "Modeling.test_empty_model_can_be_filled[PeVideoModel]": "transformers' text tower has rotary frequencies in "
+        "test_batch_is_invariant[PeVideoModel]": WHOLE_BATCH,
+        "test_empty_model_can_be_filled[PeVideoModel]": "transformers' text tower has rotary frequencies in "
         "buffers, which no state dict holds",
-        "Config.test_advertised_types_construct[PeVideoEncoder]": "`num_key_value_heads` is a number at once, as in "
+        "test_advertised_types_construct[PeVideoEncoder]": "`num_key_value_heads` is a number at once, as in "
         "transformers, where `None` is given; tests/pe_video/test_modeling_pe_video.py has it",
     },
 )

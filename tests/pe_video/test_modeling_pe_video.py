@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import unittest
 
 import pytest
 import torch
@@ -13,8 +14,14 @@ from torch import nn
 from transformers.models.pe_video import configuration_pe_video as stock_configuration
 from transformers.models.pe_video import modeling_pe_video as stock
 
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
+from tests.harness.config import ConfigMixin
 from tests.harness.family_spec import all_states, randomise
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import ParityMixin
+from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import EXACT, NOTICEABLE, REORDERED
 from tests.pe_video.spec import ENCODER, MODEL, SPEC, TEXT, VISION
 from tests.text_files import save_modernbert_tokenizer
@@ -32,6 +39,20 @@ from vidformers.commands.classify import Classifier
 from vidformers.commands.embed import Embedder
 from vidformers.layers.norms import unit_length
 from vidformers.models.pe_video.modeling_pe_video import sigmoid_loss
+
+
+class PeVideoConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeVideoModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeVideoGoldenTest(ParityMixin, unittest.TestCase):
+    """What the original code computed comes out."""
+
+    spec = SPEC
 
 
 REAL = {

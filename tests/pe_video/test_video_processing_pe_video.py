@@ -1,6 +1,7 @@
 """PE Video's video processor and processor: frames, values, masks, and the snippet of transformers' documentation."""
 
 import json
+import unittest
 
 import numpy as np
 import pytest
@@ -8,12 +9,17 @@ import torch
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, PeAudioFeatureExtractor, PeAudioVideoProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from tests.harness.processing import ProcessingMixin
 from tests.pe_video.spec import MODEL, SPEC, TEXT
 from tests.text_files import save_modernbert_tokenizer
 from tests.video_files import write_video
 from vidformers import PeVideoModel, PeVideoProcessor, PeVideoVideoProcessor
 from vidformers.commands.classify import Classifier
 from vidformers.video.transform import resize
+
+
+class PeVideoVideoProcessingTest(ProcessingMixin, unittest.TestCase):
+    spec = SPEC
 
 
 SMALL = {"size": {"height": 16, "width": 16}}

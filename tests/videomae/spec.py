@@ -123,8 +123,10 @@ def _dynamic_batch() -> dict[str, Any]:
     return {"pixel_values": {0: batch}, "bool_masked_pos": {0: batch}}
 
 
+SHALLOW = {"num_hidden_layers": 1, "decoder_num_hidden_layers": 1}
 MODEL = ModelSpec(
     name="VideoMAEModel",
+    shallow=SHALLOW,
     inputs=_video,
     config={"use_mean_pooling": False},
     output="last_hidden_state",
@@ -138,6 +140,7 @@ MODEL = ModelSpec(
 )
 PRETRAINING = ModelSpec(
     name="VideoMAEForPreTraining",
+    shallow=SHALLOW,
     inputs=_masked_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, _num_masked(config, size), 3 * 2 * 8 * 8),
@@ -149,6 +152,7 @@ PRETRAINING = ModelSpec(
 )
 CLASSIFIER = ModelSpec(
     name="VideoMAEForVideoClassification",
+    shallow=SHALLOW,
     inputs=_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, config.num_labels),
@@ -305,7 +309,6 @@ SPEC = FamilySpec(
     ),
     goldens=GOLDENS,
     later_goldens={"tube_masks": "it holds masks and no model; tests/test_videomae.py draws them"},
-    shallow={"num_hidden_layers": 1, "decoder_num_hidden_layers": 1},
     sharpened={"videomae.*.query.weight": 2.0, "decoder.*.query.weight": 4.0, "classifier.weight": 1000.0},
     samples={"image_size": (32, [32, 24], (32, 24)), "patch_size": (8, [8, 8], (8, 8))},
     many_frames=VideoSize(640, 8, 8),

@@ -1,6 +1,7 @@
 """What VideoMAE alone has: masks, targets, positions of a trained size, norms of its two sources, its errors."""
 
 import math
+import unittest
 import warnings
 
 import numpy as np
@@ -11,8 +12,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
-from tests.harness.parity import COMMITTED, golden_folders, recorded
+from tests.harness.config import ConfigMixin
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import COMMITTED, ParityMixin, golden_folders, recorded
+from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import EXACT, NOTICEABLE, REORDERED
 from tests.videomae.spec import CLASSIFIER, MODEL, PRETRAINING, SPEC, TINY
 from vidformers import (
@@ -26,6 +32,20 @@ from vidformers import (
 from vidformers.layers.patchify import Grid
 from vidformers.models.videomae.masking_videomae import split_tokens
 from vidformers.models.videomae.modeling_videomae_pretraining import IMAGENET_MEAN, IMAGENET_STD
+
+
+class VideoMAEConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoMAEModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoMAEGoldenTest(ParityMixin, unittest.TestCase):
+    """What the original code computed comes out."""
+
+    spec = SPEC
 
 
 GRID = (3, 4, 3)
@@ -47,8 +67,9 @@ def pretraining() -> VideoMAEForPreTraining:
 
 
 @pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
+def no_gradients(request):
+    """For the functions here; the classes of shared tests train models."""
+    with torch.set_grad_enabled(request.cls is not None):
         yield
 
 

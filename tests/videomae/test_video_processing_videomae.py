@@ -1,17 +1,20 @@
 """VideoMAE's video and image processor: pixels, old settings, published snippets, and whose a class name is."""
 
 import json
+import unittest
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from test_import import NO_TORCHVISION, fake_torchvision, succeed
 from transformers import AutoImageProcessor, AutoProcessor, pipeline
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
+from tests.harness.fresh import IMPORTS, succeed_afresh
+from tests.harness.processing import ProcessingMixin
 from tests.video_files import decode_all, write_video
+from tests.videomae.spec import SPEC
 from vidformers import (
     VideoMAEConfig,
     VideoMAEFeatureExtractor,
@@ -22,6 +25,10 @@ from vidformers import (
 )
 from vidformers.auto import _IMAGES, _VIDEOS, _adopted_class
 from vidformers.video.transform import center_crop, resize
+
+
+class VideoMAEVideoProcessingTest(ProcessingMixin, unittest.TestCase):
+    spec = SPEC
 
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -301,19 +308,16 @@ def test_directories_of_other_families_keep_their_class(tmp_path, model_type, se
         assert _adopted_class(tmp_path, {"config": VideoMAEConfig()}, kind) is not None
 
 
-@pytest.mark.parametrize("torchvision", ["absent", "present"])
-@pytest.mark.parametrize("first", ["transformers", "vidformers"])
-def test_auto_classes_in_a_fresh_process(tmp_path, first, torchvision):
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
+@pytest.mark.parametrize("order", IMPORTS)
+def test_auto_classes_in_a_fresh_process(tmp_path, order, torchvision):
     """Ours for VideoMAE; for TimeSformer what transformers gives, whichever is imported first."""
     for model_type in ("videomae", "timesformer"):
         (tmp_path / model_type).mkdir()
         write_settings(tmp_path / model_type, OLD_SETTINGS["of 2023"], model_type)
-    imports = ["from transformers import AutoImageProcessor, AutoVideoProcessor\n", "import vidformers\n"]
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
-{"".join(imports if first == "transformers" else imports[::-1])}
+    code = """
 import sys
-import transformers
 from transformers.models.auto import image_processing_auto, video_processing_auto
 videomae, timesformer = (sys.argv[1] + "/" + name for name in ("videomae", "timesformer"))
 assert type(AutoImageProcessor.from_pretrained(videomae)) is vidformers.VideoMAEImageProcessor
@@ -331,5 +335,4 @@ for auto, mapping in (
         module = "transformers." if "torchvision" in str(error).lower() else repr(error)
     assert module.startswith("transformers."), module
 """
-    path = fake_torchvision(tmp_path / "modules") if torchvision == "present" else None
-    succeed(code, tmp_path, path=path)
+    succeed_afresh(code, tmp_path, order=order, torchvision=torchvision)

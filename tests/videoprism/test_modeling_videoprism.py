@@ -1,15 +1,22 @@
 """VideoPrism beyond the shared tests: paddings, text, poolers, embeddings and losses, and transformers beside it."""
 
 import math
+import unittest
 
 import pytest
 import torch
 import transformers
 
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
+from tests.harness.config import ConfigMixin
 from tests.harness.family_spec import all_states, randomise
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import ParityMixin
+from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import NOTICEABLE, REORDERED
-from tests.videoprism.spec import TEXT, VISION
+from tests.videoprism.spec import SPEC, TEXT, VISION
 from vidformers import (
     VideoPrismClipModel,
     VideoPrismConfig,
@@ -23,6 +30,20 @@ from vidformers import (
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.positions import resize_position_grid
 from vidformers.models.videoprism.modeling_videoprism import sinusoidal_positions
+
+
+class VideoPrismConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoPrismModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoPrismGoldenTest(ParityMixin, unittest.TestCase):
+    """What the original code computed comes out."""
+
+    spec = SPEC
 
 
 def build(model_class, config):

@@ -1,16 +1,19 @@
 """VideoPrism's video processor and processor, alone and through the Auto classes, with torchvision and without."""
 
 import json
+import unittest
 
 import numpy as np
 import pytest
 import torch
-from test_import import NO_TORCHVISION, fake_torchvision, succeed
 from transformers import AutoModel, AutoProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from tests.harness.fresh import IMPORTS, succeed_afresh
+from tests.harness.processing import ProcessingMixin
 from tests.text_files import reference_ids, sentencepiece_model, t5_model
 from tests.video_files import write_video
+from tests.videoprism.spec import SPEC
 from vidformers import (
     VideoPrismConfig,
     VideoPrismProcessor,
@@ -22,6 +25,10 @@ from vidformers import (
 )
 from vidformers.auto import _adopted_class
 from vidformers.video.transform import resize
+
+
+class VideoPrismVideoProcessingTest(ProcessingMixin, unittest.TestCase):
+    spec = SPEC
 
 
 # As published directories have it: the class of another family, and what it needs to do VideoPrism's work.
@@ -144,29 +151,25 @@ def test_unused_arguments_come_back(tmp_path):
     assert type(loaded) is VideoPrismVideoProcessor and unused["foo"] == 1
 
 
-@pytest.mark.parametrize("torchvision", ["absent", "present"])
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
 def test_the_other_family_keeps_its_class(tmp_path, torchvision):
-    (tmp_path / "llava").mkdir()
-    (tmp_path / "llava/config.json").write_text('{"model_type": "llava_onevision"}')
-    write_processor_json(tmp_path / "llava", FOREIGN)
-    outcome = "ImportError" if torchvision == "absent" else "LlavaOnevisionVideoProcessor"
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
+    (tmp_path / "config.json").write_text('{"model_type": "llava_onevision"}')
+    write_processor_json(tmp_path, FOREIGN)
+    code = """
 import sys
-import vidformers
-from transformers import AutoVideoProcessor
 from transformers.models.auto import video_processing_auto as auto
 try:
     outcome = type(AutoVideoProcessor.from_pretrained(sys.argv[1])).__name__
 except ImportError as error:
     assert "Torchvision" in str(error), error
     outcome = "ImportError"
-assert outcome == {outcome!r}, outcome
+assert outcome == sys.argv[2], outcome
 registered = [cls.__name__ for entry in auto.VIDEO_PROCESSOR_MAPPING._extra_content.values() for cls in entry.values()]
 assert "LlavaOnevisionVideoProcessor" not in registered
 """
-    path = fake_torchvision(tmp_path / "modules") if torchvision == "present" else None
-    succeed(code, tmp_path / "llava", path=path)
+    outcome = "LlavaOnevisionVideoProcessor" if torchvision else "ImportError"
+    succeed_afresh(code, tmp_path, outcome, torchvision=torchvision)
 
 
 @pytest.mark.parametrize("config", [None, '{"model_type": "no such"}', "not JSON"])
@@ -242,17 +245,15 @@ def test_directories_without_text_have_a_video_processor_alone(tmp_path):
     assert type(AutoProcessor.from_pretrained(tmp_path)) is VideoPrismVideoProcessor
 
 
-@pytest.mark.parametrize("torchvision", ["absent", "present"])
-@pytest.mark.parametrize("first", ["transformers", "vidformers"])
-def test_auto_classes_in_a_fresh_process(tmp_path, first, torchvision):
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
+@pytest.mark.parametrize("order", IMPORTS)
+def test_auto_classes_in_a_fresh_process(tmp_path, order, torchvision):
     processor(tmp_path).save_pretrained(tmp_path / "saved")
     VideoPrismConfig().save_pretrained(tmp_path / "saved")
     VideoPrismTextConfig().save_pretrained(tmp_path / "text")
     processor(tmp_path).tokenizer.save_pretrained(tmp_path / "text")
-    imports = ["from transformers import AutoProcessor, AutoTokenizer\n", "import vidformers\n"]
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
-{"".join(imports if first == "transformers" else imports[::-1])}
+    code = """
 import sys
 from transformers.models.videoprism.processing_videoprism import VideoPrismProcessor as Stock
 loaded = AutoProcessor.from_pretrained(sys.argv[1] + "/saved")
@@ -261,8 +262,7 @@ assert type(loaded.video_processor) is vidformers.VideoPrismVideoProcessor
 for folder in ("saved", "text"):
     assert type(AutoTokenizer.from_pretrained(sys.argv[1] + "/" + folder)) is vidformers.VideoPrismTokenizer
 """
-    path = fake_torchvision(tmp_path / "modules") if torchvision == "present" else None
-    succeed(code, tmp_path, path=path)
+    succeed_afresh(code, tmp_path, order=order, torchvision=torchvision)
 
 
 def test_registering_again_changes_nothing():

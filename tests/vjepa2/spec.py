@@ -1,6 +1,7 @@
 """V-JEPA 2 for the shared tests."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,6 +122,7 @@ OFF_SIZES = (
     OffSize(VideoSize(4, 37, 31), kept=VideoSize(4, 32, 24)),
 )
 ANTICIPATION_SIZES = tuple(off for off in OFF_SIZES if (off.kept or off.size)[1:] == SIZE[1:])
+SHALLOW = {"num_hidden_layers": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
 EXAMPLE, OTHER = (2, VideoSize(4, 32, 32)), (3, VideoSize(8, 32, 32))
 
 
@@ -131,13 +133,17 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
 
 MODEL = ModelSpec(
     name="VJEPA2Model",
+    shallow=SHALLOW,
     inputs=_video,
     output="last_hidden_state",
     output_shape=lambda config, batch, size: (batch, _num_tokens(config, size), config.hidden_size),
     towers=(ENCODER, PREDICTOR),
     loss=_features_and_predictions,
     calls={
-        "features": lambda config, batch, size: {"skip_predictor": True, "out_layers": [0, 2]},
+        "features": lambda config, batch, size: {
+            "skip_predictor": True,
+            "out_layers": [0, config.num_hidden_layers - 1],
+        },
         "masks": _masked,
         "two masks": _two_masks,
         "targets": lambda config, batch, size: {"target_mask": _masks(config, batch, size)[1]},
@@ -148,6 +154,7 @@ MODEL = ModelSpec(
 )
 CLASSIFIER = ModelSpec(
     name="VJEPA2ForVideoClassification",
+    shallow=SHALLOW,
     inputs=_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, config.num_labels),
@@ -164,6 +171,7 @@ CLASSIFIER = ModelSpec(
 )
 ANTICIPATION = ModelSpec(
     name="VJEPA2ForActionAnticipation",
+    shallow=SHALLOW,
     inputs=_anticipation,
     config=NUMBER_OF,
     output="logits",
@@ -177,6 +185,25 @@ ANTICIPATION = ModelSpec(
     off_sizes=ANTICIPATION_SIZES,
 )
 
+FIELDS_2_1 = {
+    "num_hidden_layers": 12,
+    "use_rope_interleave": True,
+    "interpolate_rope": True,
+    "use_modality_embeddings": True,
+    "use_image_patch_embedder": True,
+    "hierarchical_layers": [2, 5, 8, 11],
+    "use_context_projection": True,
+}
+FOUR_LEVELS = replace(
+    MODEL,
+    variant="four levels",
+    config={**FIELDS_2_1, "num_distillation_outputs": 4},
+    shallow={**SHALLOW, "num_hidden_layers": 4, "hierarchical_layers": [0, 1, 2, 3]},
+    stock="transformers has no V-JEPA 2.1",
+    calls={},
+)
+DISTILLED = replace(FOUR_LEVELS, variant="distilled", config={**FIELDS_2_1, "teacher_embed_dim": 100})
+
 
 def _num_patches(config: Any, size: VideoSize) -> int:
     return size.frames * (size.height // config.patch_size) * (size.width // config.patch_size)
@@ -189,6 +216,7 @@ def _dynamic_robot() -> dict[str, Any]:
 
 ACTION_CONDITIONED = ModelSpec(
     name="VJEPA2ACModel",
+    shallow=SHALLOW,
     inputs=_robot,
     config={"use_extrinsics": True},
     output="predictor_output.last_hidden_state",
@@ -491,6 +519,6 @@ SPEC = FamilySpec(
     ),
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
-    shallow={"num_hidden_layers": 1, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
     many_frames=VideoSize(640, 8, 8),
 )
+SPEC_2_1 = replace(SPEC, models=(FOUR_LEVELS, DISTILLED))

@@ -1,6 +1,7 @@
 """What V-JEPA 2 alone has: masks, the predictor's rules, probes over clips, anticipation, its errors and warnings."""
 
 import math
+import unittest
 import warnings
 
 import pytest
@@ -8,12 +9,32 @@ import torch
 from torch import nn
 from transformers import pipeline
 
+from tests.harness.attention import AttentionMixin
+from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
+from tests.harness.config import ConfigMixin
+from tests.harness.modeling import ModelingMixin
+from tests.harness.parity import ParityMixin
+from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import EXACT, NOTICEABLE, REORDERED
 from tests.video_files import write_video
 from tests.vjepa2.spec import ANTICIPATION, CLASSIFIER, MODEL, SPEC
 from vidformers import VJEPA2Config, VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification, VJEPA2Model
 from vidformers.models.vjepa2 import modeling_vjepa2
+
+
+class VJEPA2ConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VJEPA2ModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VJEPA2GoldenTest(ParityMixin, unittest.TestCase):
+    """What the original code computed comes out."""
+
+    spec = SPEC
 
 
 CONTEXT = torch.tensor([[0, 9, 3, 30, 17], [31, 2, 8, 12, 5]])
@@ -35,8 +56,9 @@ def classifier() -> VJEPA2ForVideoClassification:
 
 
 @pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
+def no_gradients(request):
+    """For the functions here; the classes of shared tests train models."""
+    with torch.set_grad_enabled(request.cls is not None):
         yield
 
 

@@ -1,6 +1,6 @@
 """What V-JEPA 2.1 adds: levels, images of their own, other rotations, predictions of the context."""
 
-from dataclasses import replace
+import unittest
 
 import pytest
 import torch
@@ -8,12 +8,11 @@ from huggingface_hub.errors import StrictDataclassError
 
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
-from tests.harness.conversion import ConversionMixin
-from tests.harness.modeling import ModelingMixin
+from tests.harness.modeling import DeviceMixin, GraphMixin, OutputMixin, StorageMixin
 from tests.harness.positions import PositionsMixin
-from tests.harness.tolerances import DTYPES, EXACT, NOTICEABLE, REORDERED
+from tests.harness.tolerances import EXACT, NOTICEABLE, REORDERED
 from tests.original_files import v2_1_tree, v2_tree
-from tests.vjepa2.spec import MODEL, OFF_SIZES, SPEC
+from tests.vjepa2.spec import DISTILLED, FOUR_LEVELS, MODEL, SPEC, SPEC_2_1
 from vidformers import VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification, VJEPA2Model, load_original
 from vidformers.conversion import ConversionError, convert_checkpoint, reverse_directory
 from vidformers.families import VJEPA2
@@ -21,18 +20,14 @@ from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2.modeling_vjepa2 import rotary_for
 
 
-FIELDS = {
-    "num_hidden_layers": 12,
-    "use_rope_interleave": True,
-    "interpolate_rope": True,
-    "use_modality_embeddings": True,
-    "use_image_patch_embedder": True,
-    "hierarchical_layers": [2, 5, 8, 11],
-    "use_context_projection": True,
-}
-FOUR_LEVELS = replace(MODEL, config={**FIELDS, "num_distillation_outputs": 4}, stock="it has no V-JEPA 2.1", calls={})
-DISTILLED = replace(FOUR_LEVELS, config={**FIELDS, "teacher_embed_dim": 100})
-models = pytest.mark.parametrize("model", [FOUR_LEVELS, DISTILLED], ids=["four levels", "distilled"])
+class VJEPA21ModelTest(StorageMixin, OutputMixin, DeviceMixin, GraphMixin, unittest.TestCase):
+    """Without the training tests: no single call trains what is for images and what is for videos."""
+
+    spec = SPEC_2_1
+    test_round_trip = ConfigMixin.test_round_trip
+    test_off_size = PositionsMixin.test_off_size
+
+
 CONTEXT = torch.tensor([[0, 9, 3, 30, 17], [31, 2, 8, 12, 5]])
 TARGET = torch.tensor([[1, 29, 4], [20, 19, 0]])
 
@@ -54,53 +49,6 @@ def video(frames=4, height=32, width=32) -> torch.Tensor:
 
 def same(title, expected, actual, tolerance=REORDERED):
     assert_close(title, {"value": expected}, {"value": actual}, tolerance)
-
-
-# ------------------------------------------------------------------------------- what the shared tests ask of all
-
-
-SHARED = {
-    ModelingMixin: (
-        "test_shapes",
-        "test_hidden_states_and_attentions",
-        "test_tuples",
-        "test_batch_is_invariant",
-        "test_empty_model_can_be_filled",
-        "test_meta_device",
-        "test_every_module_initialises",
-        "test_backend_can_be_changed",
-        "test_compiles_to_one_graph",
-        "test_export",
-    ),
-    ConversionMixin: ("test_every_tensor_has_one_rule", "test_round_trip"),
-}
-ON_DISK = {
-    ModelingMixin: ("test_save_and_load",),
-    ConfigMixin: ("test_round_trip",),
-    ConversionMixin: ("test_round_trip_through_files",),
-}
-
-
-@models
-@pytest.mark.parametrize(("mixin", "name"), [(mixin, name) for mixin, names in SHARED.items() for name in names])
-def test_shared(mixin, name, model):
-    getattr(mixin(), name)(SPEC, model)
-
-
-@models
-@pytest.mark.parametrize(("mixin", "name"), [(mixin, name) for mixin, names in ON_DISK.items() for name in names])
-def test_shared_on_disk(mixin, name, model, tmp_path):
-    getattr(mixin(), name)(SPEC, model, tmp_path)
-
-
-@pytest.mark.parametrize("off_size", OFF_SIZES, ids=str)
-def test_off_size(off_size):
-    PositionsMixin().test_off_size(SPEC, FOUR_LEVELS, off_size)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_dtype(dtype, tmp_path):
-    ModelingMixin().test_dtype(SPEC, FOUR_LEVELS, dtype, tmp_path)
 
 
 def test_videos_and_images_train_every_parameter():
