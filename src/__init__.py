@@ -16,7 +16,7 @@ from .lazy import lazy_exports
 __version__ = "0.1.0"
 
 _MODULES = {
-    "VideoDecodeError": ".video.decode",
+    "VideoDecodeError": ".video.source",
     "decode_video": ".video.decode",
     "load_original": ".conversion",
     "VideoPreTrainedModel": ".models.pretrained",

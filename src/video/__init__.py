@@ -4,14 +4,18 @@ from ..lazy import lazy_exports
 
 
 _MODULES = {
-    "VideoDecodeError": ".decode",
-    "VideoReader": ".decode",
+    "VideoDecodeError": ".source",
+    "VideoFileMetadata": ".metadata",
+    "VideoLimits": ".source",
+    "VideoReader": ".reader",
     "decode_video": ".decode",
     "probe_video": ".decode",
     "VideoProcessor": ".processor",
     "all_indices": ".sample",
+    "clip_indices": ".sample",
     "contiguous_indices": ".sample",
     "fps_indices": ".sample",
+    "seconds_indices": ".sample",
     "uniform_indices": ".sample",
 }
 __all__ = list(_MODULES)

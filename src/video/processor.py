@@ -12,8 +12,9 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from . import transform
-from .decode import decode_video, read_torchcodec
+from .decode import decode_video
 from .sample import all_indices, fps_indices, uniform_indices
+from .torchcodec import read_torchcodec
 
 
 logger = logging.get_logger(__name__)

@@ -9,7 +9,13 @@ multiplies a rounded step and so lands one frame too early for some lengths (nev
 of two, as in `endpoint=False` with 8 or 16 frames).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+_TICK = 1e-6
+"""Seconds by which times that were rounded may miss: a frame counts as shown this much before its time."""
 
 
 def uniform_indices(video, num_frames: int, endpoint: bool = False) -> np.ndarray:
@@ -33,18 +39,28 @@ def uniform_indices(video, num_frames: int, endpoint: bool = False) -> np.ndarra
     return steps * (total - 1) // max(num_frames - 1, 1)
 
 
-def fps_indices(video, fps: float, video_fps: float | None = None) -> np.ndarray:
-    """Indices at `fps` frames per second, spread evenly over the video, as in transformers.
+def fps_indices(video, fps: float, video_fps: float | None = None, by: str = "number") -> np.ndarray:
+    """Indices at `fps` frames per second.
 
     Args:
         video: number of frames, or metadata with `total_num_frames` and `fps`.
-        fps: wanted rate in frames per second; at most the video's own, or it is a ValueError.
+        fps: wanted rate in frames per second. By number it is at most the video's own, or it is a ValueError.
         video_fps: the video's rate in frames per second, where `video` is a number.
+        by: "number" spreads the indices evenly over the frames, as in transformers, whatever their times. "time" takes
+            the frame that is shown at each tick, `1 / fps` seconds apart from the first frame's time on, by the times
+            of the file; frames repeat where the file is slower.
 
     Returns:
         int64 of shape (max(1, floor(duration_seconds * fps)),): a video shorter than one step gives its first frame.
     """
+    if by not in ("number", "time"):
+        raise ValueError(f'Expected by="number" or "time", got {by!r}.')
     total = _total_num_frames(video)
+    if by == "time":
+        _check_positive("fps", fps)
+        times = _frame_seconds(video, video_fps)
+        ticks = np.arange(max(1, int(_duration(video, times) * fps + 1e-9))) / fps
+        return _shown_at(times, times[0] + ticks)
     video_fps = video_fps if video_fps is not None else getattr(video, "fps", None)
     if video_fps is None:
         raise ValueError(
@@ -83,6 +99,62 @@ def contiguous_indices(video, num_frames: int, stride: int = 1, start: int = 0) 
     return np.minimum(start + stride * np.arange(num_frames, dtype=np.int64), total - 1)
 
 
+def seconds_indices(video, seconds: Sequence[float] | slice) -> np.ndarray:
+    """Indices of the frames that are shown at given times of the file's own clock.
+
+    Args:
+        video: metadata of a file.
+        seconds: times in any order; or `slice(start, stop)` for all frames that are shown within it, or `slice(start,
+            stop, step)` for those shown every `step` seconds. A slice may leave its ends open.
+
+    Returns:
+        int64 of shape (times,), or of the frames within the slice.
+
+    Raises:
+        IndexError: a time before the first frame, or after the last one has ended.
+        ValueError: a slice that holds no time.
+    """
+    times = _frame_seconds(video, None)
+    first, end = times[0], times[0] + _duration(video, times)
+    if isinstance(seconds, slice):
+        start = first if seconds.start is None else seconds.start
+        stop = end if seconds.stop is None else seconds.stop
+        if not start < stop or (seconds.step is not None and not seconds.step > 0):
+            raise ValueError(f"Expected a slice of seconds with start < stop and a step above 0, got {seconds}.")
+        if seconds.step is None:
+            _check_times(np.array([start]), first, end)
+            return np.arange(_shown_at(times, np.array([start]))[0], np.searchsorted(times, stop - _TICK))
+        seconds = start + seconds.step * np.arange(int(np.ceil((stop - start) / seconds.step - 1e-9)))
+    wanted = np.asarray(seconds, dtype=np.float64)
+    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+        raise ValueError(f"Expected seconds as a flat sequence of finite numbers or a slice, got {seconds!r}.")
+    _check_times(wanted, first, end)
+    return _shown_at(times, wanted)
+
+
+def clip_indices(video, num_frames: int, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+    """Several clips of consecutive frames, `stride` apart, whose starts are spread evenly over the video.
+
+    One clip lies in the middle; several reach from the first frame to the last. Indices past the end become the last
+    frame.
+
+    Args:
+        video: number of frames, or metadata with `total_num_frames`.
+        num_frames, stride, num_clips: at least 1.
+
+    Returns:
+        int64 of shape (num_clips, num_frames).
+    """
+    total = _total_num_frames(video)
+    for name, value in (("num_frames", num_frames), ("stride", stride), ("num_clips", num_clips)):
+        _check_positive(name, value)
+    last_start = max(total - ((num_frames - 1) * stride + 1), 0)
+    starts = np.array([last_start // 2])
+    if num_clips > 1:
+        starts = np.arange(num_clips, dtype=np.int64) * last_start // (num_clips - 1)
+    return np.stack([contiguous_indices(total, num_frames, stride, int(start)) for start in starts])
+
+
 def all_indices(video) -> np.ndarray:
     """Every index of the video, int64 of shape (total_num_frames,).
 
@@ -104,3 +176,36 @@ def _total_num_frames(video) -> int:
 def _check_positive(name: str, value) -> None:
     if not value > 0:
         raise ValueError(f"Expected {name} above 0, got {value}.")
+
+
+def _frame_seconds(video, video_fps: float | None) -> np.ndarray:
+    """(frames,) when each frame is shown: the file's times, or numbers over the rate."""
+    times = getattr(video, "frame_seconds", None)
+    if times is not None:
+        return times
+    rate = video_fps if video_fps is not None else getattr(video, "fps", None)
+    if rate is None:
+        raise ValueError("Choosing frames by time needs their times or the video's rate. Pass metadata that has them.")
+    _check_positive("the video's fps", rate)
+    return np.arange(_total_num_frames(video)) / rate
+
+
+def _duration(video, times: np.ndarray) -> float:
+    """Seconds from the first frame's time to the last one's end."""
+    duration = getattr(video, "duration", None)
+    if duration is None:
+        duration = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
+    return float(duration)
+
+
+def _shown_at(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The last frame whose time has come, for each wanted time."""
+    return np.maximum(np.searchsorted(times, wanted + _TICK, side="right") - 1, 0).astype(np.int64)
+
+
+def _check_times(wanted: np.ndarray, first: float, end: float) -> None:
+    outside = wanted[(wanted < first - _TICK) | (wanted >= end)]
+    if outside.size:
+        raise IndexError(
+            f"The video shows frames from {first:.3f} to {end:.3f} seconds; expected times within, got {outside[0]:g}."
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import video_files
+from tests import video_files
 
 from tests.video_files import decode_all, write_video
 from vidformers.video import VideoDecodeError, VideoReader, decode_video, probe_video, uniform_indices
@@ -336,7 +336,7 @@ def test_damage_inside_a_file_is_reported(folder, monkeypatch):
     middle = data.index(b"mdat") + (data.index(b"moov") - data.index(b"mdat")) // 2
     data[middle : middle + 200] = bytes(200)
     messages = []
-    monkeypatch.setattr("vidformers.video.decode.logger.warning", messages.append)
+    monkeypatch.setattr("vidformers.video.reader.logger.warning", messages.append)
     frames, metadata = decode_video(bytes(data))
     assert len(frames) == metadata.total_num_frames <= 30
     assert any("damaged packets" in message for message in messages)

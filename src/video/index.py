@@ -1,0 +1,266 @@
+"""Which frames a file holds, read off its packets without decoding them, where packets can be trusted to tell."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+
+# Decoders whose state is wholly reset at a key frame. All others (GIF, for one) are decoded from the start.
+SEEKABLE_CODECS = frozenset(
+    "h264 hevc vp9 av1 mpeg4 mpeg1video mpeg2video mjpeg prores dnxhd ffv1 huffyuv rawvideo png".split()
+)
+# VP8 files hold packets that are decoded and never shown, without a mark.
+_UNCOUNTABLE_CODECS = frozenset({"vp8"})
+# AVI stores no presentation times: where frames are reordered, FFmpeg reports those of the decoding order.
+_UNTIMED_FORMATS = frozenset({"avi"})
+# A seek empties the decoder's pipeline: below this many saved packets, reading on is as fast.
+_MIN_SAVED_PACKETS = 4
+# The farthest that a picture is decoded before it is shown, in the codecs that reorder.
+_MOST_REORDERED = 17
+# Packets of MPEG-4 shorter than this may be marks that nothing changed ("not coded"), which show no picture.
+_SMALLEST_MPEG4_PICTURE = 32
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What the index needs of an encoded picture; times are in the stream's time base."""
+
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    is_keyframe: bool
+    is_discarded: bool
+    is_intact: bool
+
+
+def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
+    """A test of packets: whether one is surely decoded to one picture, as far as its first marks tell.
+
+    Args:
+        codec: FFmpeg's name of it.
+        extradata: the codec's header.
+    """
+    if codec in ("h264", "hevc"):
+        return _holds_slice(codec, extradata or b"")
+    return _MARKS.get(codec, lambda data: True)
+
+
+def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
+    """Whether the units of a packet fill it exactly, and one of them is a slice."""
+    in_lengths = extradata[:1] == b"\1"
+    if codec == "h264":
+        size = (extradata[4] & 3) + 1 if in_lengths and len(extradata) > 4 else 4
+        is_slice = lambda first: 1 <= first & 31 <= 5 and first < 128  # noqa: E731
+    else:
+        size = (extradata[21] & 3) + 1 if in_lengths and len(extradata) > 21 else 4
+        is_slice = lambda first: first >> 1 < 32 and first < 128  # noqa: E731
+
+    def counted(data: Any) -> bool:
+        position, end, found = 0, len(data), False
+        while position + size < end:
+            length = int.from_bytes(data[position : position + size], "big")
+            found |= is_slice(data[position + size])
+            position += size + length
+        return found and position == end
+
+    def marked(data: Any) -> bool:
+        head = bytes(data[:4])
+        if head[:3] != b"\0\0\1" and head != b"\0\0\0\1":
+            return False
+        data = bytes(data)
+        position = data.find(b"\0\0\1")
+        while 0 <= position < len(data) - 3:
+            if is_slice(data[position + 3]):
+                return True
+            position = data.find(b"\0\0\1", position + 3)
+        return False
+
+    return counted if in_lengths else marked
+
+
+def _one_mpeg4_picture(data: Any) -> bool:
+    return len(data) >= _SMALLEST_MPEG4_PICTURE and bytes(data).count(b"\0\0\1\xb6") == 1
+
+
+def _whole_jpeg(data: Any) -> bool:
+    """Whether marked segments lead from the first mark to a scan, and the end is marked."""
+    data = bytes(data)
+    position, frame_found = 2, False
+    if data[:2] != b"\xff\xd8" or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return False
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        mark, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if mark == 0xDA:
+            return frame_found
+        frame_found |= mark in (0xC0, 0xC1, 0xC2)
+        position += 2 + length
+    return False
+
+
+def _shown_vp9(data: Any) -> bool:
+    first, last = data[0], data[-1]
+    if first >> 6 != 2:
+        return False
+    is_superframe, profile = last >> 5 == 6, first >> 4 & 3
+    return is_superframe or profile == 3 or bool(first & 8) or bool(first & 2)
+
+
+_MARKS: dict[str, Callable[[Any], bool]] = {
+    "mpeg4": _one_mpeg4_picture,
+    "mpeg1video": lambda data: b"\0\0\1\0" in bytes(data),
+    "mpeg2video": lambda data: b"\0\0\1\0" in bytes(data),
+    "mjpeg": _whole_jpeg,
+    "png": lambda data: bytes(data[:4]) == b"\x89PNG",
+    "prores": lambda data: bytes(data[4:8]) == b"icpf",
+    "dnxhd": lambda data: bytes(data[:3]) == b"\0\0\2",
+    "vp9": _shown_vp9,
+}
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """What packets tell of a stream; packets are in decoding order, times in the time base.
+
+    Attributes:
+        packet_pts: (packets,) when each is shown.
+        keyframe_positions: packets at which decoding can start.
+        shown_positions: (frames,) for each frame the position of its packet.
+        frame_pts: (frames,) ascending.
+        seek_offsets: (packets,) where to aim a seek for the packet.
+        is_hidden: (packets,) whether it is decoded and never shown: an edit list cuts it.
+        last_duration: of the last frame, where it is known.
+    """
+
+    packet_pts: np.ndarray
+    keyframe_positions: np.ndarray
+    shown_positions: np.ndarray
+    frame_pts: np.ndarray
+    seek_offsets: np.ndarray
+    is_hidden: np.ndarray
+    last_duration: int | None
+
+    def segments(self, frame_indices: Iterable[int]) -> list["Segment"]:
+        """Runs of packets that hold the frames and all that they refer to, each starting at a key frame."""
+        keyframe_pts = self.packet_pts[self.keyframe_positions]
+        spans = []
+        for position in self.shown_positions[np.fromiter(frame_indices, dtype=np.int64)].tolist():
+            # Frames shown before their key frame (open GOP) refer to the group before it.
+            usable = (self.keyframe_positions <= position) & (keyframe_pts <= self.packet_pts[position])
+            starts = self.keyframe_positions[usable]
+            spans.append((int(starts[-1]) if len(starts) else 0, position + 1))
+        runs: list[Segment] = []
+        for start, stop in sorted(spans):
+            if runs and start - runs[-1].stop < _MIN_SAVED_PACKETS:
+                runs[-1].stop = max(runs[-1].stop, stop)
+            else:
+                runs.append(Segment(start, stop))
+        return runs
+
+    def up_to(self, last_pts: int) -> "FrameIndex":
+        """The index without the frames that are shown after `last_pts`."""
+        count = int(np.searchsorted(self.frame_pts, last_pts, side="right"))
+        is_whole = count == len(self.frame_pts)
+        return replace(
+            self,
+            shown_positions=self.shown_positions[:count],
+            frame_pts=self.frame_pts[:count],
+            last_duration=self.last_duration if is_whole else None,
+        )
+
+    def has_leading_frames(self, segment: "Segment") -> bool:
+        """Whether frames follow the segment's key frame in the file that are shown before it (open GOP)."""
+        pts = self.packet_pts[segment.start : segment.stop]
+        return segment.start > 0 and bool((pts < pts[0]).any())
+
+    def expected_pts(self, segment: "Segment") -> set[int]:
+        """Times of the frames that decoding the segment from its key frame must give."""
+        pts = self.packet_pts[segment.start : segment.stop]
+        shown = ~self.is_hidden[segment.start : segment.stop]
+        if segment.start > 0:
+            shown &= pts >= pts[0]
+        return set(pts[shown].tolist())
+
+
+@dataclass
+class Segment:
+    """Packets `start` (a key frame) up to `stop` (exclusive), as positions in decoding order."""
+
+    start: int
+    stop: int
+
+
+def has_times(codec: str, format_name: str, reorder_depth: int) -> bool:
+    """Whether a format stores when packets are shown, and a codec shows a picture for each."""
+    return codec not in _UNCOUNTABLE_CODECS and not (format_name in _UNTIMED_FORMATS and reorder_depth)
+
+
+def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameIndex | None:
+    """The index, or `None` where packets don't tell, so that frames must be counted by decoding them.
+
+    Args:
+        packets: of the stream, in decoding order, without those that a broken-off file holds in part.
+        codec: FFmpeg's name of it.
+        breaks_off: whether the file ends before its stream does. Frames after the first that is lacking are left out.
+    """
+    pts = [packet.pts for packet in packets]
+    is_hidden = np.array([packet.is_discarded for packet in packets], dtype=bool)
+    if None in pts or len(set(pts)) != len(pts) or not packets[0].is_keyframe or is_hidden.all():
+        return None
+    if not all(packet.is_intact for packet in packets):
+        return None
+    packet_pts = np.array(pts, dtype=np.int64)
+    shown = np.flatnonzero(~is_hidden)
+    shown = shown[np.argsort(packet_pts[shown])]
+    if breaks_off:
+        shown = shown[: frames_before_gap(packet_pts[shown])]
+    key_positions = np.flatnonzero([packet.is_keyframe for packet in packets])
+    offsets = [packet.pts if packet.dts is None else min(packet.pts, packet.dts) for packet in packets]
+    return FrameIndex(
+        packet_pts=packet_pts,
+        keyframe_positions=key_positions if codec in SEEKABLE_CODECS else np.zeros(1, dtype=np.int64),
+        shown_positions=shown,
+        frame_pts=packet_pts[shown],
+        seek_offsets=np.array(offsets, dtype=np.int64),
+        is_hidden=is_hidden,
+        last_duration=packets[shown[-1]].duration or None,
+    )
+
+
+def frames_before_gap(frame_pts: np.ndarray) -> int:
+    """How many frames come before the first that a broken-off file lacks.
+
+    A picture that others refer to stands in the file before pictures that are shown earlier. Where the file breaks off
+    between them, a gap in the times of the last frames tells.
+
+    Args:
+        frame_pts: (frames,) ascending.
+    """
+    steps = np.diff(frame_pts)
+    if len(steps) < 2:
+        return len(frame_pts)
+    first = max(len(steps) - _MOST_REORDERED, 0)
+    gaps = np.flatnonzero(steps[first:] > 1.5 * np.median(steps))
+    return first + int(gaps[0]) + 1 if len(gaps) else len(frame_pts)
+
+
+def rate_and_duration(
+    num_frames: int,
+    frame_pts: np.ndarray | None,
+    last_duration: int | None,
+    time_base: Fraction,
+    header_rate: Fraction | None,
+) -> tuple[float | None, float | None]:
+    """(fps, duration in seconds) measured on the frames; the header's rate where it agrees but for rounded times."""
+    if frame_pts is None:
+        return (float(header_rate), num_frames / float(header_rate)) if header_rate else (None, None)
+    if not last_duration and num_frames > 1:
+        last_duration = int(np.median(np.diff(frame_pts)))
+    if not last_duration:
+        return (float(header_rate), 1 / float(header_rate)) if header_rate else (None, None)
+    duration = Fraction(int(frame_pts[-1] - frame_pts[0]) + last_duration) * time_base
+    if header_rate and abs(duration - num_frames / header_rate) <= 2 * time_base:
+        return float(header_rate), float(duration)
+    return float(num_frames / duration), float(duration)

@@ -1,0 +1,42 @@
+"""What is known of a video before its frames are decoded."""
+
+import numpy as np
+from transformers.video_utils import VideoMetadata
+
+
+class VideoFileMetadata(VideoMetadata):
+    """Metadata of a file, with the times that the file itself gives.
+
+    `fps` in frames per second and `duration` in seconds are measured over all frames; `timestamps` are the file's own
+    times of the chosen frames, which an uneven rate keeps apart from their number over `fps`.
+
+    Attributes:
+        frame_seconds: float64 (frames,), when each frame is shown, ascending; `None` where the file doesn't say.
+    """
+
+    frame_seconds: np.ndarray | None = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds at which the chosen frames are shown."""
+        if self.frame_seconds is None or self.frames_indices is None:
+            return super().timestamps
+        return self.frame_seconds[self.frames_indices].tolist()
+
+    def choosing(self, frame_indices: list[int] | None) -> "VideoFileMetadata":
+        """The same video with these frames chosen."""
+        chosen = type(self)(**{**self, "frames_indices": frame_indices})
+        chosen.frame_seconds = self.frame_seconds
+        return chosen
+
+    def seconds_of(self, frame_indices: np.ndarray) -> np.ndarray:
+        """When frames are shown: the file's times, or their number over `fps` where it has none.
+
+        Raises:
+            ValueError: neither the times nor the rate is known.
+        """
+        if self.frame_seconds is not None:
+            return self.frame_seconds[frame_indices]
+        if self.fps is None:
+            raise ValueError("This video tells neither the times of its frames nor its rate: choose frames by number.")
+        return np.asarray(frame_indices) / self.fps
