@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..layers.cpu import checkpoint_with_products, float32_products
+from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
 
 class NestedOutput(ModelOutput):

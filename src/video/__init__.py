@@ -1,6 +1,6 @@
 """Video input: decode a file, choose frames, and turn them into model input. PyAV loads when something is decoded."""
 
-from ..lazy import lazy_exports
+from vidformers.lazy import lazy_exports
 
 
 _MODULES = {

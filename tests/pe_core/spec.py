@@ -21,7 +21,7 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from vidformers import PeVisionModel
-from vidformers.families import PE_CORE
+from vidformers.models.pe_core.record import FAMILY as PE_CORE
 from vidformers.video import uniform_indices
 
 

@@ -24,7 +24,7 @@ from vidformers.conversion import (
 )
 from vidformers.conversion.load import Request, empty_model, form_of, planned
 from vidformers.conversion.rules import check_ours
-from vidformers.families import PE_CORE
+from vidformers.models.pe_core.record import FAMILY as PE_CORE
 
 
 class PeCoreConversionTest(ConversionMixin, unittest.TestCase):
@@ -314,7 +314,7 @@ def test_a_directory_with_processors(tmp_path):
     reports = verify_directory(tmp_path / "out", source=tmp_path / "PE.pt")
     assert all(report.passed for report in reports)
     card = (tmp_path / "out/README.md").read_text()
-    assert 'processor = AutoProcessor.from_pretrained(directory)' in card
+    assert "processor = AutoProcessor.from_pretrained(directory)" in card
 
 
 def test_a_directory_without_tokenizer(tmp_path):

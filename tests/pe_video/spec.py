@@ -21,7 +21,7 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from tests.pe_core.spec import FIXED
-from vidformers.families import PE_VIDEO
+from vidformers.models.pe_video.record import FAMILY as PE_VIDEO
 from vidformers.video import uniform_indices
 
 

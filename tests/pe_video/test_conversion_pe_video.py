@@ -26,8 +26,8 @@ from vidformers.conversion import (
 from vidformers.conversion.load import empty_model, form_of
 from vidformers.conversion.pe_video.checkpoint import PeAvDirectory
 from vidformers.conversion.rules import check_ours
-from vidformers.families import PE_VIDEO
 from vidformers.models.pe_core.presets import PE_ARCHITECTURES, PE_TOWERS
+from vidformers.models.pe_video.record import FAMILY as PE_VIDEO
 
 
 class PeVideoConversionTest(ConversionMixin, unittest.TestCase):
@@ -330,7 +330,7 @@ def test_a_directory_with_tokenizer(tmp_path):
     assert set(provenance["left_out"]) == PARTS_LEFT_OUT
     assert provenance["tokenizer"]["file"] == "tokenizer.json"
     card = (tmp_path / "out/README.md").read_text()
-    assert 'processor = AutoProcessor.from_pretrained(directory)' in card
+    assert "processor = AutoProcessor.from_pretrained(directory)" in card
     assert all(f"- `{part}`: PE Video is the model's video and text part" in card for part in PARTS_LEFT_OUT)
 
 

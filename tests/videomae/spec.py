@@ -21,8 +21,8 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from vidformers import tube_mask
-from vidformers.families import VIDEOMAE
 from vidformers.models.videomae.masking_videomae import split_tokens
+from vidformers.models.videomae.record import FAMILY as VIDEOMAE
 
 
 # transformers fills a position table with Python's numbers one by one; once for every size is enough.

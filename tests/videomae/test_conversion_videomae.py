@@ -29,7 +29,7 @@ from vidformers.conversion import (
     verify_directory,
 )
 from vidformers.conversion.rules import check_ours, check_theirs, forms_of
-from vidformers.families import VIDEOMAE
+from vidformers.models.videomae.record import FAMILY as VIDEOMAE
 
 
 # What no shape tells.

@@ -22,7 +22,7 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from tests.harness.tolerances import Tolerance
-from vidformers.families import VIDEOPRISM
+from vidformers.models.videoprism.record import FAMILY as VIDEOPRISM
 
 
 # Widths, depths and head counts all differ, so that one in the place of another shows. The cap is low enough to bend

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_cli import run
 from transformers import AutoModel, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 import vidformers
+from tests.commands.test_cli import run
 from tests.original_files import random_tensors
 from tests.text_files import sentencepiece_model, t5_model
 from vidformers.conversion import (
@@ -26,7 +26,7 @@ from vidformers.conversion import (
     verify_directory,
 )
 from vidformers.conversion.videoprism.checkpoint import MAP
-from vidformers.families import VIDEOPRISM
+from vidformers.models.videoprism.record import FAMILY as VIDEOPRISM
 
 
 GOLDENS = Path(os.environ.get("VIDFORMERS_GOLDENS", "")) / "videoprism"

@@ -22,8 +22,8 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from tests.original_files import encoder_shapes, prefixed, random_tensors, v2_1_encoder_shapes
-from vidformers.families import VJEPA2
 from vidformers.layers.patchify import Grid
+from vidformers.models.vjepa2.record import FAMILY as VJEPA2
 
 
 # Widths, depths and head counts all differ, so that one in the place of another shows. Heads of 20 channels leave two

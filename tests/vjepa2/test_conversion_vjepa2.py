@@ -38,7 +38,7 @@ from vidformers.conversion import (
     verify,
     verify_directory,
 )
-from vidformers.families import VJEPA2
+from vidformers.models.vjepa2.record import FAMILY as VJEPA2
 
 
 class VJEPA2ConversionTest(ConversionMixin, unittest.TestCase):
@@ -497,7 +497,7 @@ def test_provenance_and_card(files):
     assert noted["dtype"] == "bfloat16" and set(noted["weights"]) == {"model.safetensors"}
     card = (files / "out/README.md").read_text()
     assert "pipeline_tag: video-classification" in card and noted["sources"][0]["sha256"] in card
-    assert 'AutoModelForVideoClassification.from_pretrained(directory)' in card
+    assert "AutoModelForVideoClassification.from_pretrained(directory)" in card
 
 
 def test_nothing_is_half_written_when_the_disk_is_full(files, monkeypatch):

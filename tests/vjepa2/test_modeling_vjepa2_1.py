@@ -15,9 +15,9 @@ from tests.original_files import v2_1_tree, v2_tree
 from tests.vjepa2.spec import DISTILLED, FOUR_LEVELS, MODEL, SPEC, SPEC_2_1
 from vidformers import VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification, VJEPA2Model, load_original
 from vidformers.conversion import ConversionError, convert_checkpoint, reverse_directory
-from vidformers.families import VJEPA2
 from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2.modeling_vjepa2 import rotary_for
+from vidformers.models.vjepa2.record import FAMILY as VJEPA2
 
 
 class VJEPA21ModelTest(StorageMixin, OutputMixin, DeviceMixin, GraphMixin, unittest.TestCase):

@@ -6,7 +6,7 @@ Shapes: B videos, N tokens on a grid of t × h × w, of which K are masked.
 import numpy as np
 import torch
 
-from ...layers.patchify import Grid
+from vidformers.layers.patchify import Grid
 
 
 def tube_mask(

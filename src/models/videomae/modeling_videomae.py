@@ -18,10 +18,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import DropPath, Records, drop_path_rates
-from ...layers.cpu import runs_in_blocks, transform_in_blocks
-from ...layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
+from vidformers.layers.attention import attention
+from vidformers.layers.block import DropPath, Records, drop_path_rates
+from vidformers.layers.cpu import runs_in_blocks, transform_in_blocks
+from vidformers.layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
+
 from ..pretrained import VideoPreTrainedModel
 from .configuration_videomae import VideoMAEConfig
 from .masking_videomae import split_tokens

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import Records
-from ...layers.patchify import Grid, tubelets_of
+from vidformers.layers.block import Records
+from vidformers.layers.patchify import Grid, tubelets_of
+
 from .configuration_videomae import VideoMAEConfig
 from .masking_videomae import split_tokens
 from .modeling_videomae import BlockSize, VideoMAEModel, VideoMAEPreTrainedModel, videomae_layers

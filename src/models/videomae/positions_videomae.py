@@ -5,7 +5,8 @@ from math import pi
 import torch
 from torch import nn
 
-from ...layers.patchify import Grid
+from vidformers.layers.patchify import Grid
+
 from .configuration_videomae import VideoMAEConfig
 
 

@@ -2,7 +2,7 @@
 
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 
-from ...video.processor import VideoProcessor, are_files
+from vidformers.video.processor import VideoProcessor, are_files
 
 
 class VideoMAEVideoProcessor(VideoProcessor):

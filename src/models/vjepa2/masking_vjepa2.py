@@ -6,7 +6,7 @@ each. Whatever holds several selections holds them one after the other: (M·B, K
 
 import torch
 
-from ...layers.patchify import Grid
+from vidformers.layers.patchify import Grid
 
 
 Masks = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]

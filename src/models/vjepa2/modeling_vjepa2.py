@@ -23,9 +23,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
-from ...layers.attention import attention
-from ...layers.block import DropPath, Mlp, Records, drop_path_rates
-from ...layers.patchify import (
+from vidformers.layers.attention import attention
+from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
+from vidformers.layers.patchify import (
     Grid,
     cut_to_tubelets,
     embed_tubelets,
@@ -35,7 +35,8 @@ from ...layers.patchify import (
     split_token_ids,
     tubelets_of,
 )
-from ...layers.rope import RotaryTable, apply_rotary, rotary_table
+from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
+
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
 from .masking_vjepa2 import Masks, join_masks, pair_masks

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.block import Records
-from ...layers.cpu import float32_products
-from ...layers.patchify import Grid
-from ...layers.rope import RotaryTable, rotary_table
+from vidformers.layers.block import Records
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.patchify import Grid
+from vidformers.layers.rope import RotaryTable, rotary_table
+
 from ..pretrained import NestedOutput
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import VJEPA2Encoder, VJEPA2PatchEmbeddings3D, VJEPA2PreTrainedModel, predictor_layers

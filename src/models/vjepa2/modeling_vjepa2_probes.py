@@ -14,9 +14,10 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ...layers.attention import attention
-from ...layers.block import Mlp
-from ...layers.patchify import Grid
+from vidformers.layers.attention import attention
+from vidformers.layers.block import Mlp
+from vidformers.layers.patchify import Grid
+
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,

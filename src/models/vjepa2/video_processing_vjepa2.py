@@ -2,7 +2,7 @@
 
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from ...video.processor import VideoProcessor
+from vidformers.video.processor import VideoProcessor
 
 
 def _shortest_edge(crop_size: int) -> int:
