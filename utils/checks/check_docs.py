@@ -32,7 +32,7 @@ import vidformers
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from docs.docstrings import Docstring, Entry, parse
-from docs.names import Documentation, listed, output_classes, references
+from docs.names import Documentation, describing_bases, listed, output_classes, references
 from docs.pages import broken_links
 
 
@@ -132,7 +132,8 @@ def own_arguments(value: Any, signature: dict[str | None, Any]) -> list[str]:
         skipped = {"self", "cls", "kwargs", None}
         return [name for name in signature if name not in skipped]
     if issubclass(value, ModelOutput):
-        return [entry.name for entry in fields(value)]
+        elsewhere = {entry.name for base in describing_bases(value) for entry in fields(base)}
+        return [entry.name for entry in fields(value) if entry.name not in elsewhere]
     if is_dataclass(value):
         annotations = vars(value).get("__annotations__", {})
         return [entry.name for entry in fields(value) if entry.name in annotations]
