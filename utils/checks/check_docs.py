@@ -114,8 +114,8 @@ def signature_of(value: Any) -> dict[str | None, Any]:
 
 
 def parameters_of(value: Any) -> list[inspect.Parameter]:
-    """The parameters of a function or a class; none for exceptions, which users don't make."""
-    if inspect.isclass(value) and issubclass(value, BaseException):
+    """The parameters of a function or a class; none for exceptions, which users don't make, and for plain `dict`s."""
+    if inspect.isclass(value) and (issubclass(value, BaseException) or value.__init__ is dict.__init__):
         return []
     return list(inspect.signature(value).parameters.values())
 
@@ -190,9 +190,12 @@ def returns_shape(docstring: Docstring) -> bool:
 
 def package_objects(package: str) -> Iterator[tuple[str, Any]]:
     """Every class, function and method that the modules of a package define, by its full name."""
-    top = import_module(package)
-    names = [info.name for info in pkgutil.walk_packages(top.__path__, f"{package}.") if "__main__" not in info.name]
-    for module in map(import_module, [package, *names]):
+    # A subpackage may lie in a folder of its own, as `conversion` does, which a walk of the package's doesn't meet.
+    tops = [package, *(f"{package}.{name}" for name in PUBLIC_SUBPACKAGES)]
+    paths = {name: getattr(import_module(name), "__path__", ()) for name in tops}
+    inside = [info.name for top, path in paths.items() for info in pkgutil.walk_packages(path, f"{top}.")]
+    names = dict.fromkeys(name for name in [*tops, *inside] if "__main__" not in name)
+    for module in map(import_module, names):
         for name, value in sorted(vars(module).items()):
             if getattr(value, "__module__", None) != module.__name__ or not callable(value):
                 continue
