@@ -18,8 +18,8 @@ from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .configure import configuration, merge
+from .found import Found
 from .identify import (
-    Found,
     Request,
     damaged_forms,
     family_of,
