@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from vidformers.conversion import ConversionError, load, load_original, reverse_directory
 from vidformers.conversion.load import Plan, Request, plan_of, planned
-from vidformers.conversion.rules import Form, Rule, check_theirs, convert, forms_of, reverse, their_shapes
+from vidformers.conversion.rules import Bounded, Form, Rule, check_theirs, convert, forms_of, reverse, their_shapes
 
 from .compare import assert_close
 from .family_spec import FamilySpec, GoldenCase, GoldenRun, ModelSpec
@@ -191,9 +191,10 @@ def _request(spec: FamilySpec, model: ModelSpec, form: Form, whole: dict[str, Sh
 
 
 def _without(fields: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
-    """Nested fields without those that are fixed."""
-    kept = {name: value for name, value in fields.items() if name not in fixed or isinstance(fixed[name], dict)}
-    return {name: _without(value, fixed[name]) if name in fixed else value for name, value in kept.items()}
+    """Nested fields without those that are fixed; of what is bounded, the given value counts."""
+    kept = {name: value for name, value in fields.items() if isinstance(fixed.get(name, {}), (dict, Bounded))}
+    nested = {name for name in kept if isinstance(fixed.get(name), dict)}
+    return {name: _without(value, fixed[name]) if name in nested else value for name, value in kept.items()}
 
 
 def _plan_of_shapes(form: Form, shapes: dict[str, Shape], request: Request) -> Plan:
