@@ -28,9 +28,10 @@ from vidformers.conversion import (
     verify_directory,
 )
 from vidformers.conversion.rules import check_ours, check_theirs, convert, forms_of
-from vidformers.families import VIDEOPRISM
+from vidformers.families import FAMILIES
 
 
+VIDEOPRISM = FAMILIES["videoprism"]
 GOLDENS = Path(os.environ.get("VIDFORMERS_GOLDENS", "")) / "videoprism"
 needs_goldens = pytest.mark.skipif(not GOLDENS.is_dir(), reason="VIDFORMERS_GOLDENS names no folder with videoprism")
 
