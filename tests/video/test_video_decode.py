@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import video_files
 
+from tests import video_files
 from tests.harness.fresh import succeed_afresh
 from tests.video_files import decode_all, write_video
 from vidformers.video import VideoDecodeError, VideoReader, decode_video, probe_video, uniform_indices
