@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from test_video_transform import GOLDEN, frames
 from transformers.video_utils import VideoMetadata
 
+from tests.video.test_video_transform import GOLDEN, frames
 from tests.video_files import decode_all, picture, write_video
 from vidformers.models.vjepa2.video_processing_vjepa2 import VJEPA2VideoProcessor
 from vidformers.video import VideoDecodeError, VideoProcessor
