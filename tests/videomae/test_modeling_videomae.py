@@ -45,7 +45,7 @@ class VideoMAEModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.
 
     @over(presets)
     def test_presets_are_buildable(self, preset):
-        """transformers fills its table entry by entry in Python, six seconds for a large model; here its size counts."""
+        """transformers fills a large table entry by entry in Python, for six seconds; here its size counts."""
         module = "transformers.models.videomae.modeling_videomae"
         with patch(f"{module}.get_sinusoid_encoding_table", lambda count, width: torch.empty(1, count, width)):
             ModelingMixin.test_presets_are_buildable(self, preset)
