@@ -277,7 +277,7 @@ def _video_tensors() -> tuple[str, ...]:
     norm = ["layer_norm/scale", "layer_norm/bias"]
     layers = [f"ffn_layer{index}/linear/{part}" for index in (1, 2) for part in ("kernel", "bias")]
     block = [*norm, *(f"self_attention/{name}" for name in attention), *(f"ff_layer/{name}" for name in norm + layers)]
-    stacks = [f"{kind}transformers_stack/x_layers" for kind in ("spatial_encoder/", "temporal_encoder/", "")]
+    stacks = [f"{kind}transformers_stack/x_layers" for kind in ("spatial_encoder/", "temporal_encoder/", "auxiliary_encoder/")]
     return (
         *(f"{stack}/{name}" for stack in stacks for name in block),
         *(f"{kind}_{name}" for kind in ("spatial", "temporal") for name in ("ln/scale", "ln/bias", "pos_emb/emb_var")),
@@ -288,7 +288,7 @@ def _video_tensors() -> tuple[str, ...]:
 
 
 NO_SHIFT = "a softmax drops what is the same for every key; through the cap it shows by less than the tolerance"
-SPATIAL_STACK, TEMPORAL_STACK, AUXILIARY_STACK = "spatial_encoder/", "temporal_encoder/", ""
+SPATIAL_STACK, TEMPORAL_STACK, AUXILIARY_STACK = "spatial_encoder/", "temporal_encoder/", "auxiliary_encoder/"
 
 
 STRESS = Tolerance(
