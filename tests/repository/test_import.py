@@ -113,6 +113,7 @@ assert "vidformers" not in sys.modules
     return folder
 
 
+@pytest.mark.slow
 def test_import_loads_only_what_registration_needs():
     code = """
 import sys
@@ -133,6 +134,7 @@ def test_public_names_load_on_first_use():
         vidformers.VJEPA3Model  # noqa: B018
 
 
+@pytest.mark.slow
 def test_registration_can_be_left_to_the_user():
     code = """
 import sys
@@ -201,7 +203,7 @@ def test_changes_in_transformers_are_on_their_page():
         assert f"compat.{name}(" in called
 
 
-@pytest.mark.parametrize("torchvision", ["absent", "present"])
+@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
 def test_registration_changes_what_compat_says(tmp_path, torchvision):
     """Names of transformers' modules and attributes of its Auto classes, before and after."""
     code = f"""
@@ -249,8 +251,8 @@ print(sorted(changed))
     assert printed.strip().splitlines()[-1] == str(sorted(expected))
 
 
-@pytest.mark.parametrize("torchvision", ["absent", "present"])
-@pytest.mark.parametrize("first", ["transformers", "vidformers"])
+@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
 def test_auto_classes_give_ours(stock_directory, tmp_path, first, torchvision):
     imports = [
         "import transformers as earlier\n"
@@ -277,6 +279,7 @@ for module in (earlier, transformers):
     succeed(code, stock_directory, path=fake_torchvision(tmp_path) if torchvision == "present" else None)
 
 
+@pytest.mark.slow
 def test_broken_torchvision_is_explained(tmp_path):
     broken = "raise RuntimeError('operator torchvision::nms does not exist')\n"
     done = python("import vidformers", path=fake_torchvision(tmp_path, **{"torchvision/__init__.py": broken}))
@@ -288,6 +291,7 @@ def test_broken_torchvision_is_explained(tmp_path):
     assert "pip uninstall torchvision" in message
 
 
+@pytest.mark.slow
 def test_failure_that_is_not_torchvisions_is_passed_on(tmp_path):
     code = """
 import sys
@@ -299,6 +303,7 @@ import vidformers
     assert done.stderr.strip().splitlines()[-1].startswith("ModuleNotFoundError: import of transformers.models.auto")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["transformers", "vidformers"])
 def test_classes_of_transformers_stay_as_they_are(stock_directory, first):
     imports = ["from transformers import VJEPA2Config, VJEPA2Model\n", "import vidformers\n"]

@@ -43,6 +43,7 @@ from vidformers.families import FAMILIES
 
 
 ROOT = Path(__file__).parents[2]
+QUICK_PAGES = ("README.md", "docs/quickstart.md")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
@@ -76,6 +77,9 @@ def blocks(page: str) -> list[tuple[int, str, str]]:
 def save(model, folder: Path) -> None:
     model.save_pretrained(folder)
     VJEPA2VideoProcessor(crop_size=model.config.crop_size).save_pretrained(folder)
+
+
+pytestmark = pytest.mark.xdist_group("readme")  # the blocks share a folder
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +299,9 @@ def run_commands(text: str) -> None:
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [page if page in QUICK_PAGES else pytest.param(page, marks=pytest.mark.slow) for page in PAGES]
+)
 def test_blocks_run(page, folder):
     namespace = {"check_shape": check_shape}
     for line, language, text in blocks(page):
@@ -306,6 +312,7 @@ def test_blocks_run(page, folder):
             run_commands(text)
 
 
+@pytest.mark.slow
 def test_blocks_left_what_they_promise(folder):
     """What README.md and the page of V-JEPA 2 say of their results, beyond shapes."""
     run_commands("\n".join(text for _, language, text in blocks("README.md") if language == "bash"))

@@ -33,6 +33,7 @@ def shapes(train_demo):
     return train_demo.shapes_clip.shapes
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_clip_falls(train_demo, tmp_path):
     settings = train_demo.shapes_clip.Settings(**CLIP, steps=80, evaluate_every=20)
     model, processor, record = train_demo.shapes_clip.train(settings)
@@ -48,6 +49,7 @@ def test_the_loss_of_the_clip_falls(train_demo, tmp_path):
     assert again == record["held_out_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_error_of_the_mae_falls(train_demo, tmp_path):
     settings = train_demo.shapes_mae.Settings(**MAE, steps=300, evaluate_every=20)
     model, processor, record = train_demo.shapes_mae.train(settings)

@@ -277,7 +277,10 @@ def _video_tensors() -> tuple[str, ...]:
     norm = ["layer_norm/scale", "layer_norm/bias"]
     layers = [f"ffn_layer{index}/linear/{part}" for index in (1, 2) for part in ("kernel", "bias")]
     block = [*norm, *(f"self_attention/{name}" for name in attention), *(f"ff_layer/{name}" for name in norm + layers)]
-    stacks = [f"{kind}transformers_stack/x_layers" for kind in ("spatial_encoder/", "temporal_encoder/", "auxiliary_encoder/")]
+    stacks = [
+        f"{kind}transformers_stack/x_layers"
+        for kind in ("spatial_encoder/", "temporal_encoder/", "auxiliary_encoder/")
+    ]
     return (
         *(f"{stack}/{name}" for stack in stacks for name in block),
         *(f"{kind}_{name}" for kind in ("spatial", "temporal") for name in ("ln/scale", "ln/bias", "pos_emb/emb_var")),
