@@ -64,6 +64,7 @@ setup(
     extras_require={
         "test": [
             "accelerate>=1.1",
+            "parameterized>=0.9",
             "protobuf>=4",
             "pytest>=8",
             "pytest-xdist>=3.6",

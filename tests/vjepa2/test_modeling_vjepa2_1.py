@@ -253,7 +253,7 @@ def test_what_shapes_cannot_tell_can_be_given(tmp_path):
     given = {"interpolate_rope": False, "hierarchical_layers": [1, 3, 5, 11], "pred_interpolate_rope": True}
     config = load_original(tmp_path / "vit.pt", **CONFIG, **given).config
     assert {name: getattr(config, name) for name in given} == given
-    with pytest.raises(ConversionError, match="hierarchical_layers=.* was given, but the file):
+    with pytest.raises(ConversionError, match="hierarchical_layers=.* was given, but the file"):
         load_original(tmp_path / "vit.pt", **CONFIG, hierarchical_layers=[1, 11])
     with pytest.raises(ConversionError, match="teacher_embed_dim=33 was given"):
         load_original(tmp_path / "vit.pt", **CONFIG, teacher_embed_dim=33)
