@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from vidformers.conversion import convert_checkpoint
-from vidformers.conversion.load import class_named, parse_settings
+from vidformers.conversion.configure import parse_settings
+from vidformers.conversion.load import class_named
 from vidformers.conversion.verify import Report
 
 

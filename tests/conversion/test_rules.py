@@ -8,9 +8,9 @@ import torch
 
 import vidformers
 from vidformers.conversion import ConversionError
-from vidformers.conversion.configure import merge
+from vidformers.conversion.configure import merge, parse_settings
 from vidformers.conversion.identify import Request, identify
-from vidformers.conversion.load import parse_settings, plan_of
+from vidformers.conversion.load import plan_of
 from vidformers.conversion.ops import Chain, Reshape, Split, Stack, Transpose, Unstack
 from vidformers.conversion.rules import (
     Bounded,
