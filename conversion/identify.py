@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from re import sub
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -178,6 +179,11 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
     path = files["checkpoint"].path
     if is_transformers(path):
         return transformers_message(path)
+    if _has_our_names(files["checkpoint"]):
+        return (
+            f"{path}: is in transformers' format already; there is nothing to convert.\n"
+            "from_pretrained loads it from a directory with its config.json, which is missing here."
+        )
     held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     nearly, others = [], []
@@ -192,6 +198,16 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
     if len(candidates) > 1:
         lines.append("If it is one of them, name it with family or preset, or download it again.")
     return "\n".join(lines)
+
+
+def _has_our_names(source: Source) -> bool:
+    """Whether all tensors are called as those of one of our models, whatever its numbers of layers."""
+    names = {sub(r"\d+", "0", name) for name in source.tensors}
+    for form in (form for family in FAMILIES for form in forms_of(family)):
+        rules = form.rules(public_class(form.architecture).config_class())
+        if names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
+            return True
+    return False
 
 
 def is_transformers(path: Path) -> bool:

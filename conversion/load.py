@@ -259,12 +259,10 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def form_of(model: PreTrainedModel, title: str | None = None) -> Form:
-    """The form that a model of ours goes back to: the noted one, else the first whose rules make its tensors."""
+    """The form that a model of ours goes back to: the noted one, else a whole file with rules for its tensors."""
+    architecture, names = type(model).__name__, list(model.state_dict())
     forms = forms_of(family_of(model.config.model_type).model_type)
-    forms = [form for form in forms if form.architecture == type(model).__name__]
-    forms = [form for form in forms if not form.new_modules]  # no file has a place for new modules
-    names = list(model.state_dict())
-    for form in sorted(forms, key=lambda form: form.title != title):
-        if not check_ours(form.rules(model.config), names):
+    for form in sorted(forms, key=lambda form: (form.title != title, form.on_request)):
+        if form.architecture == architecture and not check_ours(form.rules(model.config), names):
             return form
     raise ConversionError(f"{type(model).__name__}: there is no original form of a model with these tensors.")
