@@ -1,5 +1,6 @@
 """Every tolerance of the shared tests, each with its reason."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,12 @@ class Tolerance:
     reason: str
 
     def limit(self, expected: torch.Tensor, terms: float = 0.0) -> float:
-        """The largest difference that passes, of values whose terms may have a larger magnitude than their sums."""
+        """The largest difference that passes, of values whose terms may have a larger magnitude than their sums.
+
+        NaN, within which nothing is, of values that are not all finite.
+        """
         magnitude = expected.double().abs().max().item() if expected.numel() else 0.0
-        return self.factor * max(self.floor, magnitude, terms)
+        return self.factor * max(self.floor, magnitude, terms) if math.isfinite(magnitude) else math.nan
 
 
 EXACT = Tolerance(0.0, 0.0, "values are stored and read, or the same operations run on the same numbers")
