@@ -16,15 +16,18 @@ from tests.harness import fresh
 from tests.harness import modeling as modeling_tests
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin, auto_models
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close, compare, stages
 from tests.harness.config import ConfigMixin
 from tests.harness.conversion import ConversionMixin
-from tests.harness.family_spec import GoldenRun
+from tests.harness.family_spec import Called, GoldenRun
 from tests.harness.modeling import ModelingMixin
 from tests.harness.parity import COMMITTED, ParityMixin, recorded, unknown_cases
 from tests.harness.positions import PositionsMixin
 from tests.harness.processing import ProcessingMixin
 from tests.harness.tolerances import EXACT, GOLDEN, REORDERED
+from tests.pe_core.spec import CORE_MODEL
+from tests.pe_core.spec import SPEC as PE_CORE
 from tests.vjepa2.spec import ANTICIPATION, CLASSIFIER, GOLDENS, MODEL, SPEC
 from vidformers.conversion.ops import Split
 from vidformers.conversion.vjepa2 import checkpoint
@@ -43,6 +46,7 @@ class AnyTest(
     PositionsMixin,
     ProcessingMixin,
     AutoMixin,
+    CitizenMixin,
     ConversionMixin,
     ParityMixin,
     unittest.TestCase,
@@ -344,6 +348,141 @@ def test_probabilities_of_another_computation(check, wrap):
     wrap(modeling, "attention", shifted)
     with fails("attentions.0 diverges"):
         check(AttentionMixin.test_probabilities_on_request, MODEL)
+
+
+# ----------------------------------------------------------------------------------------------------- citizen
+
+
+def read_weight(original, self, x):
+    """An MLP that computes around its second layer."""
+    return nn.functional.linear(self.activation(self.fc1(x)), self.fc2.weight, self.fc2.bias)
+
+
+def test_weight_that_a_forward_reads(check, wrap):
+    wrap(modeling.Mlp, "forward", read_weight)
+    with fails("adapters and merged: hidden_states.1 diverges"):
+        check(CitizenMixin.test_adapters_can_be_merged, MODEL)
+    with fails("adapter of encoder.layer.0.mlp.fc2 has no gradient"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+    with pytest.raises(RuntimeError, match="dtype"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+    with pytest.raises(RuntimeError, match="meta"):
+        check(CitizenMixin.test_parameters_can_be_elsewhere, MODEL)
+    with fails(r"encoder.layer.0.mlp.fc2: \[\] rows in its calls, expected \[3\]"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_adapter_whose_output_is_cut_off(check, wrap):
+    wrap(modeling.VJEPA2RopeAttention, "forward", lambda original, self, x, **kw: original(self, x.detach(), **kw))
+    wrap(modeling.VJEPA2Layer, "forward", lambda original, self, x, **kw: original(self, x.detach(), **kw))
+    with fails("adapter of encoder.layer.0.attention.query has no gradient"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_adapter_with_a_gradient_of_zeros(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: 0 * original(self, x))
+    with fails("adapter of encoder.layer.0.mlp.fc1 has a gradient of zeros"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_adapter_with_a_gradient_that_is_not_finite(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: (original(self, x) * 0).sqrt() + x)
+    with fails("gradient that is not finite"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_input_cast_to_the_type_of_a_weight(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: original(self, x.to(self.fc1.weight.dtype).to(x.dtype)))
+    with fails("layers in int8: hidden_states.1 diverges"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+
+
+def test_stand_in_that_is_wrong_by_a_quarter(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: original(self, x) * (0.75 if is_replaced(self) else 1))
+    with fails("layers in int8"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+
+
+def is_replaced(mlp):
+    return not isinstance(mlp.fc2, nn.Linear)
+
+
+def test_own_parameters_read_outside_of_forward(check, monkeypatch):
+    check(CitizenMixin.test_parameters_can_be_elsewhere, CORE_MODEL, spec=PE_CORE)
+    monkeypatch.setattr(vidformers.PeCoreModel, "compare", vidformers.PeCoreModel.compare.__wrapped__)
+    with pytest.raises(RuntimeError, match="meta"):
+        check(CitizenMixin.test_parameters_can_be_elsewhere, CORE_MODEL, spec=PE_CORE)
+
+
+def test_table_that_stays_behind(check, wrap):
+    """A parameter that a module keeps under another name as well."""
+    wrap(modeling.VJEPA2Predictor, "__init__", after_init(lambda module: keep(module, module.embeddings.mask_tokens)))
+    wrap(
+        modeling.VJEPA2PredictorEmbeddings,
+        "forward",
+        lambda original, self, context, *args, **kw: original(self, context, *args, **kw) + self.kept.sum(0)[0],
+    )
+    with pytest.raises((RuntimeError, AssertionError)):
+        check(CitizenMixin.test_parameters_can_be_elsewhere, MODEL)
+
+
+def keep(predictor, parameter):
+    predictor.embeddings.__dict__["kept"] = parameter
+
+
+@pytest.mark.parametrize(
+    ("fault", "calls"),
+    {
+        "twice": (lambda original, self, x: (original(self, x) + original(self, x)) / 2, r"fc1: \[3, 3\]"),
+        "video by video": (
+            lambda original, self, x: torch.cat([original(self, video) for video in x.split(1)]),
+            r"fc1: \[1, 1, 1\]",
+        ),
+        "tokens without their video": (
+            lambda original, self, x: original(self, x.flatten(0, 1)).view_as(x),
+            r"fc1: \[96\]",
+        ),
+    }.values(),
+    ids=["twice", "video by video", "tokens without their video"],
+)
+def test_module_called_another_way(check, wrap, fault, calls):
+    wrap(modeling.Mlp, "forward", fault)
+    with fails(rf"encoder.layer.0.mlp.{calls} rows in its calls, expected \[3\]"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_output_that_depends_on_being_watched(check, wrap):
+    def differ(original, self, x):
+        return original(self, x) * (1.001 if self.fc1._forward_hooks else 1)
+
+    wrap(modeling.Mlp, "forward", differ)
+    with fails("watched: hidden_states.1 diverges"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_called_speaks_of_no_module(check):
+    called = (*MODEL.called, Called("encoder.nothing*", "there is no such module"))
+    with fails("aren't there.*encoder.nothing"):
+        check(CitizenMixin.test_hooks_see_every_call, replace(MODEL, called=called))
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize(("layer", "kind"), [("fc1", OwnLinear), ("fc2", nn.Bilinear)], ids=["derived", "another"])
+def test_layer_of_another_class(check, wrap, layer, kind):
+    def derive(mlp):
+        getattr(mlp, layer).__class__ = kind
+
+    wrap(modeling.Mlp, "__init__", after_init(derive))
+    with fails(rf"encoder.layer.0.mlp.{layer} is a {kind.__name__} with a weight of shape"):
+        check(CitizenMixin.test_layers_are_those_of_torch, MODEL)
+
+
+def test_own_layer_that_no_model_has(check):
+    with fails("classes that no model has"):
+        check(CitizenMixin.test_own_layers_are_used, spec=replace(SPEC, own_layers={"OwnLinear": "it has a reason"}))
 
 
 # --------------------------------------------------------------------------------------------------- positions

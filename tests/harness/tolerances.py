@@ -71,6 +71,10 @@ DTYPE_GRADIENTS = {
     ),
 }
 
+INT8 = Tolerance(
+    1e-1, 0.1, "a weight in int8 is off by up to 1/254 of its row's largest; ten such layers follow one another"
+)
+
 PIXELS = Tolerance(
     1e-6, 1.0, "rescaling and normalising a byte takes two fp32 operations, which may be merged into one"
 )

@@ -9,6 +9,7 @@ import transformers
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.family_spec import all_states, randomise
@@ -37,6 +38,12 @@ class VideoPrismConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 
 class VideoPrismModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoPrismCitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
     spec = SPEC
 
 
