@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 
 from vidformers.models.records import Family, Preset
@@ -16,36 +16,37 @@ from .ops import ConversionError
 from .rules import Bounded, Form
 
 
-def configuration(
+def fields_of(
     family: Family, form: Form, found: Found, preset: Preset | None, overrides: Mapping[str, Any]
-) -> tuple[PretrainedConfig, dict[str, Any]]:
-    """The configuration, and what the original's settings say of the video processor.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the configuration, and what the original's settings say of the video processor.
 
     Later ones win: what tensors imply, the original's settings, the preset, the user's overrides. None of them may
     contradict what shapes fix.
     """
-    config_class = public_class(form.architecture).config_class
-    _check_field_names(config_class(), overrides)
+    _check_field_names(_defaults(public_class(form.architecture).config_class), overrides)
     fixed, implied = _read_shapes(form, found)
     settings, processor = _read_settings(form, found)
     given = merge(merge(settings, preset.config if preset else {}), overrides)
     if "id2label" in given:
         given["num_labels"] = len(given["id2label"])
     _check_contradictions(found, fixed, given)
-    values = merge(merge(implied, _plain(fixed)), given)
-    lacking = [path for path in form.required if _get(values, path) is None]
+    fields = merge(merge(implied, _plain(fixed)), given)
+    lacking = [path for path in form.required if _get(fields, path) is None]
     if lacking:
         raise ConversionError(
             f"{found.path}: its tensors don't tell {', '.join(lacking)}. Give them, or the preset of a published "
             f"checkpoint: {', '.join(family.presets)}."
         )
-    if "id2label" in values:
-        del values["num_labels"]
-        values["label2id"] = {label: int(index) for index, label in values["id2label"].items()}
-    try:
-        return config_class(**values, architectures=[form.architecture]), processor
-    except (StrictDataclassError, ValueError) as error:
-        raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
+    if "id2label" in fields:
+        del fields["num_labels"]
+        fields["label2id"] = {label: int(index) for index, label in fields["id2label"].items()}
+    return fields, processor
+
+
+@cache
+def _defaults(config_class: type[PretrainedConfig]) -> PretrainedConfig:
+    return config_class()
 
 
 def _read_shapes(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,3 +142,31 @@ def _get(values: Mapping[str, Any], path: str) -> Any:
     first, _, rest = path.partition(".")
     value = values.get(first)
     return _get(value, rest) if rest and isinstance(value, Mapping) else None if rest else value
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """Nested fields from texts such as "vision_config.image_size=224"; values are JSON, or else text.
+
+    Raises:
+        ConversionError: for a text that is no assignment, and for a field that gets a value and fields of its own.
+    """
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise ConversionError(
+                f"--set {assignment}: expected FIELD=VALUE, such as num_attention_heads=3, or "
+                "vision_config.num_attention_heads=3 for a field of a sub-configuration."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        for name in reversed(names[1:]):
+            value = {name: value}
+        old = settings.get(names[0], {})
+        if names[0] in settings and isinstance(old, Mapping) != isinstance(value, Mapping):
+            raise ConversionError(f"--set {assignment}: {names[0]} was given a value of its own as well.")
+        settings = merge(settings, {names[0]: value})
+    return settings

@@ -8,11 +8,7 @@ import torch
 
 from .ops import ConversionError
 from .rules import TRAINING_STATE, WRAPPERS, Entry, Form, Shapes, section
-from .sources import Source
-
-
-MOST_LISTED = 5
-"""How many names of a kind a message gives."""
+from .sources import Source, listed
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def _reasons(form: Form, file: str) -> dict[str, str]:
     versions = {
         place.removesuffix("/{index}"): f"another version of the {key or 'model'}"
         for key, entry in form.entries.items()
-        for place in places_of(entry)
+        for place in entry.all_places
         if place and entry.file == file
     }
     return {**TRAINING_STATE, **versions, **form.left_out}
@@ -145,11 +141,6 @@ def _place(source: Source, entry: Entry, wanted: str | None, index: int) -> str:
     raise ConversionError(f"{source.path}: has no entry {asked[0]!r}; it holds {overview(source)}.{remedy}")
 
 
-def places_of(entry: Entry) -> tuple[str, ...]:
-    """All places of an entry, those of its versions last."""
-    return (*entry.places, *entry.versions)
-
-
 def names_in(source: Source, place: str) -> list[str]:
     """Full names of the tensors at a place; "" is one only in a file that is a single flat state dict."""
     if place:
@@ -163,8 +154,7 @@ def overview(source: Source) -> str:
     entries = list(dict.fromkeys(_stem(name) for name in source.tensors))
     if len(entries) == 1:
         entries = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in source.tensors))
-    more = f" and {len(entries) - MOST_LISTED} more" if len(entries) > MOST_LISTED else ""
-    return ", ".join(repr(entry) for entry in entries[:MOST_LISTED]) + more or "no tensors"
+    return listed([repr(entry) for entry in entries]) or "no tensors"
 
 
 def _stem(name: str) -> str:
@@ -177,24 +167,22 @@ def _stem(name: str) -> str:
 def _unwrap(source: Source, place: str) -> FoundPart:
     """The tensors at a place without the wrappers' prefixes, which all or none of them must carry."""
     start = len(place) + 1 if place else 0
-    names, removed = {name[start:]: name for name in names_in(source, place)}, ""
-    while wrapper := next((each for each in WRAPPERS if any(name.startswith(each) for name in names)), None):
-        bare = [name for name in names if not name.startswith(wrapper)]
-        if bare:
-            carrying = next(name for name in names if name.startswith(wrapper))
-            raise ConversionError(
-                f"{source.path}: in {place or 'the file'}, {carrying} begins with {wrapper!r} and {bare[0]} does "
-                "not; all names of a state dict must carry the same prefix."
-            )
-        names = {name.removeprefix(wrapper): full for name, full in names.items()}
-        removed += wrapper
-    return FoundPart(source, place, removed, names)
+    names = {name[start:]: name for name in names_in(source, place)}
+    prefixes = {name.removesuffix(unwrapped(name)): name for name in names}
+    if len(prefixes) > 1:
+        one, other = sorted(prefixes, key=len, reverse=True)[:2]
+        raise ConversionError(
+            f"{source.path}: in {place or 'the file'}, {prefixes[one]} begins with {one!r} and {prefixes[other]} does "
+            "not; all names of a state dict must carry the same prefix."
+        )
+    (prefix,) = prefixes
+    return FoundPart(source, place, prefix, {name.removeprefix(prefix): full for name, full in names.items()})
 
 
 def unwrapped(name: str) -> str:
     """A tensor's name without wrappers' prefixes."""
-    while wrapper := next((each for each in WRAPPERS if name.startswith(each)), None):
-        name = name.removeprefix(wrapper)
+    while name.startswith(WRAPPERS):
+        name = name.removeprefix(next(each for each in WRAPPERS if name.startswith(each)))
     return name
 
 

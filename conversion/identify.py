@@ -2,10 +2,12 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from re import sub
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,10 +15,16 @@ from transformers import PreTrainedModel
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .found import MOST_LISTED, Found, find, names_in, overview, places_of, unwrapped
+from .found import Found, find, names_in, overview, unwrapped
 from .ops import ConversionError
 from .rules import Entry, Form, forms_of
-from .sources import Source
+from .sources import MOST_LISTED, Source
+
+
+MODEL_CLASSES = tuple(name for family in FAMILIES.values() for name in family.model_classes)
+
+Names = Callable[[Entry], frozenset[str]]
+"""Gives the names of an entry's tensors, wherever it may stand."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,10 @@ def identify(
         places: where a form's entries stand, if that is known; by default as the request says.
     """
     fits: dict[str, tuple[Family, Form]] = {}
-    candidates, names = _candidates(files, request), _Names(files, request.probe_index)
+    candidates, names = _candidates(files, request), _names_in(files, request.probe_index)
     for family, form in candidates:
-        if family.model_type not in fits and names.fit(form):
+        is_there = not _lacking(form, names) and not any(_has(form, name, names) for name in form.absent)
+        if is_there and family.model_type not in fits:
             fits[family.model_type] = family, form
     if not fits:
         raise ConversionError(_unknown_file(files, candidates, names))
@@ -61,55 +70,66 @@ def identify(
 
 def damaged_forms(family: Family, form: Form, files: Mapping[str, Source]) -> list[str]:
     """Forms before the one that was found of which the files have a part of the fingerprint: a line for each."""
-    lines, names = [], _Names(files)
-    for other in forms_of(family.model_type):
-        if other is form:
-            break
-        lacking = names.lacking(other) if set(other.files) == set(files) else []
+    lines, names, forms = [], _names_in(files), forms_of(family.model_type)
+    for other in forms[: forms.index(form)]:
+        lacking = _lacking(other, names) if set(other.files) == set(files) else []
         if not other.on_request and lacking and len(lacking) < len(other.fingerprint):
             lines.append(f"If it is meant as {other.title}, it lacks {', '.join(lacking)}.")
     return lines
 
 
+def _names_in(files: Mapping[str, Source], index: int = 0) -> Names:
+    """What gives the names of an entry's tensors, wherever it may stand; each entry is looked up once."""
+
+    @cache
+    def names(entry: Entry) -> frozenset[str]:
+        source = files[entry.file]
+        places = {path.replace("{index}", str(number)) for path in entry.all_places for number in (index, 0)}
+        starts = {place: len(place) + 1 if place else 0 for place in places}
+        return frozenset(unwrapped(name[starts[place] :]) for place in places for name in names_in(source, place))
+
+    return names
+
+
+def _has(form: Form, name: str, names: Names) -> bool:
+    key, bare = form.split(name)
+    return bare in names(form.entries[key])
+
+
+def _lacking(form: Form, names: Names) -> list[str]:
+    """The names of a form's fingerprint that the files lack."""
+    return [name for name in form.fingerprint if not _has(form, name, names)]
+
+
 def _candidates(files: Mapping[str, Source], request: Request) -> list[tuple[Family, Form]]:
     """The families and forms that the request leaves open and that are made from exactly the given files."""
-    named = _requested(request)
-    fitting = [(family, form) for family, form in named if set(form.files) == set(files)]
+    family, architecture = _family_of(request), None
+    if request.model_class:
+        architecture = _architecture(request.model_class)
+    elif request.preset:
+        architecture = family.presets[request.preset].architecture
+    families = [family] if family else FAMILIES.values()
+    pairs = [(each, form) for each in families for form in forms_of(each.model_type)]
+    named = [pair for pair in pairs if pair[1].architecture == architecture]
+    if architecture and not named:
+        raise ConversionError(f"{architecture} is no model that {family.title} files can be converted to.")
+    named = named or [pair for pair in pairs if not pair[1].on_request]
+    fitting = [pair for pair in named if set(pair[1].files) == set(files)]
     if fitting:
         return fitting
-    family, form = named[0]
-    probe = request.preset and family.presets[request.preset].probe
+    form, probe = named[0][1], request.preset and family.presets[request.preset].probe
     raise ConversionError(
         f"{form.architecture} is made from {' and '.join(form.files)}; the files given are "
         f"{' and '.join(sorted(files))}." + (f" The preset's probe is {probe}." if probe else "")
     )
 
 
-def _requested(request: Request) -> list[tuple[Family, Form]]:
-    """The families and forms that the request leaves open."""
-    named_family = _family_of(request)
-    families = [named_family] if named_family else list(FAMILIES.values())
-    architecture = None
-    if request.model_class:
-        architecture = _architecture(request.model_class)
-    elif request.preset:
-        architecture = named_family.presets[request.preset].architecture
-    pairs = [(family, form) for family in families for form in forms_of(family.model_type)]
-    if architecture is None:
-        return [pair for pair in pairs if not pair[1].on_request]
-    named = [pair for pair in pairs if pair[1].architecture == architecture]
-    if not named:
-        raise ConversionError(f"{architecture} is no model that {families[0].title} files can be converted to.")
-    return named
-
-
 def _architecture(model_class: type[PreTrainedModel]) -> str:
     """The name of the class of ours that a class is or extends."""
-    known = [name for family in FAMILIES.values() for name in family.model_classes]
     for base in model_class.__mro__:
-        if base.__name__ in known:
+        if base.__name__ in MODEL_CLASSES:
             return base.__name__
-    raise ConversionError(f"{model_class.__name__} is no model of vidformers; there are {', '.join(known)}.")
+    raise ConversionError(f"{model_class.__name__} is no model of vidformers; there are {', '.join(MODEL_CLASSES)}.")
 
 
 def family_of(model_type: str) -> Family:
@@ -154,45 +174,21 @@ def public_class(name: str) -> type:
     return getattr(import_module("vidformers"), name)
 
 
-class _Names:
-    """Which names of their namespaces files have, wherever an entry may stand; each entry is looked up once."""
-
-    def __init__(self, files: Mapping[str, Source], index: int = 0):
-        self.files, self.index = files, index
-        self.known: dict[Entry, set[str]] = {}
-
-    def fit(self, form: Form) -> bool:
-        """Whether a form's fingerprint is there, and nothing that the form doesn't have."""
-        return not self.lacking(form) and not any(self._has(form, name) for name in form.absent)
-
-    def lacking(self, form: Form) -> list[str]:
-        """The names of a form's fingerprint that the files lack."""
-        return [name for name in form.fingerprint if not self._has(form, name)]
-
-    def _has(self, form: Form, name: str) -> bool:
-        key, _, bare = name.partition("/")
-        entry, bare = (form.entries[key], bare) if key in form.entries else (form.entries[""], name)
-        if entry not in self.known:
-            self.known[entry] = set(self._bare_names(entry))
-        return bare in self.known[entry]
-
-    def _bare_names(self, entry: Entry) -> Iterator[str]:
-        source = self.files[entry.file]
-        paths = [path.replace("{index}", str(number)) for path in places_of(entry) for number in (self.index, 0)]
-        for place in dict.fromkeys(paths):
-            yield from (unwrapped(name[len(place) + 1 if place else 0 :]) for name in names_in(source, place))
-
-
-def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: _Names) -> str:
+def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: Names) -> str:
     """The message about files that have no form's fingerprint."""
     path = files["checkpoint"].path
     if is_transformers(path):
         return transformers_message(path)
+    if _has_our_names(files["checkpoint"]):
+        return (
+            f"{path}: is in transformers' format already; there is nothing to convert.\n"
+            "from_pretrained loads it from a directory with its config.json, which is missing here."
+        )
     held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     nearly, others = [], []
     for _, form in candidates:
-        lacking = names.lacking(form)
+        lacking = _lacking(form, names)
         line = f"  {form.title}: known by {', '.join(form.fingerprint)}"
         if len(lacking) < len(form.fingerprint):
             nearly.append(f"{line}; the file lacks {', '.join(lacking)}")
@@ -202,6 +198,16 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
     if len(candidates) > 1:
         lines.append("If it is one of them, name it with family or preset, or download it again.")
     return "\n".join(lines)
+
+
+def _has_our_names(source: Source) -> bool:
+    """Whether all tensors are called as those of one of our models, whatever its numbers of layers."""
+    names = {sub(r"\d+", "0", name) for name in source.tensors}
+    for form in (form for family in FAMILIES for form in forms_of(family)):
+        rules = form.rules(public_class(form.architecture).config_class())
+        if names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
+            return True
+    return False
 
 
 def is_transformers(path: Path) -> bool:
@@ -227,6 +233,6 @@ def _chosen_places(family: Family, form: Form, request: Request) -> dict[str, st
     """The places that the preset and the user's checkpoint key say to read; the key is for entries with several."""
     chosen = dict(family.presets[request.preset].checkpoint_keys) if request.preset else {}
     if request.checkpoint_key is not None:
-        several = (key for key, entry in form.entries.items() if len(places_of(entry)) > 1)
+        several = (key for key, entry in form.entries.items() if len(entry.all_places) > 1)
         chosen |= dict.fromkeys(several, request.checkpoint_key)
     return chosen

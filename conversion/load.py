@@ -1,6 +1,5 @@
 """From original files to a model in memory: which form they have, its configuration, its tensors."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .configure import configuration, merge
+from .configure import fields_of
 from .found import Found
 from .identify import (
+    MODEL_CLASSES,
     Request,
     damaged_forms,
     family_of,
@@ -134,14 +134,24 @@ def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
     """Find out what opened files are and check every name and shape; no value is read."""
     family, form, found = identify(files, request)
     preset = family.presets[request.preset] if request.preset else None
-    config, processor_settings = configuration(family, form, found, preset, request.overrides)
-    # The plan alone refers to the model, so that who drops it there frees its memory.
-    model = empty_model(request.model_class or public_class(form.architecture), config)
+    fields, processor_settings = fields_of(family, form, found, preset, request.overrides)
+    model, rules = target(form, request.model_class or public_class(form.architecture), fields)
     new = [name for name in form.new_modules if getattr(model, name) is not None]
-    plan = Plan(family, request.preset, form, found, list(form.rules(config)), model, new, processor_settings)
-    del model
+    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings)
     _check_tensors(plan, files)
     return plan
+
+
+def target(
+    form: Form, model_class: type[PreTrainedModel], fields: Mapping[str, Any]
+) -> tuple[PreTrainedModel, list[Rule]]:
+    """The empty model with these fields of the configuration, and the form's rules for it."""
+    config_class = model_class.config_class
+    try:
+        config = config_class(**fields, architectures=[form.architecture])
+    except (StrictDataclassError, ValueError) as error:
+        raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
+    return empty_model(model_class, config), list(form.rules(config))
 
 
 def weights_of(path: str | os.PathLike) -> Path:
@@ -152,7 +162,7 @@ def weights_of(path: str | os.PathLike) -> Path:
 
 def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
     """Raise unless the rules, the model and the files agree on every tensor."""
-    found, ours = plan.found, {name: tuple(tensor.shape) for name, tensor in plan.model.state_dict().items()}
+    found, ours = plan.found, shapes_of(plan.model)
     held = [name for name in ours if name.partition(".")[0] not in plan.new_modules]
     kinds = {"of our model": check_ours(plan.rules, held)}
     if not kinds["of our model"]:
@@ -228,40 +238,16 @@ def empty_model(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
         hook.remove()
 
 
-def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """Nested fields from texts such as "vision_config.image_size=224"; values are JSON, or else text.
-
-    Raises:
-        ConversionError: for a text that is no assignment, and for a field that gets a value and fields of its own.
-    """
-    settings: dict[str, Any] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        names = path.split(".")
-        if not equals or not all(names):
-            raise ConversionError(
-                f"--set {assignment}: expected FIELD=VALUE, such as num_attention_heads=3, or "
-                "vision_config.num_attention_heads=3 for a field of a sub-configuration."
-            )
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        for name in reversed(names[1:]):
-            value = {name: value}
-        old = settings.get(names[0], {})
-        if names[0] in settings and isinstance(old, Mapping) != isinstance(value, Mapping):
-            raise ConversionError(f"--set {assignment}: {names[0]} was given a value of its own as well.")
-        settings = merge(settings, {names[0]: value})
-    return settings
-
-
 def class_named(name: str) -> type[PreTrainedModel]:
     """The model class that a user names; an error that lists them if there is no such."""
-    known = [known for family in FAMILIES.values() for known in family.model_classes]
-    if name not in known:
-        raise ConversionError(f"unknown model class {name!r}{similar(name, known)}")
+    if name not in MODEL_CLASSES:
+        raise ConversionError(f"unknown model class {name!r}{similar(name, MODEL_CLASSES)}")
     return public_class(name)
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's tensors by name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -273,12 +259,10 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def form_of(model: PreTrainedModel, title: str | None = None) -> Form:
-    """The form that a model of ours goes back to: the noted one, else the first whose rules make its tensors."""
+    """The form that a model of ours goes back to: the noted one, else a whole file with rules for its tensors."""
+    architecture, names = type(model).__name__, list(model.state_dict())
     forms = forms_of(family_of(model.config.model_type).model_type)
-    forms = [form for form in forms if form.architecture == type(model).__name__]
-    forms = [form for form in forms if not form.new_modules]  # no file has a place for new modules
-    names = list(model.state_dict())
-    for form in sorted(forms, key=lambda form: form.title != title):
-        if not check_ours(form.rules(model.config), names):
+    for form in sorted(forms, key=lambda form: (form.title != title, form.on_request)):
+        if form.architecture == architecture and not check_ours(form.rules(model.config), names):
             return form
     raise ConversionError(f"{type(model).__name__}: there is no original form of a model with these tensors.")

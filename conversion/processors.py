@@ -57,7 +57,7 @@ def _tokenizer(plan: Plan, file: Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(file.parent)
         else:
             tokenizer = public_class(tokenizer_class)(**options)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise ConversionError(f"{file}: {error}") from error
     if len(tokenizer) > vocab_size:
         raise ConversionError(

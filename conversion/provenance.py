@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from .found import unwrapped
 from .load import Plan, Progress, no_progress
 from .ops import ConversionError
-from .rules import WRAPPERS, Entry, Form
+from .rules import Entry, Form
 from .sources import sha256
 
 
@@ -77,18 +78,15 @@ def noted_entries(form: Form, provenance: Mapping[str, Any]) -> dict[str, dict[s
         own = [parts[key]] if key in parts else list(parts.values())
         own = [(place, part) for part in own if (place := _place_in(entry, part["entry"])) is not None]
         if own:
-            place, part = own[0]
-            bare = part["prefix"]
-            while wrapper := next((each for each in WRAPPERS if bare.startswith(each)), None):
-                bare = bare.removeprefix(wrapper)
+            place, prefix = own[0][0], own[0][1]["prefix"]
             dtypes = sorted({dtype for _, each in own for dtype in each["dtypes"]})
-            noted[key] = {"entry": place, "prefix": part["prefix"].removesuffix(bare), "dtypes": dtypes}
+            noted[key] = {"entry": place, "prefix": prefix.removesuffix(unwrapped(prefix)), "dtypes": dtypes}
     return noted
 
 
 def _place_in(entry: Entry, noted: str) -> str | None:
     """Where an entry stands if a state dict at the noted path is it or a part of it."""
-    for place in (*entry.places, *entry.versions):
+    for place in entry.all_places:
         holder, is_list, _ = place.partition("{index}")
         if is_list and noted.startswith(holder):
             return noted

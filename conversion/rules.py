@@ -93,11 +93,7 @@ class Bounded:
 
 
 class Shapes(dict[str, tuple[int, ...]]):
-    """Shapes of tensors by their names in a form's namespace.
-
-    Attributes:
-        asked: the name that was last asked for, for errors.
-    """
+    """Shapes of tensors by their names in a form's namespace; `asked` is the one last asked for, for errors."""
 
     asked = ""
 
@@ -140,6 +136,11 @@ class Entry:
     def __init__(self, *places: str, versions: tuple[str, ...] = (), file: str = "checkpoint", prefix: str = ""):
         for name, value in (("places", places), ("versions", versions), ("file", file), ("prefix", prefix)):
             object.__setattr__(self, name, value)
+
+    @property
+    def all_places(self) -> tuple[str, ...]:
+        """Its places, those of its versions last."""
+        return (*self.places, *self.versions)
 
 
 class Form:
@@ -203,6 +204,11 @@ class Form:
     def files(self) -> tuple[str, ...]:
         """The files that it is made from."""
         return tuple(dict.fromkeys(entry.file for entry in self.entries.values()))
+
+    def split(self, name: str) -> tuple[str, str]:
+        """The entry that a name of the namespace stands in, and its name there."""
+        key, _, bare = name.partition("/")
+        return (key, bare) if key in self.entries else ("", name)
 
 
 def forms_of(family: str) -> tuple[Form, ...]:

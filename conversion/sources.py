@@ -10,7 +10,7 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,19 @@ WINDOW_BYTES = 128 * 2**20
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_LISTED = 5
+"""How many names of a kind a message gives."""
 
 # No original is near these; files made to exhaust a reader are beyond them.
 MOST_NESTED = 32
 MOST_VALUES = 10_000_000
 MOST_UNPACKED = 100
 """Largest size of a compressed archive's arrays, as a multiple of the file's, where that is more than a GiB."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first of them where there are many."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,9 @@ class Source:
         part = name.rpartition("/")[0]
         alike = [other for other in self.tensors if other.rpartition("/")[0] == part and other != name]
         alike = [name, *(other for other in alike if _fault(self._read(other)) == fault)]
-        more = f" and {len(alike) - MOST_LISTED} more" if len(alike) > MOST_LISTED else ""
         raise ConversionError(
-            f"expected weights, finite floating-point numbers; {fault}: {', '.join(alike[:MOST_LISTED])}{more}. Take "
-            "another checkpoint, or save these tensors as float32, float16 or bfloat16."
+            f"expected weights, finite floating-point numbers; {fault}: {listed(alike)}. Take another checkpoint, or "
+            "save these tensors as float32, float16 or bfloat16."
         )
 
 

@@ -20,11 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .found import Found
-from .identify import Request, family_of, identify, public_class
+from .identify import MODEL_CLASSES, Request, family_of, identify, public_class
 from .load import Progress, form_of, no_progress, weights_of
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
@@ -133,7 +132,8 @@ def compare_stage(name: str, expected: torch.Tensor, actual: torch.Tensor | None
     if actual is None or actual.shape != expected.shape:
         found = "missing" if actual is None else f"found {list(actual.shape)}"
         return Stage(name, f"{shape}, {found}", float("inf"), limit, float("inf"), 0.0)
-    if not expected.numel() or torch.equal(expected, actual):
+    same_kind = (expected.dtype, expected.device) == (actual.dtype, actual.device)
+    if not expected.numel() or (same_kind and torch.equal(expected, actual)):
         return Stage(name, shape, 0.0, limit, 0.0, 1.0)
     left, right = (tensor.detach().cpu().double().flatten() for tensor in (expected, actual))
     max_abs = (left - right).abs().max().item()
@@ -246,9 +246,8 @@ def load_directory(directory: Path) -> PreTrainedModel:
         architecture = json.loads((directory / "config.json").read_text("utf-8"))["architectures"][0]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(f"{directory}: no readable config.json that names an architecture ({error}).") from error
-    known = [name for family in FAMILIES.values() for name in family.model_classes]
-    if architecture not in known:
-        raise ConversionError(f"{directory}: holds a {architecture}; there are {', '.join(known)}.")
+    if architecture not in MODEL_CLASSES:
+        raise ConversionError(f"{directory}: holds a {architecture}; there are {', '.join(MODEL_CLASSES)}.")
     try:
         return public_class(architecture).from_pretrained(directory, dtype="auto").eval()
     except (OSError, SafetensorError) as error:

@@ -207,7 +207,7 @@ def _original_trees(
     """What each original file holds, in its names and, where that was noted, types."""
     trees: dict[str, dict[str, Any]] = {}
     for name, tensor in reverse(form.rules(model.config), model.state_dict().__getitem__):
-        key, bare = _split(form, name)
+        key, bare = form.split(name)
         entry = form.entries[key]
         note = noted.get(key, {"entry": entry.places[0], "prefix": entry.prefix, "dtypes": []})
         dtype = getattr(torch, note["dtypes"][0]) if len(note["dtypes"]) == 1 else tensor.dtype
@@ -227,16 +227,10 @@ def _state_dict_at(tree: dict, place: str) -> dict:
     return _state_dict_at(tree.setdefault(first, {}), rest)
 
 
-def _split(form: Form, name: str) -> tuple[str, str]:
-    """The entry and the rest of a name in a form's namespace."""
-    key, _, bare = name.partition("/")
-    return (key, bare) if key in form.entries else ("", name)
-
-
 def _not_given(model: PreTrainedModel, form: Form) -> dict[str, str]:
     """What `reverse_directory` returns."""
     rules = list(form.rules(model.config))
-    left_out = {_split(form, name)[1]: rule.why for rule in rules if not rule.ours for name in rule.theirs}
+    left_out = {form.split(name)[1]: rule.why for rule in rules if not rule.ours for name in rule.theirs}
     made = {name for rule in rules if rule.theirs for name in rule.ours}
     return left_out | {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.config import ConfigMixin
 from tests.harness.conversion import ConversionMixin
 from tests.harness.modeling import ModelingMixin
@@ -27,6 +28,7 @@ MIXINS = (
     PositionsMixin,
     ProcessingMixin,
     AutoMixin,
+    CitizenMixin,
     ConversionMixin,
     ParityMixin,
 )

@@ -16,20 +16,24 @@ from tests.harness import fresh
 from tests.harness import modeling as modeling_tests
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin, auto_models
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close, compare, stages
 from tests.harness.config import ConfigMixin
 from tests.harness.conversion import ConversionMixin
-from tests.harness.family_spec import GoldenRun
+from tests.harness.family_spec import Called, GoldenRun
 from tests.harness.modeling import ModelingMixin
 from tests.harness.parity import COMMITTED, ParityMixin, recorded, unknown_cases
 from tests.harness.positions import PositionsMixin
 from tests.harness.processing import ProcessingMixin
 from tests.harness.tolerances import EXACT, GOLDEN, REORDERED
+from tests.pe_core.spec import CORE_MODEL
+from tests.pe_core.spec import SPEC as PE_CORE
 from tests.vjepa2.spec import ANTICIPATION, CLASSIFIER, GOLDENS, MODEL, SPEC
-from vidformers.conversion.core import Split
-from vidformers.conversion.vjepa2 import checkpoint as maps
+from vidformers.conversion.ops import Split
+from vidformers.conversion.vjepa2 import checkpoint
 from vidformers.layers.patchify import Grid
 from vidformers.models.vjepa2 import modeling_vjepa2 as modeling
+from vidformers.models.vjepa2 import modeling_vjepa2_probes as probes
 
 
 CASES = {case.folder[0]: case for case in GOLDENS if case.committed}
@@ -42,6 +46,7 @@ class AnyTest(
     PositionsMixin,
     ProcessingMixin,
     AutoMixin,
+    CitizenMixin,
     ConversionMixin,
     ParityMixin,
     unittest.TestCase,
@@ -118,6 +123,18 @@ def test_the_table_marks_the_first_stage_that_diverges():
 def test_what_is_missing_misshapen_or_not_a_number_diverges(actual):
     with fails():
         assert_close("x", {"x": torch.ones(2, 3)}, actual, GOLDEN)
+
+
+@pytest.mark.parametrize("tolerance", [EXACT, GOLDEN], ids=["exact", "golden"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_diverges_from_itself(value, tolerance):
+    with fails():
+        assert_close("x", {"x": torch.tensor([1.0, value])}, {"x": torch.tensor([1.0, value])}, tolerance)
+
+
+def test_values_of_two_dtypes_are_compared():
+    table = compare("x", {"x": torch.ones(2)}, {"x": torch.ones(2, dtype=torch.bfloat16) + 1}, GOLDEN)
+    assert table.stages[0].max_abs == 1.0
 
 
 def test_nothing_to_compare_is_a_failure():
@@ -213,12 +230,11 @@ def test_weights_lost_on_disk(check, wrap):
         check(ModelingMixin.test_save_and_load, MODEL)
 
 
-def test_hidden_state_left_out(check, wrap):
-    def forget_last(original, *args, **kwargs):
-        output = original(*args, **kwargs)
-        return replace(output, hidden_states=output.hidden_states and output.hidden_states[:-1])
-
-    wrap(modeling, "run_layers", forget_last)
+def test_hidden_state_left_out(check, monkeypatch):
+    kept = modeling.Records.hidden_states.fget
+    monkeypatch.setattr(
+        modeling.Records, "hidden_states", property(lambda records: kept(records) and kept(records)[:-1])
+    )
     with fails():
         check(ModelingMixin.test_hidden_states_and_attentions, MODEL)
 
@@ -260,7 +276,7 @@ def test_module_left_uninitialised(check, wrap):
 
 
 def test_float32_out_of_a_half_model(check, wrap):
-    wrap(modeling.VJEPA2AttentivePooler, "forward", lambda original, self, tokens: original(self, tokens).float())
+    wrap(probes.VJEPA2AttentivePooler, "forward", lambda original, self, tokens: original(self, tokens).float())
     with pytest.raises((AssertionError, RuntimeError), match="dtype"):
         check(ModelingMixin.test_dtype, CLASSIFIER, torch.bfloat16)
 
@@ -325,13 +341,131 @@ def test_attention_that_is_uniform(check, wrap):
 
 
 def test_probabilities_of_another_computation(check, wrap):
-    def shifted(original, *args, implementation, **kwargs):
-        attended, probabilities = original(*args, implementation=implementation, **kwargs)
-        return attended, probabilities.roll(1, -1) if implementation == "sdpa" else probabilities
+    def shifted(original, module, *args, **kwargs):
+        attended, probabilities = original(module, *args, **kwargs)
+        return attended, probabilities.roll(1, -1) if module.config._attn_implementation == "sdpa" else probabilities
 
     wrap(modeling, "attention", shifted)
     with fails("attentions.0 diverges"):
         check(AttentionMixin.test_probabilities_on_request, MODEL)
+
+
+# ----------------------------------------------------------------------------------------------------- citizen
+
+
+def read_weight(original, self, x):
+    """An MLP that computes around its second layer."""
+    return nn.functional.linear(self.activation(self.fc1(x)), self.fc2.weight, self.fc2.bias)
+
+
+def test_weight_that_a_forward_reads(check, wrap):
+    wrap(modeling.Mlp, "forward", read_weight)
+    with fails("adapters and merged: hidden_states.1 diverges"):
+        check(CitizenMixin.test_adapters_can_be_merged, MODEL)
+    with fails("adapter of encoder.layer.0.mlp.fc2 has no gradient"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+    with pytest.raises(RuntimeError, match="dtype"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+    with pytest.raises(RuntimeError, match="meta"):
+        check(CitizenMixin.test_parameters_can_be_elsewhere, MODEL)
+    with fails(r"encoder.layer.0.mlp.fc2: \[\] rows in its calls, expected \[3\]"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_adapter_whose_output_is_cut_off(check, wrap):
+    wrap(modeling.VJEPA2Layer, "forward", lambda original, self, x, **kw: original(self, x.detach(), **kw))
+    with fails("adapter of predictor.embeddings.predictor_embeddings has no gradient"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_adapter_with_a_gradient_of_zeros(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: 0 * original(self, x))
+    with fails("adapter of encoder.layer.0.mlp.fc1 has a gradient of zeros"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_adapter_with_a_gradient_that_is_not_finite(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: (original(self, x) * 0).sqrt() + x)
+    with fails("gradient that is not finite"):
+        check(CitizenMixin.test_adapters_learn, MODEL)
+
+
+def test_input_cast_to_the_type_of_a_weight(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: original(self, x.to(self.fc1.weight.dtype).to(x.dtype)))
+    with fails("layers in int8: hidden_states.1 diverges"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+
+
+def test_stand_in_that_is_wrong_by_a_quarter(check, wrap):
+    wrap(modeling.Mlp, "forward", lambda original, self, x: original(self, x) * (0.75 if is_replaced(self) else 1))
+    with fails("layers in int8"):
+        check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
+
+
+def is_replaced(mlp):
+    return not isinstance(mlp.fc2, nn.Linear)
+
+
+def test_own_parameters_read_outside_of_forward(check, monkeypatch):
+    check(CitizenMixin.test_parameters_can_be_elsewhere, CORE_MODEL, spec=PE_CORE)
+    monkeypatch.setattr(vidformers.PeCoreModel, "compare", vidformers.PeCoreModel.compare.__wrapped__)
+    with pytest.raises(RuntimeError, match="meta"):
+        check(CitizenMixin.test_parameters_can_be_elsewhere, CORE_MODEL, spec=PE_CORE)
+
+
+@pytest.mark.parametrize(
+    ("fault", "calls"),
+    {
+        "twice": (lambda original, self, x: (original(self, x) + original(self, x)) / 2, r"fc1: \[3, 3\]"),
+        "video by video": (
+            lambda original, self, x: torch.cat([original(self, video) for video in x.split(1)]),
+            r"fc1: \[1, 1, 1\]",
+        ),
+        "tokens without their video": (
+            lambda original, self, x: original(self, x.flatten(0, 1)).view_as(x),
+            r"fc1: \[96\]",
+        ),
+    }.values(),
+    ids=["twice", "video by video", "tokens without their video"],
+)
+def test_module_called_another_way(check, wrap, fault, calls):
+    wrap(modeling.Mlp, "forward", fault)
+    with fails(rf"encoder.layer.0.mlp.{calls} rows in its calls, expected \[3\]"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_output_that_depends_on_being_watched(check, wrap):
+    def differ(original, self, x):
+        return original(self, x) * (1.001 if self.fc1._forward_hooks else 1)
+
+    wrap(modeling.Mlp, "forward", differ)
+    with fails("watched: hidden_states.1 diverges"):
+        check(CitizenMixin.test_hooks_see_every_call, MODEL)
+
+
+def test_called_speaks_of_no_module(check):
+    called = (*MODEL.called, Called("encoder.nothing*", "there is no such module"))
+    with fails("aren't there.*encoder.nothing"):
+        check(CitizenMixin.test_hooks_see_every_call, replace(MODEL, called=called))
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize(("layer", "kind"), [("fc1", OwnLinear), ("fc2", nn.Bilinear)], ids=["derived", "another"])
+def test_layer_of_another_class(check, wrap, layer, kind):
+    def derive(mlp):
+        getattr(mlp, layer).__class__ = kind
+
+    wrap(modeling.Mlp, "__init__", after_init(derive))
+    with fails(rf"encoder.layer.0.mlp.{layer} is a {kind.__name__} with a weight of shape"):
+        check(CitizenMixin.test_layers_are_those_of_torch, MODEL)
+
+
+def test_own_layer_that_no_model_has(check):
+    with fails("classes that no model has"):
+        check(CitizenMixin.test_own_layers_are_used, spec=replace(SPEC, own_layers={"OwnLinear": "it has a reason"}))
 
 
 # --------------------------------------------------------------------------------------------------- positions
@@ -351,9 +485,9 @@ def test_axis_without_positions(check, wrap, axis):
 
 
 def test_grid_from_the_configuration(check, wrap):
-    def configured(original, config, token_ids, grid, *args):
+    def configured(original, config, token_ids, grid, *args, **kwargs):
         side = config.crop_size // config.patch_size
-        return original(config, token_ids, Grid(grid.t, side, side), *args)
+        return original(config, token_ids, Grid(grid.t, side, side), *args, **kwargs)
 
     wrap(modeling, "rotary_for", configured)
     with fails("two configured sizes"):
@@ -472,15 +606,19 @@ def test_model_class_without_a_spec(check):
 # -------------------------------------------------------------------------------------------------- conversion
 
 
-def replaced_rules(change):
-    """The encoder's part with its rules changed."""
-    rules = tuple(changed for entry in maps.ENCODER.rules for changed in change(entry))
-    return replace(maps.MAP, parts={**maps.MAP.parts, "encoder": replace(maps.ENCODER, rules=rules)})
+def change_encoder_rules(monkeypatch, change):
+    """Replace each of the encoder's rules by those that `change` makes of it."""
+    original = checkpoint.encoder_rules
+
+    def changed(*args, **kwargs):
+        for entry in original(*args, **kwargs):
+            yield from change(entry)
+
+    monkeypatch.setattr(checkpoint, "encoder_rules", changed)
 
 
 def test_rule_missing(check, monkeypatch):
-    without = replaced_rules(lambda entry: [] if "encoder.layernorm.bias" in entry.targets else [entry])
-    monkeypatch.setattr(maps, "MAP", without)
+    change_encoder_rules(monkeypatch, lambda entry: [] if "encoder.layernorm.bias" in entry.ours else [entry])
     with fails("encoder.layernorm.bias"):
         check(ConversionMixin.test_every_tensor_has_one_rule, MODEL)
     with fails():
@@ -491,19 +629,19 @@ def test_operation_that_does_not_invert(check, wrap):
     wrap(Split, "inverse", lambda original, self, tensors: original(self, tensors[::-1]))
     with fails("there and back: .*attention"):
         check(ConversionMixin.test_round_trip, MODEL)
-    with fails("comes? back|encoder of"):
+    with fails("c_encoder_nonsquare: encoder/blocks.0.attn.qkv.weight diverges"):
         check(ConversionMixin.test_golden_files_come_back, CASES["c"])
 
 
 def swap_query_and_key(entry):
-    if not any(name.endswith("attention.query.weight") for name in entry.targets):
+    if not any(name.endswith("attention.query.weight") for name in entry.ours):
         return [entry]
-    query, key, value = entry.targets
-    return [replace(entry, targets=(key, query, value))]
+    query, key, value = entry.ours
+    return [replace(entry, ours=(key, query, value))]
 
 
-def test_queries_and_keys_swapped_in_the_map(check, monkeypatch):
-    monkeypatch.setattr(maps, "MAP", replaced_rules(swap_query_and_key))
+def test_queries_and_keys_swapped_in_the_rules(check, monkeypatch):
+    change_encoder_rules(monkeypatch, swap_query_and_key)
     check(ConversionMixin.test_round_trip, MODEL)  # it inverts, so that only numbers tell
     with fails("last_0 diverges"):
         check(ParityMixin.test_golden, CASES["c"], "eager")
@@ -517,7 +655,7 @@ def test_tensor_that_parity_does_not_notice(check):
         return recorded(COMMITTED / "vjepa2" / case.folder)[1]
 
     blind = replace(case, runs=(GoldenRun("", case.runs[0].arguments, recite),))
-    with fails("change of blocks.0.*patch_embed.proj.weight"):
+    with fails("change of encoder/blocks.0.*encoder/patch_embed.proj.weight"):
         check(ConversionMixin.test_parity_notices_every_tensor, blind)
 
 
@@ -554,7 +692,7 @@ def test_mask_index_ignored(check, wrap):
     wrap(
         modeling.VJEPA2PredictorEmbeddings,
         "forward",
-        lambda original, self, context, targets, mask_index, image: original(self, context, targets, 1, image),
+        lambda original, *args, mask_index, **kwargs: original(*args, **kwargs),
     )
     with fails("pred_index0 diverges"):
         check(ParityMixin.test_golden, CASES["e"], "eager")

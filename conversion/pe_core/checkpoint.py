@@ -249,4 +249,4 @@ class TextTowerOfCoreFile(TextTower):
     }
 
 
-FORMS = (CoreFile(), VisionTowerOfCoreFile(), TextTowerOfCoreFile(), NestedVisionTower(), VisionTower(), TextTower())
+FORMS = (CoreFile(), VisionTowerOfCoreFile(), TextTowerOfCoreFile(), VisionTower(), NestedVisionTower(), TextTower())

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from vidformers.conversion import convert_checkpoint
-from vidformers.conversion.load import class_named, parse_settings
+from vidformers.conversion.configure import parse_settings
+from vidformers.conversion.load import class_named
 from vidformers.conversion.verify import Report
 
 
@@ -33,7 +34,7 @@ def convert(
         settings: fields of the configuration, "field=value" or "tower.field=value" each.
         dtype: name of the type of the weights on disk.
         model_class: name of the class to make where it isn't the file's own.
-        hub_repo: the repository that the directory is for.
+        hub_repo: the repository that the directory is for; without an owner, it is the user's.
         **options: as for [`~vidformers.conversion.convert_checkpoint`].
 
     Returns:
@@ -43,7 +44,7 @@ def convert(
         ConversionError: as `convert_checkpoint`.
         ValueError: settings or labels that are none.
     """
-    overrides = parse_settings(settings)
+    overrides, hub_repo = parse_settings(settings), hub_repo and full_name(hub_repo)
     if labels is not None:
         overrides["id2label"] = dict(enumerate(read_labels(labels)))
     return convert_checkpoint(
@@ -76,6 +77,13 @@ def read_labels(path: str | os.PathLike) -> list[str]:
     if sorted(by_number) != list(range(len(by_number))):
         raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
     return [by_number[number] for number in range(len(by_number))]
+
+
+def full_name(repo: str) -> str:
+    """A repository's name with its owner; of a bare name that is who is logged in at the Hub."""
+    from huggingface_hub import HfApi
+
+    return repo if "/" in repo else f"{HfApi().whoami()['name']}/{repo}"
 
 
 def push(directory: str | os.PathLike, repo: str) -> str:

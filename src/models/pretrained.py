@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -18,6 +19,23 @@ class NestedOutput(ModelOutput):
 
     def to_tuple(self) -> tuple:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+def with_own_parameters(method: Callable) -> Callable:
+    """A method that isn't `forward` and reads parameters of the model itself, not of the layers that it calls.
+
+    accelerate's offloading brings a module's own parameters for its `forward` alone; here it does for the method, too.
+    """
+
+    @wraps(method)
+    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        hook = getattr(self, "_hf_hook", None)
+        if hook is None:
+            return method(self, *args, **kwargs)
+        args, kwargs = hook.pre_forward(self, *args, **kwargs)
+        return hook.post_forward(self, method(self, *args, **kwargs))
+
+    return run
 
 
 class VideoPreTrainedModel(PreTrainedModel):

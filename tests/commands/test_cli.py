@@ -141,9 +141,13 @@ def test_presets_in_words(family, name, expected):
 class FakeApi:
     calls: list = []
 
+    def whoami(self):
+        return {"name": "someone"}
+
     def create_repo(self, repo_id, **options):
         self.calls.append(("create", repo_id, options))
-        return SimpleNamespace(repo_id=f"someone/{repo_id}", __str__=lambda self: "url")
+        owner = "" if "/" in repo_id else "someone/"
+        return SimpleNamespace(repo_id=f"{owner}{repo_id}", __str__=lambda self: "url")
 
     def upload_folder(self, *, repo_id, folder_path, commit_message):
         files = sorted(path.name for path in folder_path.iterdir())
@@ -160,7 +164,16 @@ def test_push_uploads_what_was_written(files, monkeypatch):
         ("create", "vjepa2-tiny", {"exist_ok": True}),
         ("upload", "someone/vjepa2-tiny", expected),
     ]
-    assert 'from_pretrained("vjepa2-tiny")' in (files / "out/README.md").read_text("utf-8")
+    assert 'from_pretrained("someone/vjepa2-tiny")' in (files / "out/README.md").read_text("utf-8")
+
+
+def test_who_is_not_logged_in_is_told_before_the_conversion(files, monkeypatch):
+    def refuse(self):
+        raise OSError("401: log in first")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", refuse)
+    output = run("convert", files / "vit.pt", files / "out", *SETTINGS, "--push-to-hub", "bare", expect=1)
+    assert "401: log in first" in output and not (files / "out").exists()
 
 
 def test_a_failed_push_keeps_the_directory_and_says_so(files, monkeypatch):

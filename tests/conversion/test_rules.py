@@ -8,9 +8,9 @@ import torch
 
 import vidformers
 from vidformers.conversion import ConversionError
-from vidformers.conversion.configure import merge
+from vidformers.conversion.configure import merge, parse_settings
 from vidformers.conversion.identify import Request, identify
-from vidformers.conversion.load import parse_settings, plan_of
+from vidformers.conversion.load import empty_model, form_of, plan_of
 from vidformers.conversion.ops import Chain, Reshape, Split, Stack, Transpose, Unstack
 from vidformers.conversion.rules import (
     Bounded,
@@ -164,6 +164,9 @@ class Tiny(Form):
     entries = {"": Entry("model", "", versions=("ema",))}
     fingerprint = ("tiny.weight", "tiny.bias")
 
+    def rules(self, config):
+        return iter(())
+
 
 class TinyHead(Tiny):
     title = "tiny head"
@@ -205,6 +208,35 @@ def test_an_unknown_file_is_told_what_was_looked_for(tiny):
     with pytest.raises(ConversionError) as error:
         identify(sources("x"), Request())
     assert all(form.title in str(error.value) for form in forms_of("vjepa2") if form.files == ("checkpoint",))
+
+
+@pytest.mark.parametrize("name", ["VJEPA2Model", "VideoMAEForVideoClassification", "PeCoreModel"])
+def test_weights_of_ours_without_their_configuration(name):
+    model_class = getattr(vidformers, name)
+    with torch.device("meta"):
+        names = model_class(model_class.config_class()).state_dict()
+    with pytest.raises(ConversionError, match="format already; there is nothing .*\n.* config.json, which is missing"):
+        identify(sources(*names), Request())
+    with pytest.raises(ConversionError, match="not recognized"):
+        identify(sources(*names, "another"), Request())
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("PeVisionModel", "PE vision tower"),
+        ("PeCoreTextModel", "PE core text tower"),
+        ("PeVideoEncoder", "video encoder of PE-AV alone"),
+        ("VideoPrismVideoModel", "VideoPrism video tower, scanned layers"),
+        ("VideoPrismClipModel", "VideoPrism CLIP, scanned layers"),
+    ],
+)
+def test_a_directory_from_elsewhere_goes_back_as_a_whole_file(name, title):
+    model_class = getattr(vidformers, name)
+    model = empty_model(model_class, model_class.config_class())
+    assert form_of(model).title == title
+    others = [form.title for form in forms_of(form_of(model).family) if form.architecture == name]
+    assert {form_of(model, other).title for other in others} == set(others)
 
 
 def test_a_file_of_two_families_asks_for_one(tiny):

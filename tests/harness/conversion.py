@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vidformers.conversion import ConversionError, load, load_original, reverse_directory
+from vidformers.conversion import rules as conversion_rules
 from vidformers.conversion.load import Plan, Request, plan_of, planned
 from vidformers.conversion.rules import (
     Bounded,
@@ -115,7 +116,10 @@ class ConversionMixin(FamilyTest):
         self._check_damages(model, one_of_each_kind=False)
 
     def _check_damages(self, model: ModelSpec, one_of_each_kind: bool) -> None:
-        with mock.patch.object(load, "empty_model", _cached_models()):
+        made_once = [(load, "target"), (load, "shapes_of"), (conversion_rules, "their_shapes")]
+        with ExitStack() as stack:
+            for module, name in made_once:
+                stack.enter_context(_made_once(module, name))
             for form, rules in forms(self.spec, model):
                 whole = _original_shapes(self.spec, model, rules)
                 request = _request(self.spec, model, form, whole)
@@ -221,21 +225,18 @@ def _plan_of_shapes(form: Form, shapes: dict[str, Shape], request: Request) -> P
     return plan_of(files, request)
 
 
-def _cached_models() -> Callable[..., PreTrainedModel]:
-    """`load.empty_model` that builds one model for each configuration."""
+def _made_once(module: ModuleType, name: str) -> AbstractContextManager:
+    """A function of a module that keeps what it returned, with the arguments by which it does."""
+    made: dict[str, Any] = {}
+    function = getattr(module, name)
 
-    @cache
-    def build(model_class: type[PreTrainedModel], text: str) -> PreTrainedModel:
-        return empty_model(model_class, configs[text])
+    def once(*arguments: Any) -> Any:
+        key = "; ".join(repr(each) if isinstance(each, dict) else str(id(each)) for each in arguments)
+        if key not in made:
+            made[key] = function(*arguments), arguments
+        return made[key][0]
 
-    def cached(model_class: type[PreTrainedModel], config: Any) -> PreTrainedModel:
-        text = config.to_json_string(use_diff=False)
-        configs[text] = config
-        return build(model_class, text)
-
-    configs: dict[str, Any] = {}
-    empty_model = load.empty_model
-    return cached
+    return mock.patch.object(module, name, once)
 
 
 # -------------------------------------------------------------------------------------------------- files of goldens

@@ -135,6 +135,24 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Called:
+    """How one call of a model calls some of its modules, where it isn't once with the batch.
+
+    Attributes:
+        modules: pattern of their names; the first entry whose pattern fits counts.
+        reason: why.
+        times: number of calls.
+        rows: what the batch is multiplied by, for the model's configuration and an input size; `None` for modules
+            that take nothing of the batch.
+    """
+
+    modules: str
+    reason: str
+    times: int = 1
+    rows: Callable[[PreTrainedConfig, VideoSize], int] | None = lambda config, size: 1
+
+
+@dataclass(frozen=True)
 class Similarity:
     """An output of dot products of two other ones. Rounding grows with their lengths, however small the products are.
 
@@ -177,6 +195,7 @@ class ModelSpec:
         idle: parameters that files hold and no output depends on, with the reason.
         orderless: axes of videos along which the order of the input doesn't count, with the reason.
         similarities: outputs that are dot products of others, by dotted path.
+        called: modules that a call doesn't call once with the batch.
     """
 
     name: str
@@ -197,6 +216,7 @@ class ModelSpec:
     idle: Mapping[str, str] = field(default_factory=dict)
     orderless: Mapping[str, str] = field(default_factory=dict)
     similarities: Mapping[str, Similarity] = field(default_factory=dict)
+    called: tuple[Called, ...] = ()
 
     def terms(self, model: PreTrainedModel, states: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Magnitudes of what outputs sum up, where sums may be much smaller, for [`assert_close`]."""
@@ -291,6 +311,7 @@ class FamilySpec:
             uniform.
         samples: values of fields, one of each type, where a type alone does not tell a valid one.
         fixed: values of parameters, by patterns of their names, that the original has no tensor for.
+        own_layers: names of classes with a weight that aren't torch's, with what they compute differently.
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "test_name" or "test_name[Model]", with the reason.
         goldens_folder: folder of the recorded cases, where it isn't named after the family.
@@ -307,6 +328,7 @@ class FamilySpec:
     sharpened: Mapping[str, float] = field(default_factory=dict)
     samples: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
+    own_layers: Mapping[str, str] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
     goldens_folder: str | None = None

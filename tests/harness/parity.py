@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from vidformers import load_original
+from vidformers.conversion.verify import Report
 
-from .compare import StageTable, assert_close, compare
+from .compare import assert_close, compare
 from .family_spec import FamilySpec, GoldenCase, GoldenRun
 from .family_test import FamilyTest, goldens, over
 
@@ -62,8 +63,8 @@ def run_outputs(run: GoldenRun, model: PreTrainedModel, inputs: Mapping[str, tor
         return run.outputs(model, inputs)
 
 
-def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> StageTable:
-    """The table of a run's outputs beside the recorded ones."""
+def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> Report:
+    """The report of a run's outputs beside the recorded ones."""
     inputs, expected = recorded(folder)
     actual = run_outputs(run, model, inputs)
     pair = (counted(case, inputs, {name: tensors[name] for name in actual}) for tensors in (expected, actual))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tests.harness.family_spec import (
+    Called,
     Export,
     FamilySpec,
     GoldenCase,
@@ -146,6 +147,9 @@ TEXT_MODEL = ModelSpec(
 )
 CORE_MODEL = ModelSpec(
     name="PeCoreModel",
+    called=(
+        Called("vision_model*", "the vision tower sees frames one by one", rows=lambda config, size: size.frames),
+    ),
     shallow={name: {**tower, "num_hidden_layers": 1} for name, tower in CORE.items()},
     config_class="PeCoreConfig",
     config=CORE,

@@ -14,6 +14,7 @@ from torch import nn
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.modeling import ModelingMixin
@@ -46,6 +47,12 @@ class PeCoreConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 
 class PeCoreModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeCoreCitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
     spec = SPEC
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tests.harness.family_spec import (
+    Called,
     Export,
     FamilySpec,
     GoldenCase,
@@ -133,8 +134,13 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
 
 
 SHALLOW = {"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}}
+FRAME_TOWER = Called(
+    "*embedder.vision_model*", "the frame tower sees frames one by one", rows=lambda config, size: size.frames
+)
+
 ENCODER_MODEL = ModelSpec(
     name="PeVideoEncoder",
+    called=(FRAME_TOWER,),
     shallow=SHALLOW,
     config_class="PeVideoEncoderConfig",
     config=ENCODER,
@@ -150,6 +156,7 @@ ENCODER_MODEL = ModelSpec(
 )
 MODEL = ModelSpec(
     name="PeVideoModel",
+    called=(FRAME_TOWER,),
     shallow={"video_config": {**ENCODER, **SHALLOW}, "text_config": {**TEXT, "num_hidden_layers": 1}},
     inputs=_both,
     output="logits_video_text",
@@ -294,6 +301,11 @@ SPEC = FamilySpec(
         normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
         indices=partial(uniform_indices, endpoint=True),
     ),
+    own_layers={
+        "PeVideoRMSNorm": "it computes in float32 whatever the model's type",
+        "PeVideoMaskedGroupNorm": "padding doesn't count",
+        "UnusedLayerNorm": "it returns what it gets; transformers' tower norms what the original doesn't",
+    },
     goldens=GOLDENS,
     sharpened={"*q_norm.weight": 3.0},
     fixed={"text_video_logit_scale": 1.0, "text_video_logit_bias": 0.0, **FIXED},

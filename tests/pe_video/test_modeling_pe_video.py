@@ -16,6 +16,7 @@ from transformers.models.pe_video import modeling_pe_video as stock
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.family_spec import all_states, randomise
@@ -46,6 +47,12 @@ class PeVideoConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 
 class PeVideoModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class PeVideoCitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
     spec = SPEC
 
 

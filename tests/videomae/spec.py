@@ -9,6 +9,7 @@ import torch
 from transformers.models.videomae import modeling_videomae as stock_modeling
 
 from tests.harness.family_spec import (
+    Called,
     Export,
     FamilySpec,
     GoldenCase,
@@ -124,8 +125,14 @@ def _dynamic_batch() -> dict[str, Any]:
 
 
 SHALLOW = {"num_hidden_layers": 1, "decoder_num_hidden_layers": 1}
+CALLED = (
+    Called("*drop_path", "one module drops both branches of a block", times=2),
+    Called("*position_embeddings", "one table serves all videos", rows=None),
+)
+
 MODEL = ModelSpec(
     name="VideoMAEModel",
+    called=CALLED,
     shallow=SHALLOW,
     inputs=_video,
     config={"use_mean_pooling": False},
@@ -140,6 +147,7 @@ MODEL = ModelSpec(
 )
 PRETRAINING = ModelSpec(
     name="VideoMAEForPreTraining",
+    called=(*CALLED, Called("videomae", "it calls embeddings and encoder, for visible tokens alone", times=0)),
     shallow=SHALLOW,
     inputs=_masked_video,
     output="logits",
@@ -152,6 +160,7 @@ PRETRAINING = ModelSpec(
 )
 CLASSIFIER = ModelSpec(
     name="VideoMAEForVideoClassification",
+    called=CALLED,
     shallow=SHALLOW,
     inputs=_video,
     output="logits",

@@ -15,6 +15,7 @@ from torch import nn
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.family_test import over, presets
@@ -49,6 +50,12 @@ class VideoMAEModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.
         module = "transformers.models.videomae.modeling_videomae"
         with patch(f"{module}.get_sinusoid_encoding_table", lambda count, width: torch.empty(1, count, width)):
             ModelingMixin.test_presets_are_buildable(self, preset)
+
+
+class VideoMAECitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
+    spec = SPEC
 
 
 class VideoMAEGoldenTest(ParityMixin, unittest.TestCase):

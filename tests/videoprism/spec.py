@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tests.harness.family_spec import (
+    Called,
     Export,
     FamilySpec,
     GoldenCase,
@@ -122,8 +123,24 @@ WRONG_TEXT = "the text towers of transformers have another position table; tests
 NO_QUERY_AXIS = "transformers keeps the axis of the pooler's only query"
 SHALLOW = {"num_spatial_layers": 1, "num_temporal_layers": 1}
 
+
+def _of_frames(pattern: str) -> Called:
+    return Called(pattern, "frames are sequences of their own", rows=lambda config, size: size.frames)
+
+
+def _of_patches(pattern: str) -> Called:
+    rows = lambda config, size: _patches(getattr(config, "vision_config", config), size)  # noqa: E731
+    return Called(pattern, "in time, every patch is a sequence of its own", rows=rows)
+
+
+CALLED = (
+    *map(_of_frames, ("*spatial_embeddings.dropout", "*spatial_layers.*", "*layernorm1", "*temporal_embeddings")),
+    *map(_of_patches, ("*temporal_embeddings.dropout", "*temporal_layers.*", "*layernorm2")),
+)
+
 VISION_MODEL = ModelSpec(
     name="VideoPrismVisionModel",
+    called=CALLED,
     shallow=SHALLOW,
     config_class="VideoPrismVisionConfig",
     config=VISION,
@@ -139,6 +156,7 @@ VISION_MODEL = ModelSpec(
 )
 VIDEO_MODEL = ModelSpec(
     name="VideoPrismVideoModel",
+    called=CALLED,
     shallow=SHALLOW,
     config_class="VideoPrismVisionConfig",
     config=VISION,
@@ -154,6 +172,7 @@ VIDEO_MODEL = ModelSpec(
 )
 CLASSIFIER = ModelSpec(
     name="VideoPrismForVideoClassification",
+    called=CALLED,
     shallow=SHALLOW,
     config_class="VideoPrismVisionConfig",
     config={**VISION, "num_labels": 5},
@@ -183,6 +202,7 @@ TEXT_MODEL = ModelSpec(
 )
 CLIP_MODEL = ModelSpec(
     name="VideoPrismClipModel",
+    called=CALLED,
     shallow={"vision_config": {**VISION, **SHALLOW}, "text_config": {**TEXT, "num_hidden_layers": 1}},
     inputs=_both,
     output="similarity_logits_per_video",
@@ -340,6 +360,9 @@ SPEC = FamilySpec(
         frame_shape=(3, 16, 16),
         normalised=lambda values: tuple(value / 255 for value in values),
     ),
+    own_layers={
+        "OffsetLayerNorm": "files hold the distance of its weight from one",
+    },
     goldens=GOLDENS,
     sharpened={"*_layers.*.attention.q_proj.weight": 5.0},
     many_frames=VideoSize(320, 8, 8),

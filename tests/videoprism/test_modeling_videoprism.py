@@ -6,17 +6,19 @@ import unittest
 import pytest
 import torch
 import transformers
+from accelerate import cpu_offload
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin, answers
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.family_spec import all_states, randomise
 from tests.harness.modeling import ModelingMixin
 from tests.harness.parity import ParityMixin
 from tests.harness.positions import PositionsMixin
-from tests.harness.tolerances import NOTICEABLE, REORDERED
-from tests.videoprism.spec import SPEC, TEXT, VISION
+from tests.harness.tolerances import EXACT, NOTICEABLE, REORDERED
+from tests.videoprism.spec import CLIP_MODEL, SPEC, TEXT, VISION
 from vidformers import (
     VideoPrismClipModel,
     VideoPrismConfig,
@@ -37,6 +39,12 @@ class VideoPrismConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 
 class VideoPrismModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VideoPrismCitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
     spec = SPEC
 
 
@@ -353,6 +361,14 @@ def test_similarities(temperature):
     torch.testing.assert_close(output.similarity_logits_per_text, expected.T)
     torch.testing.assert_close(output.logits_per_video.sum(0), torch.ones(3))
     torch.testing.assert_close(output.logits_per_text.sum(0), torch.ones(2))
+
+
+def test_learned_temperature_kept_elsewhere():
+    built, inputs = SPEC.build(CLIP_MODEL, logit_scale_init_value=2.0), SPEC.inputs(CLIP_MODEL)
+    expected = answers(built, inputs)
+    cpu_offload(built)
+    assert "compare" in expected
+    assert_close("offloaded", expected, answers(built, inputs), EXACT)
 
 
 def test_learned_temperature():

@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.modeling import ModelingMixin
@@ -28,6 +29,12 @@ class VJEPA2ConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 
 class VJEPA2ModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
+    spec = SPEC
+
+
+class VJEPA2CitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
     spec = SPEC
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
+from tests.harness.citizen import CitizenMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.modeling import DeviceMixin, GraphMixin, OutputMixin, StorageMixin
@@ -26,6 +27,12 @@ class VJEPA21ModelTest(StorageMixin, OutputMixin, DeviceMixin, GraphMixin, unitt
     spec = SPEC_2_1
     test_round_trip = ConfigMixin.test_round_trip
     test_off_size = PositionsMixin.test_off_size
+
+
+class VJEPA21CitizenTest(CitizenMixin, unittest.TestCase):
+    """What tools do to modules works."""
+
+    spec = SPEC_2_1
 
 
 CONTEXT = torch.tensor([[0, 9, 3, 30, 17], [31, 2, 8, 12, 5]])

@@ -19,7 +19,7 @@ from vidformers.layers.block import Records
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.norms import unit_length
 
-from ..pretrained import NestedOutput
+from ..pretrained import NestedOutput, with_own_parameters
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
 from .modeling_pe_vision import (
     PeLayer,
@@ -287,6 +287,7 @@ class PeCoreModel(PeCorePreTrainedModel):
         """
         return unit_length(self.get_text_features(input_ids, return_dict=True).pooler_output.float())
 
+    @with_own_parameters
     def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         return self._logits(video_embeds.float(), text_embeds.float())
 

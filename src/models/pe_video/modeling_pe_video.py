@@ -28,7 +28,7 @@ from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
 
 from ..pe_core.configuration_pe_vision import PeVisionConfig
 from ..pe_core.modeling_pe_vision import PeVisionModel, PeVisionOutput, init_tower_tables, run_on_frames
-from ..pretrained import NestedOutput, VideoPreTrainedModel
+from ..pretrained import NestedOutput, VideoPreTrainedModel, with_own_parameters
 from .configuration_pe_video import PeVideoConfig, PeVideoEncoderConfig
 
 
@@ -625,6 +625,7 @@ class PeVideoModel(PeVideoPreTrainedModel):
         """
         return self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output.float()
 
+    @with_own_parameters
     def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         return self._logits(video_embeds.float(), text_embeds.float())
 

@@ -25,7 +25,7 @@ from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid, embed_video, on_grid
 from vidformers.layers.positions import resize_position_grid
 
-from ..pretrained import NestedOutput, VideoPreTrainedModel
+from ..pretrained import NestedOutput, VideoPreTrainedModel, with_own_parameters
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
 
@@ -862,6 +862,7 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
     def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         return self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output.float()
 
+    @with_own_parameters
     def compare(self, video_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         """Dot products over the learned temperature, or over the demonstrations' 0.01 where there is none.
 
