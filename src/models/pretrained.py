@@ -125,7 +125,8 @@ class VideoPreTrainedModel(PreTrainedModel):
                 families take it.
 
         Returns:
-            (B, D), float32: of length one if `has_text_tower`, else the mean over the feature map.
+            (B, D), float32: as the model compares it with texts if `has_text_tower`, else the mean over the feature
+            map. Vectors of PE Video have lengths that count; those of the others that have texts have length one.
         """
         if padding_mask_videos is not None:
             raise NotImplementedError(
@@ -135,7 +136,7 @@ class VideoPreTrainedModel(PreTrainedModel):
         return self.get_feature_map(pixel_values_videos).float().mean((1, 2, 3))
 
     def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """One vector for each text, of length one, comparable with those of `embed_videos`.
+        """One vector for each text, comparable with those of `embed_videos`.
 
         Args:
             input_ids: (B, L) token numbers.
@@ -176,7 +177,7 @@ class VideoPreTrainedModel(PreTrainedModel):
             frames: (B, T, …), of `encode_frames`, those of one clip in order.
 
         Returns:
-            What `embed_videos` returns for the clip if `has_text_tower`, else what `get_feature_map` returns.
+            (B, D), as `embed_videos` for the clip, if `has_text_tower`; else (B, t, h, w, D), as `get_feature_map`.
         """
         self._refuse("encode_clip", "stage that encodes frames one by one")
 

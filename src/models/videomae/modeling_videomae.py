@@ -398,7 +398,14 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         return self.config.tubelet_size
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The encoder's features, with the trained positions resized or, as configured, those of the input's size."""
+        """The encoder's features, with the trained positions resized or, as configured, those of the input's size.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W).
+
+        Returns:
+            (B, t, h, w, D).
+        """
         _, grid = self.embeddings.cut(pixel_values_videos)
         interpolate = not self.config.use_input_positions
         encoded = self(pixel_values_videos, interpolate_pos_encoding=interpolate, return_dict=True)

@@ -696,7 +696,14 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         return self.config.tubelet_size
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """The features of [`~VJEPA2Model.get_vision_features`], also of images (B, C, H, W)."""
+        """The features of [`~VJEPA2Model.get_vision_features`] on their grid.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), or images (B, C, H, W).
+
+        Returns:
+            (B, t, h, w, D).
+        """
         features = self.get_vision_features(pixel_values_videos)
         return on_grid(features, pixel_values_videos, self.config.patch_size)
 

@@ -287,11 +287,25 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
             return self._encode(pixel_values_videos)[0]
 
     def encode_clip(self, frames: torch.Tensor) -> torch.Tensor:
-        """The feature map (B, T, h, w, D) of frames that `encode_frames` encoded: these themselves."""
+        """The feature map of frames that `encode_frames` encoded: these themselves.
+
+        Args:
+            frames: (B, T, h, w, D), those of a clip in order.
+
+        Returns:
+            (B, T, h, w, D).
+        """
         return frames
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """What `encode_frames` returns: normalized features, one step a frame."""
+        """What `encode_frames` returns: normalized features, one step a frame.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W).
+
+        Returns:
+            (B, T, h, w, D).
+        """
         return self.encode_frames(pixel_values_videos)
 
     def _encode(self, video: torch.Tensor, **flags: bool) -> tuple[torch.Tensor, dict[str, tuple | None]]:
