@@ -14,6 +14,7 @@ from pkgutil import iter_modules
 import pytest
 
 import vidformers
+from tests.harness.fresh import NO_TORCHVISION, fake_torchvision
 from vidformers import compat
 from vidformers.families import FAMILIES
 
@@ -40,28 +41,6 @@ def run(model):
     with torch.no_grad():
         return model.eval()(video).last_hidden_state
 """
-# The state of torchvision, as code that runs before anything else.
-NO_TORCHVISION = "import sys\nsys.modules['torchvision'] = None\n"
-# Any function that a version of transformers imports.
-ANY_FUNCTION = """
-from torchvision.transforms import InterpolationMode
-
-def __getattr__(name):
-    if name.startswith("__"):
-        raise AttributeError(name)
-"""
-FAKE_MODULES = {
-    "torchvision/__init__.py": "__version__ = '0.28.0'\n",
-    "torchvision/io.py": ANY_FUNCTION,
-    "torchvision/transforms/__init__.py": (
-        "from enum import Enum\n\n"
-        "InterpolationMode = Enum('InterpolationMode', 'NEAREST NEAREST_EXACT BILINEAR BICUBIC BOX HAMMING LANCZOS')\n"
-    ),
-    "torchvision/transforms/functional.py": ANY_FUNCTION,
-    "torchvision/transforms/v2/__init__.py": "",
-    "torchvision/transforms/v2/functional.py": ANY_FUNCTION,
-    "torchvision-0.28.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n",
-}
 
 
 def python(code, *arguments, path=None, **environment):
@@ -83,14 +62,6 @@ def succeed(code, *arguments, **options):
     done = python(code, *arguments, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def fake_torchvision(folder, **changed):
-    """Write an installed package `torchvision` that offers the names that transformers imports."""
-    for name, text in (FAKE_MODULES | changed).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
 
 
 @pytest.fixture(scope="module")
