@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from vidformers import load_original
 
-from .compare import StageTable, assert_close, compare
+from .compare import Report, assert_close, compare
 from .family_spec import FamilySpec, GoldenCase, GoldenRun
 from .family_test import FamilyTest, goldens, over
 
@@ -62,7 +62,7 @@ def run_outputs(run: GoldenRun, model: PreTrainedModel, inputs: Mapping[str, tor
         return run.outputs(model, inputs)
 
 
-def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> StageTable:
+def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> Report:
     """The table of a run's outputs beside the recorded ones."""
     inputs, expected = recorded(folder)
     actual = run_outputs(run, model, inputs)
