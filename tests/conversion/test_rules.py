@@ -282,6 +282,9 @@ def test_long_lists_end_after_five():
     assert sum("missing (" in line for line in lines) == 5
     assert any(line.strip().startswith("… and ") and line.endswith(" more missing") for line in lines)
     assert len(lines) < 20
+    del files["checkpoint"].tensors["predictor/mask_tokens.0"]
+    with pytest.raises(ConversionError, match="If it is meant as V-JEPA 2 hub file, it lacks predictor/mask_tokens.0"):
+        plan_of(files, Request(overrides=fields))
 
 
 def test_settings_of_the_command_line():
