@@ -132,8 +132,8 @@ def compare_stage(name: str, expected: torch.Tensor, actual: torch.Tensor | None
     if actual is None or actual.shape != expected.shape:
         found = "missing" if actual is None else f"found {list(actual.shape)}"
         return Stage(name, f"{shape}, {found}", float("inf"), limit, float("inf"), 0.0)
-    is_alike = (expected.dtype, expected.device) == (actual.dtype, actual.device)
-    if not expected.numel() or (is_alike and torch.equal(expected, actual)):
+    same_kind = (expected.dtype, expected.device) == (actual.dtype, actual.device)
+    if not expected.numel() or (same_kind and torch.equal(expected, actual)):
         return Stage(name, shape, 0.0, limit, 0.0, 1.0)
     left, right = (tensor.detach().cpu().double().flatten() for tensor in (expected, actual))
     max_abs = (left - right).abs().max().item()

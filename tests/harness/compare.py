@@ -30,16 +30,16 @@ def assert_close(
     tolerance: Tolerance,
     terms: Mapping[str, float] | None = None,
 ) -> None:
-    """Fail with the table of all stages unless every expected stage is within its limit; see [`compare`]."""
+    """Fail with the report of all stages unless every expected stage is within its limit; see [`compare`]."""
     assert expected, f"{title}: there is nothing to compare"
     report = compare(title, expected, actual, tolerance, terms)
     if not report.passed:
         raise AssertionError(str(report))
 
 
-def stages(output: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+def stages(output: Any) -> dict[str, torch.Tensor]:
     """The tensors of a model's output by dotted name, recorded states before what follows from them."""
-    return dict(named_tensors(output, prefix))
+    return dict(named_tensors(output))
 
 
 def pick(output: Any, path: str) -> Any:

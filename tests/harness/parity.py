@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from vidformers import load_original
+from vidformers.conversion.verify import Report
 
-from .compare import Report, assert_close, compare
+from .compare import assert_close, compare
 from .family_spec import FamilySpec, GoldenCase, GoldenRun
 from .family_test import FamilyTest, goldens, over
 
@@ -63,7 +64,7 @@ def run_outputs(run: GoldenRun, model: PreTrainedModel, inputs: Mapping[str, tor
 
 
 def parity(case: GoldenCase, run: GoldenRun, model: PreTrainedModel, folder: Path) -> Report:
-    """The table of a run's outputs beside the recorded ones."""
+    """The report of a run's outputs beside the recorded ones."""
     inputs, expected = recorded(folder)
     actual = run_outputs(run, model, inputs)
     pair = (counted(case, inputs, {name: tensors[name] for name in actual}) for tensors in (expected, actual))
