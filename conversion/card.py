@@ -17,8 +17,8 @@ def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: s
 
 def _front_matter(plan: Plan) -> str:
     lines = ["library_name: transformers", f"tags: [video, {plan.family.model_type}, vidformers]"]
-    if plan.preset and plan.family.presets[plan.preset].license:
-        lines.insert(0, f"license: {plan.family.presets[plan.preset].license}")
+    if plan.published and plan.published.license:
+        lines.insert(0, f"license: {plan.published.license}")
     lines += [f"pipeline_tag: {TASKS[auto]}" for auto, name in _auto_classes(plan) if auto in TASKS]
     return "---\n" + "\n".join(lines) + "\n---\n\n"
 
@@ -50,7 +50,7 @@ def _body(plan: Plan, provenance: dict[str, Any], hub_repo: str | None) -> str:
     )
     place = f'"{hub_repo}"' if hub_repo else "directory"
     where = "" if hub_repo else 'directory = "…"  # put the path of this directory here\n'
-    hub = plan.family.presets[plan.preset].hub if plan.preset else None
+    hub = plan.published and plan.published.hub
     twin = f" The Hub's [{hub}](https://huggingface.co/{hub}) was made of the same file." if hub else ""
     return f"""# {name}
 
@@ -85,7 +85,7 @@ The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the check
 
 def _changes(plan: Plan) -> str:
     """What of the files the directory lacks, and what it has that they lack."""
-    left_out = {**{f"`{name}`": why for name, why in plan.left_out.items()}, **left_out_tensors(plan)}
+    left_out = {**{f"`{name}`": why for name, why in plan.found.left_out.items()}, **left_out_tensors(plan)}
     text = "Left out:" + ("".join(f"\n- {what}: {why}" for what, why in left_out.items()) or " nothing.")
     if plan.new_modules:
         text += f"\n\nNew, and to be trained: {', '.join(f'`{name}`' for name in plan.new_modules)}."

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -27,21 +27,23 @@ def fields_of(
     _check_field_names(_defaults(public_class(form.architecture).config_class), overrides)
     fixed, implied = _read_shapes(form, found)
     settings, processor = _read_settings(form, found)
-    given = merge(merge(settings, preset.config if preset else {}), overrides)
-    if "id2label" in given:
-        given["num_labels"] = len(given["id2label"])
+    labels = {int(index): label for index, label in overrides.get("id2label", {}).items()}
+    given = flat(settings) | flat(preset.config if preset else {}) | flat({**overrides, "id2label": {}})
+    if labels:
+        given["num_labels"] = len(labels)
     _check_contradictions(found, fixed, given)
-    fields = merge(merge(implied, _plain(fixed)), given)
-    lacking = [path for path in form.required if _get(fields, path) is None]
+    plain = {path: value.value if isinstance(value, Bounded) else value for path, value in fixed.items()}
+    fields = implied | plain | given
+    lacking = [path for path in form.required if fields.get(path) is None]
     if lacking:
         raise ConversionError(
             f"{found.path}: its tensors don't tell {', '.join(lacking)}. Give them, or the preset of a published "
             f"checkpoint: {', '.join(family.presets)}."
         )
-    if "id2label" in fields:
+    if labels:
         del fields["num_labels"]
-        fields["label2id"] = {label: int(index) for index, label in fields["id2label"].items()}
-    return fields, processor
+        return nested(fields) | {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}, processor
+    return nested(fields), processor
 
 
 @cache
@@ -50,10 +52,10 @@ def _defaults(config_class: type[PretrainedConfig]) -> PretrainedConfig:
 
 
 def _read_shapes(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the shapes fix and what they imply."""
+    """What the shapes fix and what they imply, by dotted paths."""
     shapes = found.shapes
     try:
-        return form.config_from(shapes), form.implied_from(shapes)
+        return flat(form.config_from(shapes)), flat(form.implied_from(shapes))
     except ConversionError as error:
         raise ConversionError(f"{found.path}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -77,8 +79,8 @@ def _read_settings(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, 
 
 def _check_contradictions(found: Found, fixed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     problems = []
-    for path, value in _leaves(fixed):
-        other = _get(given, path)
+    for path, value in fixed.items():
+        other = given.get(path)
         if other is not None and not _agrees(other, value):
             value = value.value if isinstance(value, Bounded) else value
             problems.append(f"{path}={other!r} was given, but the file's tensors say {value!r}")
@@ -112,36 +114,25 @@ def _check_field_names(defaults: PretrainedConfig, overrides: Mapping[str, Any],
             raise ConversionError(f"{type(defaults).__name__} has no field {name!r}{close}")
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, dictionary by dictionary."""
-    merged = dict(base)
-    for name, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = merge(merged[name], value) if nested else value
-    return merged
+def flat(fields: Mapping[str, Any], beginning: str = "") -> dict[str, Any]:
+    """Nested fields by dotted paths."""
+    paths: dict[str, Any] = {}
+    for name, value in fields.items():
+        path = f"{beginning}{name}"
+        paths |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return paths
 
 
-def _plain(value: Any) -> Any:
-    """A value, or nested ones, without bounds."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return value.value if isinstance(value, Bounded) else value
-
-
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested dictionaries by dotted path."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
-
-
-def _get(values: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, `None` if there is none."""
-    first, _, rest = path.partition(".")
-    value = values.get(first)
-    return _get(value, rest) if rest and isinstance(value, Mapping) else None if rest else value
+def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionaries of which `paths` has the values by dotted paths."""
+    fields: dict[str, Any] = {}
+    for path, value in paths.items():
+        *above, name = path.split(".")
+        inner = fields
+        for each in above:
+            inner = inner.setdefault(each, {})
+        inner[name] = value
+    return fields
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -153,20 +144,16 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        names = path.split(".")
-        if not equals or not all(names):
+        if not equals or not all(path.split(".")):
             raise ConversionError(
                 f"--set {assignment}: expected FIELD=VALUE, such as num_attention_heads=3, or "
                 "vision_config.num_attention_heads=3 for a field of a sub-configuration."
             )
+        for other in settings:
+            if f"{other}.".startswith(f"{path}.") != f"{path}.".startswith(f"{other}."):
+                raise ConversionError(f"--set {assignment}: {min(path, other)} was given a value of its own as well.")
         try:
-            value = json.loads(text)
+            settings[path] = json.loads(text)
         except ValueError:
-            value = text
-        for name in reversed(names[1:]):
-            value = {name: value}
-        old = settings.get(names[0], {})
-        if names[0] in settings and isinstance(old, Mapping) != isinstance(value, Mapping):
-            raise ConversionError(f"--set {assignment}: {names[0]} was given a value of its own as well.")
-        settings = merge(settings, {names[0]: value})
-    return settings
+            settings[path] = text
+    return nested(settings)

@@ -22,6 +22,7 @@ from .sources import MOST_LISTED, Source
 
 
 MODEL_CLASSES = tuple(name for family in FAMILIES.values() for name in family.model_classes)
+NOTHING_TO_CONVERT = "is in transformers' format already; there is nothing to convert."
 
 Names = Callable[[Entry], frozenset[str]]
 """Gives the names of an entry's tensors, wherever it may stand."""
@@ -177,13 +178,10 @@ def public_class(name: str) -> type:
 def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: Names) -> str:
     """The message about files that have no form's fingerprint."""
     path = files["checkpoint"].path
-    if is_transformers(path):
-        return transformers_message(path)
+    check_is_original(path)
     if _has_our_names(files["checkpoint"]):
-        return (
-            f"{path}: is in transformers' format already; there is nothing to convert.\n"
-            "from_pretrained loads it from a directory with its config.json, which is missing here."
-        )
+        missing = "from_pretrained loads it from a directory with its config.json, which is missing here."
+        return f"{path}: {NOTHING_TO_CONVERT}\n{missing}"
     held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     nearly, others = [], []
@@ -210,23 +208,18 @@ def _has_our_names(source: Source) -> bool:
     return False
 
 
-def is_transformers(path: Path) -> bool:
-    """Whether a file stands beside a configuration of transformers, or a directory holds one."""
-    file = path / "config.json" if path.is_dir() else path.with_name("config.json")
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and bool({"architectures", "transformers_version"} & set(settings))
-
-
-def transformers_message(path: Path) -> str:
-    """What to do with a directory that is in transformers' format."""
+def check_is_original(path: Path) -> None:
+    """Raise if a file stands beside a configuration of transformers, or a directory holds one."""
     folder = path if path.is_dir() else path.parent
-    return (
-        f"{path}: is in transformers' format already; there is nothing to convert.\n"
-        f"Load it with from_pretrained({str(folder)!r}), or check it with `vidformers verify {folder}`."
-    )
+    try:
+        settings = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(settings, dict) and {"architectures", "transformers_version"} & set(settings):
+        raise ConversionError(
+            f"{path}: {NOTHING_TO_CONVERT}\n"
+            f"Load it with from_pretrained({str(folder)!r}), or check it with `vidformers verify {folder}`."
+        )
 
 
 def _chosen_places(family: Family, form: Form, request: Request) -> dict[str, str]:

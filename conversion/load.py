@@ -14,21 +14,20 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from vidformers.models.records import Family
+from vidformers.models.records import Family, Preset
 
 from .configure import fields_of
 from .found import Found
 from .identify import (
     MODEL_CLASSES,
     Request,
+    check_is_original,
     damaged_forms,
     family_of,
     identify,
-    is_transformers,
     public_class,
     shortened,
     similar,
-    transformers_message,
 )
 from .ops import ConversionError
 from .rules import Form, Rule, check_ours, check_theirs, convert, forms_of
@@ -67,9 +66,9 @@ class Plan:
     processor_settings: Mapping[str, Any]
 
     @property
-    def left_out(self) -> Mapping[str, str]:
-        """Sections of the files that aren't read, with the reason."""
-        return self.found.left_out
+    def published(self) -> Preset | None:
+        """The published checkpoint that the preset is."""
+        return self.family.presets.get(self.preset)
 
 
 def load_original(
@@ -121,8 +120,8 @@ def load_original(
 def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: Request) -> Iterator[Plan]:
     """Open the files, find out what they are and check every name and shape."""
     weights = weights_of(path)
-    if weights.is_dir() and is_transformers(weights):
-        raise ConversionError(transformers_message(weights))
+    if weights.is_dir():
+        check_is_original(weights)
     with ExitStack() as stack:
         files = {"checkpoint": stack.enter_context(open_source(weights))}
         if probe is not None:
@@ -133,8 +132,7 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
 def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
     """Find out what opened files are and check every name and shape; no value is read."""
     family, form, found = identify(files, request)
-    preset = family.presets[request.preset] if request.preset else None
-    fields, processor_settings = fields_of(family, form, found, preset, request.overrides)
+    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), request.overrides)
     model, rules = target(form, request.model_class or public_class(form.architecture), fields)
     new = [name for name in form.new_modules if getattr(model, name) is not None]
     plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings)

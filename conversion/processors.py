@@ -19,7 +19,7 @@ def processors_of(plan: Plan, tokenizer_file: Path | None) -> list[Any]:
     if plan.form.images:
         processors.append(public_class(record.image_processor_class)(**settings))
     if plan.form.videos:
-        preset = plan.family.presets[plan.preset].video_processor if plan.preset else {}
+        preset = plan.published.video_processor if plan.published else {}
         video_processor_class = public_class(plan.family.video_processor_class)
         processors.append(video_processor_class(**{**settings, **plan.processor_settings, **preset}))
     if tokenizer_file is not None:

@@ -29,8 +29,7 @@ def write_provenance(
     tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and, in `parity`, what was found when they were checked."""
-    preset = plan.family.presets[plan.preset] if plan.preset else None
-    urls = [preset.source, preset.probe] if preset else [None, None]
+    urls = [plan.published.source, plan.published.probe] if plan.published else [None, None]
     provenance = {
         "family": plan.family.model_type,
         "architecture": plan.form.architecture,
@@ -45,7 +44,7 @@ def write_provenance(
             for key, part in plan.found.items()
         },
         "tokenizer": tokenizer and {"file": tokenizer.name, "sha256": sha256(tokenizer)},
-        "left_out": dict(plan.left_out),
+        "left_out": dict(plan.found.left_out),
         "initialised": list(plan.new_modules),
         # A digest of the rules: it changes whenever one of them does.
         "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],

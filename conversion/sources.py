@@ -286,6 +286,12 @@ READERS: dict[str, Callable[[Path], Source]] = {
 }
 
 
+def check_suffix(path: Path) -> None:
+    """Raise unless a file of this name can be read."""
+    if path.suffix not in READERS:
+        raise ConversionError(f"{path}: unknown suffix {path.suffix!r}; one of {', '.join(READERS)} is expected.")
+
+
 @contextmanager
 def open_source(path: str | os.PathLike) -> Iterator[Source]:
     """Open a checkpoint file for lazy reading.
@@ -302,8 +308,7 @@ def open_source(path: str | os.PathLike) -> Iterator[Source]:
         raise ConversionError(f"{path}: is a directory; give the checkpoint file itself.")
     if not path.exists():
         raise ConversionError(f"{path}: no such file.")
-    if path.suffix not in READERS:
-        raise ConversionError(f"{path}: unknown suffix {path.suffix!r}; one of {', '.join(READERS)} is expected.")
+    check_suffix(path)
     if path.stat().st_size == 0:
         raise ConversionError(f"{path}: empty file. Download it again.")
     with _explained(path):

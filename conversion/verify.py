@@ -66,7 +66,8 @@ class Report:
     """The stages of one comparison, in the order of the computation.
 
     Attributes:
-        tolerance: the largest difference that passes, relative to a stage's largest value.
+        tolerance: the largest difference that passes, relative to a stage's largest value or what stands in for it;
+            each stage has the limit that follows.
         reason: why that much.
     """
 

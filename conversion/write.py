@@ -22,7 +22,7 @@ from .ops import ConversionError
 from .processors import processors_of, tokenizer_beside
 from .provenance import noted_entries, read_provenance, write_provenance
 from .rules import Form, reverse
-from .sources import READERS, tensor_leaves
+from .sources import check_suffix, tensor_leaves
 from .verify import (
     Report,
     adapter,
@@ -193,10 +193,7 @@ def _check_targets(targets: Mapping[str, Path]) -> None:
     for target in targets.values():
         with _as_conversion_error():
             check_target(target)
-        if target.suffix not in READERS:
-            raise ConversionError(
-                f"{target}: unknown suffix {target.suffix!r}; one of {', '.join(READERS)} is expected."
-            )
+        check_suffix(target)
     if len({target.absolute() for target in targets.values()}) < len(targets):
         raise ConversionError(f"{targets['probe']}: checkpoint and probe are two files; give each a name of its own.")
 

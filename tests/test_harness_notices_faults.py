@@ -368,7 +368,7 @@ def test_weight_that_a_forward_reads(check, wrap):
         check(CitizenMixin.test_linear_layers_can_be_replaced, MODEL)
     with pytest.raises(RuntimeError, match="meta"):
         check(CitizenMixin.test_parameters_can_be_elsewhere, MODEL)
-    with fails(r"encoder.layer.0.mlp.fc2: \[\] rows in its calls, expected \[3\]"):
+    with fails(r"encoder.layer.0.mlp.fc2 \(default\): \[\] rows in its calls, expected \[3\]"):
         check(CitizenMixin.test_hooks_see_every_call, MODEL)
 
 
@@ -416,14 +416,14 @@ def test_own_parameters_read_outside_of_forward(check, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "calls"),
     {
-        "twice": (lambda original, self, x: (original(self, x) + original(self, x)) / 2, r"fc1: \[3, 3\]"),
+        "twice": (lambda original, self, x: (original(self, x) + original(self, x)) / 2, r"fc1 \(default\): \[3, 3\]"),
         "video by video": (
             lambda original, self, x: torch.cat([original(self, video) for video in x.split(1)]),
-            r"fc1: \[1, 1, 1\]",
+            r"fc1 \(default\): \[1, 1, 1\]",
         ),
         "tokens without their video": (
             lambda original, self, x: original(self, x.flatten(0, 1)).view_as(x),
-            r"fc1: \[96\]",
+            r"fc1 \(default\): \[96\]",
         ),
     }.values(),
     ids=["twice", "video by video", "tokens without their video"],
@@ -439,12 +439,12 @@ def test_output_that_depends_on_being_watched(check, wrap):
         return original(self, x) * (1.001 if self.fc1._forward_hooks else 1)
 
     wrap(modeling.Mlp, "forward", differ)
-    with fails("watched: hidden_states.1 diverges"):
+    with fails("watched .default.: hidden_states.1 diverges"):
         check(CitizenMixin.test_hooks_see_every_call, MODEL)
 
 
 def test_called_speaks_of_no_module(check):
-    called = (*MODEL.called, Called("encoder.nothing*", "there is no such module"))
+    called = (*MODEL.called, Called("encoder.nothing*", "there is no such module", lambda config, size: []))
     with fails("aren't there.*encoder.nothing"):
         check(CitizenMixin.test_hooks_see_every_call, replace(MODEL, called=called))
 

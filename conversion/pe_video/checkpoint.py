@@ -151,6 +151,17 @@ class PeAvForm(Form):
         NO_AUDIO,
     )
 
+    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if "audio_visual_model" not in settings:
+            return {}, {}
+        visual = settings["audio_visual_model"].get("visual_model") or {}
+        processor = {"num_frames": 16, "do_sample_frames": True} if visual.get("fixed_len_video") else {}
+        return self.fields_from(settings, visual), processor
+
+    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that the settings, and their part about videos, tell."""
+        raise NotImplementedError
+
 
 class PeAvDirectory(PeAvForm):
     """The audio-video-text model, of which ours is the video and text part."""
@@ -179,16 +190,12 @@ class PeAvDirectory(PeAvForm):
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"size": config.video_config.vision_config.image_size}
 
-    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        if "audio_visual_model" not in settings:
-            return {}, {}
-        visual = settings["audio_visual_model"].get("visual_model") or {}
-        fields = {
+    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             "video_config": encoder_settings(visual),
             "text_config": text_settings(settings),
             "normalize_text": settings.get("nth_text_layer", 22) is None,
         }
-        return fields, _processor_settings(visual)
 
 
 class VideoEncoder(PeAvForm):
@@ -208,11 +215,8 @@ class VideoEncoder(PeAvForm):
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"size": config.vision_config.image_size}
 
-    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        if "audio_visual_model" not in settings:
-            return {}, {}
-        visual = settings["audio_visual_model"].get("visual_model") or {}
-        return encoder_settings(visual), _processor_settings(visual)
+    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
+        return encoder_settings(visual)
 
 
 class VideoEncoderOfDirectory(VideoEncoder):
@@ -227,10 +231,6 @@ class VideoEncoderOfDirectory(VideoEncoder):
         "visual_text_head": "PeVideoEncoder has no heads",
         "text_model": "PeVideoEncoder has no text tower",
     }
-
-
-def _processor_settings(visual: Mapping[str, Any]) -> dict[str, Any]:
-    return {"num_frames": 16, "do_sample_frames": True} if visual.get("fixed_len_video") else {}
 
 
 FORMS = (PeAvDirectory(), VideoEncoderOfDirectory(), VideoEncoder())

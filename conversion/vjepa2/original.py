@@ -81,38 +81,46 @@ def original_stages(
 def _build_encoder(config: Any) -> nn.Module:
     module = import_module("src.models.vision_transformer")
     return module.VisionTransformer(
-        img_size=config.crop_size,
-        patch_size=config.patch_size,
-        num_frames=config.frames_per_clip,
-        tubelet_size=config.tubelet_size,
+        **_arguments(config, config.frames_per_clip),
         in_chans=config.in_chans,
-        embed_dim=config.hidden_size,
         depth=config.num_hidden_layers,
         num_heads=config.num_attention_heads,
         mlp_ratio=config.mlp_ratio,
-        qkv_bias=config.qkv_bias,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
         use_rope=True,
     )
 
 
 def _build_predictor(config: Any, num_frames: int) -> nn.Module:
     return import_module("src.models.predictor").VisionTransformerPredictor(
-        img_size=(config.crop_size, config.crop_size),
-        patch_size=config.patch_size,
-        num_frames=num_frames,
-        tubelet_size=config.tubelet_size,
-        embed_dim=config.hidden_size,
-        predictor_embed_dim=config.pred_hidden_size,
-        depth=config.pred_num_hidden_layers,
-        num_heads=config.pred_num_attention_heads,
-        mlp_ratio=config.pred_mlp_ratio,
-        qkv_bias=config.qkv_bias,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        **_predictor_arguments(config, num_frames),
         use_mask_tokens=True,
         num_mask_tokens=config.pred_num_mask_tokens,
         use_rope=True,
     )
+
+
+def _predictor_arguments(config: Any, num_frames: int) -> dict[str, Any]:
+    """What both of the original's predictors take."""
+    return {
+        **_arguments(config, num_frames),
+        "predictor_embed_dim": config.pred_hidden_size,
+        "depth": config.pred_num_hidden_layers,
+        "num_heads": config.pred_num_attention_heads,
+        "mlp_ratio": config.pred_mlp_ratio,
+    }
+
+
+def _arguments(config: Any, num_frames: int) -> dict[str, Any]:
+    """What the original's encoder and predictors take."""
+    return {
+        "img_size": (config.crop_size, config.crop_size),
+        "patch_size": config.patch_size,
+        "num_frames": num_frames,
+        "tubelet_size": config.tubelet_size,
+        "embed_dim": config.hidden_size,
+        "qkv_bias": config.qkv_bias,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+    }
 
 
 def _predict(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -126,17 +134,7 @@ def _predict(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, A
 def _act(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Frames that are encoded one by one, each repeated to a tubelet, and what follows from them."""
     predictor = import_module("src.models.ac_predictor").VisionTransformerPredictorAC(
-        img_size=(config.crop_size, config.crop_size),
-        patch_size=config.patch_size,
-        num_frames=call["pixel_values_videos"].shape[1] * config.tubelet_size,
-        tubelet_size=config.tubelet_size,
-        embed_dim=config.hidden_size,
-        predictor_embed_dim=config.pred_hidden_size,
-        depth=config.pred_num_hidden_layers,
-        num_heads=config.pred_num_attention_heads,
-        mlp_ratio=config.pred_mlp_ratio,
-        qkv_bias=config.qkv_bias,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        **_predictor_arguments(config, call["pixel_values_videos"].shape[1] * config.tubelet_size),
         action_embed_dim=config.action_embed_dim,
         use_extrinsics=config.use_extrinsics,
     )

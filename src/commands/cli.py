@@ -271,9 +271,10 @@ def list_presets() -> None:
         table = Table(title=listing.title, title_justify="left")
         for column in ("preset", "layers", "input"):
             table.add_column(column, no_wrap=True)
-        table.add_column("files", overflow="fold")
+        table.add_column("made from", overflow="fold")
         for entry in listing.checkpoints:
-            table.add_row(entry.preset, entry.size, entry.input, "\n".join(entry.files) or "see the docs")
+            files = "\n".join((entry.form, *entry.files)) if entry.files else f"{entry.form}: see the docs"
+            table.add_row(entry.preset, entry.size, entry.input, files)
         console.print(table)
 
 

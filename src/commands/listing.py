@@ -15,12 +15,14 @@ class Checkpoint:
 
     Attributes:
         preset: its name.
+        form: what its files are, as error messages call them, too.
         size: depth and width of its model, such as "24 × 1024".
         input: frames and pixels that it is meant for, such as "16 × 224²".
         files: its original files, where they are known, without the family's address.
     """
 
     preset: str
+    form: str
     size: str
     input: str
     files: tuple[str, ...]
@@ -48,7 +50,12 @@ def list_checkpoints() -> Iterator[Listing]:
         base = base.replace(":/", "://", 1)
         title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
         checkpoints = (
-            Checkpoint(name, *describe(family, preset), tuple(url.removeprefix(f"{base}/") for url in _files(preset)))
+            Checkpoint(
+                name,
+                family.original_files[preset.architecture],
+                *describe(family, preset),
+                tuple(url.removeprefix(f"{base}/") for url in _files(preset)),
+            )
             for name, preset in family.presets.items()
         )
         yield Listing(title, tuple(checkpoints))

@@ -79,6 +79,7 @@ class Family:
             `modeling_<model_type>.py`, the module of its room that defines them.
         functions: public functions of the family, with the module that defines each.
         presets: published checkpoints by name.
+        original_files: what a person calls the files that presets are made from, by the model class that they make.
         paper: the paper's address.
         parts: towers that are models by themselves, with configurations of their own.
         tokenizer_class: name of the tokenizer class, or `None` for a family without one of its own.
@@ -94,6 +95,7 @@ class Family:
     model_modules: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    original_files: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
     parts: tuple[Part, ...] = ()
     tokenizer_class: str | None = None

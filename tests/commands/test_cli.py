@@ -120,6 +120,7 @@ def test_list_names_every_preset():
             file = (preset.source or "seethedocs").rpartition("/")[2]
             size, shape = (text.replace(" ", "") for text in describe(family, preset))
             assert name in unfolded and file in unfolded and f"{size}{shape}" in unfolded
+            assert family.original_files[preset.architecture].replace(" ", "") in unfolded
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 import vidformers
 from vidformers.conversion import ConversionError
-from vidformers.conversion.configure import merge, parse_settings
+from vidformers.conversion.configure import flat, nested, parse_settings
 from vidformers.conversion.identify import Request, identify
 from vidformers.conversion.load import empty_model, form_of, plan_of
 from vidformers.conversion.ops import Chain, Reshape, Split, Stack, Transpose, Unstack
@@ -282,6 +282,9 @@ def test_long_lists_end_after_five():
     assert sum("missing (" in line for line in lines) == 5
     assert any(line.strip().startswith("… and ") and line.endswith(" more missing") for line in lines)
     assert len(lines) < 20
+    del files["checkpoint"].tensors["predictor/mask_tokens.0"]
+    with pytest.raises(ConversionError, match="If it is meant as V-JEPA 2 hub file, it lacks predictor/mask_tokens.0"):
+        plan_of(files, Request(overrides=fields))
 
 
 def test_settings_of_the_command_line():
@@ -296,10 +299,15 @@ def test_settings_of_the_command_line():
             parse_settings([bad])
     with pytest.raises(ConversionError, match="b was given a value of its own as well"):
         parse_settings(["b=1", "b.c=2"])
+    with pytest.raises(ConversionError, match="b was given a value of its own as well"):
+        parse_settings(["b.c=2", "b=1"])
+    assert parse_settings(["b=1", "b=2"]) == {"b": 2}
 
 
-def test_values_are_merged_dictionary_by_dictionary():
-    assert merge({"vision": {"a": 1, "b": 2}}, {"vision": {"b": 3}, "c": 4}) == {"vision": {"a": 1, "b": 3}, "c": 4}
+def test_fields_by_dotted_paths_and_back():
+    fields = {"vision": {"a": 1, "rope": {"b": [2]}}, "c": None}
+    assert flat(fields) == {"vision.a": 1, "vision.rope.b": [2], "c": None}
+    assert nested(flat(fields)) == fields
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,11 @@ class ConversionMixin(FamilyTest):
     def test_every_class_has_a_form(self):
         made = {form.architecture for form in forms_of(self.spec.family.model_type)}
         assert made == set(self.spec.family.model_classes)
-        titles = [form.title for form in forms_of(self.spec.family.model_type)]
-        assert len(titles) == len(set(titles))
+        titles = {form.title: form.architecture for form in forms_of(self.spec.family.model_type)}
+        assert len(titles) == len(forms_of(self.spec.family.model_type))
+        files, presets = self.spec.family.original_files, self.spec.family.presets.values()
+        assert {titles[title]: title for title in files.values()} == files
+        assert set(files) == {preset.architecture for preset in presets}
 
     @over(models)
     def test_every_tensor_has_one_rule(self, model: ModelSpec):

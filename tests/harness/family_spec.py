@@ -1,6 +1,6 @@
 """What a family tells the shared tests about itself. `tests/<family>/spec.py` holds one `SPEC` of this kind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from math import prod
@@ -136,20 +136,20 @@ class Export:
 
 @dataclass(frozen=True)
 class Called:
-    """How one call of a model calls some of its modules, where it isn't once with the batch.
+    """How a model calls some of its modules, where it isn't once with the batch. Of several entries the first counts.
 
     Attributes:
-        modules: pattern of their names; the first entry whose pattern fits counts.
+        modules: pattern of their names.
         reason: why.
-        times: number of calls.
-        rows: what the batch is multiplied by, for the model's configuration and an input size; `None` for modules
-            that take nothing of the batch.
+        rows: for the model's configuration and an input size, what the batch is multiplied by in each of their calls;
+            `None` in one that takes nothing of the batch.
+        call: pattern of the ways to call the model ("default" and the names of `ModelSpec.calls`).
     """
 
     modules: str
     reason: str
-    times: int = 1
-    rows: Callable[[PreTrainedConfig, VideoSize], int] | None = lambda config, size: 1
+    rows: Callable[[PreTrainedConfig, VideoSize], Sequence[int | None]]
+    call: str = "*"
 
 
 @dataclass(frozen=True)

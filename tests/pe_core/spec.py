@@ -89,6 +89,10 @@ def _padded(config: Any, batch: int, size: VideoSize) -> dict[str, Any]:
     return {"padding_mask_videos": torch.stack([(frames + 2 * video) % size.frames != 1 for video in range(batch)])}
 
 
+def _all_but_one_frame(config: Any, size: VideoSize) -> list[int]:
+    return [size.frames - 1]
+
+
 def _slope(name: str, output: Any) -> torch.Tensor:
     """A loss that every channel of an output counts in."""
     value = getattr(output, name)
@@ -148,7 +152,8 @@ TEXT_MODEL = ModelSpec(
 CORE_MODEL = ModelSpec(
     name="PeCoreModel",
     called=(
-        Called("vision_model*", "the vision tower sees frames one by one", rows=lambda config, size: size.frames),
+        Called("vision_model*", "one frame of each video is padding", _all_but_one_frame, call="padding"),
+        Called("vision_model*", "the vision tower sees frames one by one", lambda config, size: [size.frames]),
     ),
     shallow={name: {**tower, "num_hidden_layers": 1} for name, tower in CORE.items()},
     config_class="PeCoreConfig",

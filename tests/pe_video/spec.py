@@ -134,13 +134,19 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
 
 
 SHALLOW = {"num_hidden_layers": 1, "vision_config": {**VISION, "num_hidden_layers": 1}}
-FRAME_TOWER = Called(
-    "*embedder.vision_model*", "the frame tower sees frames one by one", rows=lambda config, size: size.frames
+FRAME_TOWER = (
+    Called(
+        "*embedder.vision_model*",
+        "one frame of each video is padding",
+        lambda config, size: [size.frames - 1],
+        call="padding",
+    ),
+    Called("*embedder.vision_model*", "the frame tower sees frames one by one", lambda config, size: [size.frames]),
 )
 
 ENCODER_MODEL = ModelSpec(
     name="PeVideoEncoder",
-    called=(FRAME_TOWER,),
+    called=FRAME_TOWER,
     shallow=SHALLOW,
     config_class="PeVideoEncoderConfig",
     config=ENCODER,
@@ -156,7 +162,7 @@ ENCODER_MODEL = ModelSpec(
 )
 MODEL = ModelSpec(
     name="PeVideoModel",
-    called=(FRAME_TOWER,),
+    called=FRAME_TOWER,
     shallow={"video_config": {**ENCODER, **SHALLOW}, "text_config": {**TEXT, "num_hidden_layers": 1}},
     inputs=_both,
     output="logits_video_text",

@@ -16,7 +16,7 @@ FOLDERS = ("src", "conversion", "docs", "tests", "utils")
 PAGES = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "setup.py")
 # Of the family's tests, what is quick and touches every file that is written.
 TESTS = (
-    "ConfigTest or ConversionTest or GoldenTest or test_shapes or save_and_load or hidden_states or "
+    "CitizenTest or ConfigTest or ConversionTest or GoldenTest or test_shapes or save_and_load or hidden_states or "
     "every_module_initial or has_a_gradient or presets_are_buildable or off_size or order_matters or values or "
     "feeds_the_model"
 )

@@ -126,8 +126,8 @@ def _dynamic_batch() -> dict[str, Any]:
 
 SHALLOW = {"num_hidden_layers": 1, "decoder_num_hidden_layers": 1}
 CALLED = (
-    Called("*drop_path", "one module drops both branches of a block", times=2),
-    Called("*position_embeddings", "one table serves all videos", rows=None),
+    Called("*drop_path", "one module drops both branches of a block", lambda config, size: [1, 1]),
+    Called("*position_embeddings", "one table serves all videos", lambda config, size: [None]),
 )
 
 MODEL = ModelSpec(
@@ -147,7 +147,10 @@ MODEL = ModelSpec(
 )
 PRETRAINING = ModelSpec(
     name="VideoMAEForPreTraining",
-    called=(*CALLED, Called("videomae", "it calls embeddings and encoder, for visible tokens alone", times=0)),
+    called=(
+        *CALLED,
+        Called("videomae", "it calls embeddings and encoder, for visible tokens alone", lambda config, size: []),
+    ),
     shallow=SHALLOW,
     inputs=_masked_video,
     output="logits",

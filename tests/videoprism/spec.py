@@ -125,12 +125,14 @@ SHALLOW = {"num_spatial_layers": 1, "num_temporal_layers": 1}
 
 
 def _of_frames(pattern: str) -> Called:
-    return Called(pattern, "frames are sequences of their own", rows=lambda config, size: size.frames)
+    return Called(pattern, "frames are sequences of their own", lambda config, size: [size.frames])
 
 
 def _of_patches(pattern: str) -> Called:
-    rows = lambda config, size: _patches(getattr(config, "vision_config", config), size)  # noqa: E731
-    return Called(pattern, "in time, every patch is a sequence of its own", rows=rows)
+    def rows(config: Any, size: VideoSize) -> list[int]:
+        return [_patches(getattr(config, "vision_config", config), size)]
+
+    return Called(pattern, "in time, every patch is a sequence of its own", rows)
 
 
 CALLED = (
@@ -156,7 +158,10 @@ VISION_MODEL = ModelSpec(
 )
 VIDEO_MODEL = ModelSpec(
     name="VideoPrismVideoModel",
-    called=CALLED,
+    called=(
+        *CALLED,
+        Called("head*", "it pools frames as well as videos", lambda config, size: [size.frames, 1], call="frames"),
+    ),
     shallow=SHALLOW,
     config_class="VideoPrismVisionConfig",
     config=VISION,

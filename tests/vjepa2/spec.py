@@ -132,11 +132,19 @@ def _dynamic_video(**more: Any) -> dict[str, Any]:
     return {"pixel_values_videos": {0: torch.export.Dim("batch", max=64), 1: TINY["tubelet_size"] * steps}, **more}
 
 
-DROP_PATH = Called("*drop_path", "one module drops both branches of a block", times=2)
+DROP_PATH = Called("*drop_path", "one module drops both branches of a block", lambda config, size: [1, 1])
+PREDICTOR_AT_REST = Called("predictor*", "features alone are asked for", lambda config, size: [], call="features")
+TWO_MASKS = (
+    Called("*drop_path", "both branches of a block, for both masks", lambda config, size: [2, 2], call="two masks"),
+    *(
+        Called(modules, "every mask leaves a sequence of each video", lambda config, size: [2], call="two masks")
+        for modules in ("encoder.embeddings.*.proj", "encoder.layer*", "predictor*")
+    ),
+)
 
 MODEL = ModelSpec(
     name="VJEPA2Model",
-    called=(DROP_PATH,),
+    called=(PREDICTOR_AT_REST, *TWO_MASKS, DROP_PATH),
     shallow=SHALLOW,
     inputs=_video,
     output="last_hidden_state",
@@ -176,7 +184,10 @@ CLASSIFIER = ModelSpec(
 )
 ANTICIPATION = ModelSpec(
     name="VJEPA2ForActionAnticipation",
-    called=(DROP_PATH, Called("vjepa2", "it calls encoder and predictor, with places of its own between", times=0)),
+    called=(
+        DROP_PATH,
+        Called("vjepa2", "it calls encoder and predictor, with places of its own between", lambda config, size: []),
+    ),
     shallow=SHALLOW,
     inputs=_anticipation,
     config=NUMBER_OF,
@@ -207,7 +218,7 @@ FOUR_LEVELS = replace(
     shallow={**SHALLOW, "num_hidden_layers": 4, "hierarchical_layers": [0, 1, 2, 3]},
     stock="transformers has no V-JEPA 2.1",
     calls={},
-    called=(DROP_PATH, Called("*patch_embeddings_img*", "they are for images alone", times=0)),
+    called=(DROP_PATH, Called("*patch_embeddings_img*", "they are for images alone", lambda config, size: [])),
 )
 DISTILLED = replace(FOUR_LEVELS, variant="distilled", config={**FIELDS_2_1, "teacher_embed_dim": 100})
 
@@ -224,9 +235,9 @@ def _dynamic_robot() -> dict[str, Any]:
 ACTION_CONDITIONED = ModelSpec(
     name="VJEPA2ACModel",
     called=(
-        replace(DROP_PATH, modules="encoder*drop_path", rows=lambda config, size: size.frames),
+        replace(DROP_PATH, modules="encoder*drop_path", rows=lambda config, size: [size.frames] * 2),
         DROP_PATH,
-        Called("encoder*", "the encoder sees frames one by one", rows=lambda config, size: size.frames),
+        Called("encoder*", "the encoder sees frames one by one", lambda config, size: [size.frames]),
     ),
     shallow=SHALLOW,
     inputs=_robot,

@@ -11,7 +11,7 @@ from transformers import pipeline
 
 from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
-from tests.harness.citizen import CitizenMixin
+from tests.harness.citizen import CitizenMixin, watch
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
 from tests.harness.modeling import ModelingMixin
@@ -184,6 +184,14 @@ def test_all_tokens_are_sorted_by_position(model):
         order = sorted([*CONTEXT[index].tolist(), *TARGET[index].tolist()])
         places = [order.index(token) for token in TARGET[index].tolist()]
         same("targets among all", predicted[index], every[index, places])
+
+
+def test_hooks_see_the_norm_of_each_layer_asked_for():
+    built = SPEC.build(MODEL)
+    seen = watch(built)
+    built(video(), out_layers=[2, 0])
+    assert seen["encoder.layernorm"] == [2, 2]
+    assert seen["encoder.layer.0.norm1"] == [2]
 
 
 def test_out_layers(model):

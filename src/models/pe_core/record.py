@@ -38,5 +38,9 @@ FAMILY = Family(
     shared_processors=("PeVideoVideoProcessor",),
     architectures=PE_ARCHITECTURES,
     presets=PRESETS,
+    original_files={
+        "PeCoreModel": "PE core file",
+        "PeVisionModel": "PE vision tower",
+    },
     paper="https://arxiv.org/abs/2504.13181",
 )

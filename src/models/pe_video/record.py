@@ -24,5 +24,8 @@ FAMILY = Family(
     based_on=("pe_core",),
     architectures=PE_ARCHITECTURES,
     presets=PRESETS,
+    original_files={
+        "PeVideoModel": "PE-AV directory",
+    },
     paper="https://arxiv.org/abs/2512.19687",
 )

@@ -26,5 +26,9 @@ FAMILY = Family(
         "VideoMAEVideoProcessor",
     ),
     presets=PRESETS,
+    original_files={
+        "VideoMAEForPreTraining": "VideoMAE pre-training file",
+        "VideoMAEForVideoClassification": "VideoMAE fine-tuned file",
+    },
     paper="https://arxiv.org/abs/2203.12602",
 )

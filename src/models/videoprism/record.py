@@ -32,5 +32,9 @@ FAMILY = Family(
     processor_class="VideoPrismProcessor",
     shared_processors=("LlavaOnevisionVideoProcessor",),
     presets=PRESETS,
+    original_files={
+        "VideoPrismVisionModel": "VideoPrism encoder, scanned layers",
+        "VideoPrismClipModel": "VideoPrism CLIP, scanned layers",
+    },
     paper="https://arxiv.org/abs/2402.13217",
 )

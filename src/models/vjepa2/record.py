@@ -20,5 +20,11 @@ FAMILY = Family(
     },
     video_processor_class="VJEPA2VideoProcessor",
     presets=PRESETS,
+    original_files={
+        "VJEPA2Model": "V-JEPA 2 hub file",
+        "VJEPA2ForVideoClassification": "attentive probe on a V-JEPA 2 encoder",
+        "VJEPA2ForActionAnticipation": "anticipation probe on a V-JEPA 2 hub file",
+        "VJEPA2ACModel": "V-JEPA 2-AC hub file",
+    },
     paper="https://arxiv.org/abs/2506.09985",
 )
