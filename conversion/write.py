@@ -177,7 +177,8 @@ def reverse_directory(
     if set(form.files) != set(targets):
         raise ConversionError(f"{directory}: its original files are {' and '.join(form.files)}; name a file for each.")
     # A file that lacks what is new in the model has no place for it: the usual form is another.
-    trees = _original_trees(model, form, {} if provenance.get("initialised") else noted_entries(form, provenance))
+    has_new_modules = provenance.get("initialized") or provenance.get("initialised")  # as older ones spell it
+    trees = _original_trees(model, form, {} if has_new_modules else noted_entries(form, provenance))
     if out_of_numpy := [targets[file] for file in trees if _needs_bfloat16(targets[file], trees[file])]:
         raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:

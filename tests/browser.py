@@ -144,7 +144,7 @@ class Browser:
         )
 
     def prefer(self, scheme: str) -> None:
-        """Prefer "light" or "dark" colours."""
+        """Prefer "light" or "dark" colors."""
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, path: Path) -> None:

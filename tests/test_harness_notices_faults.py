@@ -265,14 +265,14 @@ def test_buffer_that_is_saved(check, wrap):
         check(ModelingMixin.test_meta_device, MODEL)
 
 
-def test_module_left_uninitialised(check, wrap):
+def test_module_left_uninitialized(check, wrap):
     def skip_norms(original, self, module):
         if not isinstance(module, nn.LayerNorm):
             original(self, module)
 
     wrap(modeling.VJEPA2PreTrainedModel, "_init_weights", skip_norms)
-    with fails("not initialised.*norm1"):
-        check(ModelingMixin.test_every_module_initialises, MODEL)
+    with fails("not initialized.*norm1"):
+        check(ModelingMixin.test_every_module_initializes, MODEL)
 
 
 def test_float32_out_of_a_half_model(check, wrap):
@@ -530,7 +530,7 @@ def video_end(cut, video):
 
 def test_wrong_mean(check, monkeypatch):
     monkeypatch.setattr(vidformers.VJEPA2VideoProcessor, "image_mean", [0.5, 0.456, 0.406])
-    with fails("one colour"):
+    with fails("one color"):
         check(ProcessingMixin.test_values)
 
 
@@ -566,7 +566,7 @@ def test_bad_file_accepted(check, monkeypatch):
         check(ProcessingMixin.test_bad_file, "text")
 
 
-def test_colours_of_one_form_swapped(check, wrap):
+def test_colors_of_one_form_swapped(check, wrap):
     processor = import_module("vidformers.video.processor")
     wrap(processor, "_pil_to_array", lambda original, image: original(image)[..., ::-1])
     with fails("list of images"):

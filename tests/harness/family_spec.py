@@ -281,7 +281,7 @@ class ProcessorSpec:
         arguments: for a tiny output.
         output: name of the pixels that it returns.
         frame_shape: (channels, height, width) of what it returns then.
-        normalised: what a byte value in each of the three channels becomes.
+        normalized: what a byte value in each of the three channels becomes.
         indices: the frames that it takes, for (frames of the video, frames wanted).
         feeds: the model that takes what it returns and nothing else, where that isn't the family's first.
     """
@@ -289,7 +289,7 @@ class ProcessorSpec:
     arguments: Mapping[str, Any]
     output: str
     frame_shape: tuple[int, int, int]
-    normalised: Callable[[tuple[int, int, int]], tuple[float, float, float]]
+    normalized: Callable[[tuple[int, int, int]], tuple[float, float, float]]
     indices: Callable[[int, int], np.ndarray] = uniform_indices
     feeds: ModelSpec | None = None
 
@@ -307,7 +307,7 @@ class FamilySpec:
         goldens: recorded cases.
         later_goldens: cases that are recorded but that no model reproduces here, with the reason.
         unused_sizes: configured sizes that must not change the output of `models[0]`, where positions extrapolate.
-        sharpened: factors of parameters, by patterns of their names, where initialisation leaves attention all but
+        sharpened: factors of parameters, by patterns of their names, where initialization leaves attention all but
             uniform.
         samples: values of fields, one of each type, where a type alone does not tell a valid one.
         fixed: values of parameters, by patterns of their names, that the original has no tensor for.

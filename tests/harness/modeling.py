@@ -252,7 +252,7 @@ class DeviceMixin(FamilyTest):
         assert not left, f"not drawn: {left}"
 
     @over(models)
-    def test_every_module_initialises(self, model: ModelSpec):
+    def test_every_module_initializes(self, model: ModelSpec):
         """Loading leaves what a file lacks to `_init_weights`, which must reach every parameter."""
         torch.manual_seed(0)
         built = model.model_class(self.spec.config(model))
@@ -262,7 +262,7 @@ class DeviceMixin(FamilyTest):
         for module in built.modules():
             built._init_weights(module)
         left = [name for name, parameter in built.named_parameters() if parameter.isnan().any()]
-        assert not left, f"not initialised: {left}"
+        assert not left, f"not initialized: {left}"
 
     @over(models)
     def test_backend_can_be_changed(self, model: ModelSpec):

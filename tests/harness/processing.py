@@ -100,12 +100,12 @@ class ProcessingMixin(FamilyTest):
             assert_close(name, *_named(expected, self._pixels(processor, form)), EXACT)
 
     def test_values(self):
-        """A video of one colour becomes that colour, normalised, whatever resizing does."""
+        """A video of one color becomes that color, normalized, whatever resizing does."""
         color = (200, 100, 20)
         video = np.broadcast_to(np.array(color, dtype=np.uint8), (4, 40, 60, 3))
         pixels = self._pixels(self._processor(), video)
-        expected = torch.tensor(self.spec.processor.normalised(color)).view(1, 1, 3, 1, 1).expand_as(pixels)
-        assert_close("a video of one colour", *_named(expected, pixels), PIXELS)
+        expected = torch.tensor(self.spec.processor.normalized(color)).view(1, 1, 3, 1, 1).expand_as(pixels)
+        assert_close("a video of one color", *_named(expected, pixels), PIXELS)
 
     def test_batch(self):
         processor, generator = self._processor(), np.random.default_rng(0)

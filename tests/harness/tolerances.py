@@ -76,7 +76,7 @@ INT8 = Tolerance(
 )
 
 PIXELS = Tolerance(
-    1e-6, 1.0, "rescaling and normalising a byte takes two fp32 operations, which may be merged into one"
+    1e-6, 1.0, "rescaling and normalizing a byte takes two fp32 operations, which may be merged into one"
 )
 
 # What must change has to change by more than any rounding that the tolerances above admit.

@@ -185,7 +185,7 @@ CORE_MODEL = ModelSpec(
         ),
     ),
     training_inputs=lambda config, batch: {"return_loss": True},
-    calls={"padding": _padded, "normalised frames": lambda *call: {"normalize_frames": True}},
+    calls={"padding": _padded, "normalized frames": lambda *call: {"normalize_frames": True}},
     stock="transformers has no such class",
     export=Export(
         lambda: _dynamic(input_ids={0: "batch"}, pixel_values_videos={0: "batch", 1: "frames"}), EXAMPLE, OTHER
@@ -263,7 +263,7 @@ SPEC = FamilySpec(
         arguments={"size": {"height": 16, "width": 16}},
         output="pixel_values_videos",
         frame_shape=(3, 16, 16),
-        normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
+        normalized=lambda values: tuple(value / 127.5 - 1 for value in values),
         indices=partial(uniform_indices, endpoint=True),
         feeds=replace(
             CORE_MODEL,

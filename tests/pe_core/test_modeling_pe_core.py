@@ -329,7 +329,7 @@ def test_positions_move_with_the_grid():
 
 BAD_IMAGES = {
     "video": (seeded(1, 2, 3, 16, 16), r"\(batch, 3, height, width\).*got \(1, 2, 3, 16, 16\)"),
-    "grey": (seeded(2, 1, 16, 16), r"got \(2, 1, 16, 16\)"),
+    "gray": (seeded(2, 1, 16, 16), r"got \(2, 1, 16, 16\)"),
     "empty": (seeded(0, 3, 16, 16), "at least one image"),
     "small": (seeded(1, 3, 3, 16), "at least 1 frame.s. of 4 × 4"),
 }

@@ -304,7 +304,7 @@ SPEC = FamilySpec(
         arguments={"size": {"height": 16, "width": 16}},
         output="pixel_values_videos",
         frame_shape=(3, 16, 16),
-        normalised=lambda values: tuple(value / 127.5 - 1 for value in values),
+        normalized=lambda values: tuple(value / 127.5 - 1 for value in values),
         indices=partial(uniform_indices, endpoint=True),
     ),
     own_layers={

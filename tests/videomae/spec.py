@@ -242,7 +242,7 @@ def _classified(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tor
 def _reconstructed(
     gradients: Mapping[str, str], model: Any, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The stages of pre-training with normalised targets."""
+    """The stages of pre-training with normalized targets."""
     video, mask = _frames_first(inputs), inputs["bool_masked_pos"]
     with torch.enable_grad():
         output = model(video, mask)
@@ -275,7 +275,7 @@ def _finetuned(folder: str, **options: Any) -> GoldenCase:
 
 def _pretrained(folder: str, gradients: Mapping[str, str] = PRETRAINING_GRADIENTS, **options: Any) -> GoldenCase:
     runs = (
-        GoldenRun("normalised targets", _arguments, partial(_reconstructed, gradients)),
+        GoldenRun("normalized targets", _arguments, partial(_reconstructed, gradients)),
         GoldenRun("raw targets", partial(_arguments, norm_pix_loss=False), _raw_targets),
     )
     return GoldenCase(folder, runs, **options)
@@ -303,7 +303,7 @@ GOLDENS = (
 )
 
 
-def _normalised(values: tuple[int, int, int]) -> tuple[float, float, float]:
+def _normalized(values: tuple[int, int, int]) -> tuple[float, float, float]:
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
     return tuple((value / 255 - mean[i]) / deviation[i] for i, value in enumerate(values))
 
@@ -317,7 +317,7 @@ SPEC = FamilySpec(
         arguments={"crop_size": {"height": 32, "width": 24}, "num_frames": None},
         output="pixel_values",
         frame_shape=(3, 32, 24),
-        normalised=_normalised,
+        normalized=_normalized,
     ),
     goldens=GOLDENS,
     later_goldens={"tube_masks": "it holds masks and no model; tests/test_videomae.py draws them"},

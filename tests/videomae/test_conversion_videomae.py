@@ -337,7 +337,7 @@ def test_its_directory_says_so_and_goes_back_as_a_fine_tuned_file(files):
         files / "pretrained.pth", files / "out", model_class=CLASSIFIER, id2label={0: "a", 1: "b"}, **CONFIG
     )
     noted = json.loads((files / "out/provenance.json").read_text())
-    assert noted["initialised"] == ["fc_norm", "classifier"]
+    assert noted["initialized"] == ["fc_norm", "classifier"]
     assert "New, and to be trained: `fc_norm`, `classifier`." in (files / "out/README.md").read_text()
     model = AutoModelForVideoClassification.from_pretrained(files / "out")
     assert type(model) is CLASSIFIER and model.config.id2label == {0: "a", 1: "b"}

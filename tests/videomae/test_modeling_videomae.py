@@ -242,7 +242,7 @@ def test_bad_masks_stop_a_traced_graph(name):
 # --------------------------------------------------------------------------------------- targets and their pictures
 
 
-def plain_targets(clip: torch.Tensor, mask: torch.Tensor, is_normalised: bool) -> torch.Tensor:
+def plain_targets(clip: torch.Tensor, mask: torch.Tensor, is_normalized: bool) -> torch.Tensor:
     """(2, K, P) tubelet by tubelet, in double precision."""
     channels, rows = clip.shape[2], []
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,) * channels, (1.0,) * channels)
@@ -251,18 +251,18 @@ def plain_targets(clip: torch.Tensor, mask: torch.Tensor, is_normalised: bool) -
         time, row, column = token // 12, token % 12 // 3, token % 3
         tubelet = pixels[index, 2 * time : 2 * time + 2, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         tubelet = tubelet.permute(0, 2, 3, 1).reshape(-1, channels)
-        if is_normalised:
+        if is_normalized:
             tubelet = (tubelet - tubelet.mean(0)) / (tubelet.var(0).sqrt() + 1e-6)
         rows.append(tubelet.flatten())
     return torch.stack(rows).view(2, -1, rows[0].numel())
 
 
 @pytest.mark.parametrize("channels", [3, 2])
-@pytest.mark.parametrize("is_normalised", [True, False])
-def test_targets_and_reconstruction(is_normalised, channels):
-    built = SPEC.build(PRETRAINING, norm_pix_loss=is_normalised, num_channels=channels)
+@pytest.mark.parametrize("is_normalized", [True, False])
+def test_targets_and_reconstruction(is_normalized, channels):
+    built = SPEC.build(PRETRAINING, norm_pix_loss=is_normalized, num_channels=channels)
     clip = video(channels=channels)
-    expected = plain_targets(clip, MASK, is_normalised)
+    expected = plain_targets(clip, MASK, is_normalized)
     output = built(clip, MASK)
     seen, grid = built.videomae.embeddings.cut(clip)
     targets = built.targets(seen, grid, split_tokens(MASK, seen, grid)[1])
@@ -411,7 +411,7 @@ def test_epsilons():
     assert VideoMAEConfig.from_dict(theirs).layer_norm_eps == 1e-12
 
 
-def test_pretraining_always_normalises(tmp_path):
+def test_pretraining_always_normalizes(tmp_path):
     """transformers leaves the norm out with `use_mean_pooling`; its directories can be read as they were trained."""
     fields = {**TINY, "use_mean_pooling": True, "initializer_range": 0.3}
     theirs = transformers.VideoMAEForPreTraining(transformers.VideoMAEConfig(**fields)).eval()
@@ -426,7 +426,7 @@ def test_pretraining_always_normalises(tmp_path):
 
     built = SPEC.build(PRETRAINING, use_mean_pooling=True)
     encoded = built.videomae(video(), MASK, output_hidden_states=True)
-    same("normalised", built.videomae.layernorm(encoded.hidden_states[-1]), encoded.last_hidden_state, EXACT)
+    same("normalized", built.videomae.layernorm(encoded.hidden_states[-1]), encoded.last_hidden_state, EXACT)
     assert VideoMAEModel(SPEC.config(MODEL, use_mean_pooling=True)).layernorm is None
 
 
@@ -534,7 +534,7 @@ def test_qkv_bias_is_another_name():
     assert not [name for name in built.state_dict() if "q_bias" in name or "v_bias" in name]
 
 
-# ---------------------------------------------------------------------------------------------------- initialisation
+# ---------------------------------------------------------------------------------------------------- initialization
 
 
 def bound(*fans: int, gain: float = 1.0) -> float:

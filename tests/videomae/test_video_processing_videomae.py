@@ -126,7 +126,7 @@ def test_both_names_of_the_argument():
 
 
 def test_against_the_class_of_transformers():
-    """PIL rounds after each of two passes of resizing: one grey level."""
+    """PIL rounds after each of two passes of resizing: one gray level."""
     settings = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     theirs = VideoMAEImageProcessorPil(**settings)(list(video(2, 70, 90)), return_tensors="pt").pixel_values
     found = pixels(list(video(2, 70, 90)), VideoMAEImageProcessor())

@@ -363,7 +363,7 @@ SPEC = FamilySpec(
         arguments={"size": {"height": 16, "width": 16}, "num_frames": None},
         output="pixel_values_videos",
         frame_shape=(3, 16, 16),
-        normalised=lambda values: tuple(value / 255 for value in values),
+        normalized=lambda values: tuple(value / 255 for value in values),
     ),
     own_layers={
         "OffsetLayerNorm": "files hold the distance of its weight from one",

@@ -524,7 +524,7 @@ GOLDENS = (
 )
 
 
-def _normalised(values: tuple[int, int, int]) -> tuple[float, float, float]:
+def _normalized(values: tuple[int, int, int]) -> tuple[float, float, float]:
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
     return tuple((value / 255 - mean[i]) / deviation[i] for i, value in enumerate(values))
 
@@ -538,7 +538,7 @@ SPEC = FamilySpec(
         arguments={"crop_size": 32},
         output="pixel_values_videos",
         frame_shape=(3, 32, 32),
-        normalised=_normalised,
+        normalized=_normalized,
     ),
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},

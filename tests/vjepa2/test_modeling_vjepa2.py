@@ -337,7 +337,7 @@ def test_num_frames_is_another_name():
 # ---------------------------------------------------------------------------------------------------- training
 
 
-def test_initialisation_is_the_originals():
+def test_initialization_is_the_originals():
     """Output layers of a block are divided by √(2·layer); biases and mask tokens start at zero."""
     torch.manual_seed(0)
     built = VJEPA2Model(SPEC.config(initializer_range=0.02))
@@ -356,7 +356,7 @@ def test_initialisation_is_the_originals():
     assert VJEPA2Model(SPEC.config(pred_zero_init_mask_tokens=False)).predictor.embeddings.mask_tokens.all()
 
 
-def test_initialisation_of_probes():
+def test_initialization_of_probes():
     torch.manual_seed(0)
     built = VJEPA2ForVideoClassification(SPEC.config(initializer_range=0.02))
     for depth, layer in enumerate(built.pooler.self_attention_layers, start=1):

@@ -40,7 +40,7 @@ TARGET = torch.tensor([[1, 29, 4], [20, 19, 0]])
 
 
 def build(model=FOUR_LEVELS, **fields) -> VJEPA2Model:
-    """A tiny model whose two modalities differ by more than the initialisation makes them."""
+    """A tiny model whose two modalities differ by more than the initialization makes them."""
     built = SPEC.build(model, **fields)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
