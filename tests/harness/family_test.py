@@ -31,6 +31,16 @@ def models(spec: FamilySpec) -> tuple[ModelSpec, ...]:
     return spec.models
 
 
+def first_model(spec: FamilySpec) -> tuple[ModelSpec, ...]:
+    """The family's first model class, where one shows what all do."""
+    return spec.models[:1]
+
+
+def further_models(spec: FamilySpec) -> tuple[ModelSpec, ...]:
+    """All model classes but the first."""
+    return spec.models[1:]
+
+
 def models_of_transformers(spec: FamilySpec) -> list[ModelSpec]:
     """The model classes that transformers has too."""
     return [model for model in spec.models if isinstance(model.stock, Stock)]

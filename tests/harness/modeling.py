@@ -18,7 +18,15 @@ import vidformers
 
 from .compare import assert_close, pick, stages
 from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
-from .family_test import FamilyTest, models, models_of_transformers, over, presets
+from .family_test import (
+    FamilyTest,
+    first_model,
+    further_models,
+    models,
+    models_of_transformers,
+    over,
+    presets,
+)
 from .tolerances import DTYPES, EXACT, GRADIENTS, NOTICEABLE, REORDERED
 
 
@@ -329,8 +337,16 @@ class TrainingMixin(FamilyTest):
 class GraphMixin(FamilyTest):
     """`torch.compile` without graph breaks, and `torch.export`."""
 
-    @over(models)
+    @pytest.mark.slow
+    @over(further_models)
+    def test_every_class_compiles_to_one_graph(self, model: ModelSpec):
+        self.check_compilation(model)
+
+    @over(first_model)
     def test_compiles_to_one_graph(self, model: ModelSpec):
+        self.check_compilation(model)
+
+    def check_compilation(self, model: ModelSpec):
         """The graph is what can break; the backend that runs it as it is takes a tenth of the time of others."""
         built = self.spec.build(model, attention="sdpa", **model.shallow)
         config = built.config
