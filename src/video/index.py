@@ -12,6 +12,8 @@ import numpy as np
 SEEKABLE_CODECS = frozenset(
     "h264 hevc vp9 av1 mpeg4 mpeg1video mpeg2video mjpeg prores dnxhd ffv1 huffyuv rawvideo png".split()
 )
+# Codecs whose pictures may come in another order than they are shown.
+_REORDERING_CODECS = frozenset("h264 hevc mpeg4 mpeg1video mpeg2video".split())
 # VP8 files hold packets that are decoded and never shown, without a mark.
 _UNCOUNTABLE_CODECS = frozenset({"vp8"})
 # AVI stores no presentation times: where frames are reordered, FFmpeg reports those of the decoding order.
@@ -212,11 +214,14 @@ def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameInd
     if not all(packet.is_intact for packet in packets):
         return None
     packet_pts = np.array(pts, dtype=np.int64)
+    is_keyframe = np.array([packet.is_keyframe for packet in packets], dtype=bool)
+    if not _can_be_the_order(packet_pts, is_keyframe, codec):
+        return None
     shown = np.flatnonzero(~is_hidden)
     shown = shown[np.argsort(packet_pts[shown])]
     if breaks_off:
         shown = shown[: frames_before_gap(packet_pts[shown])]
-    key_positions = np.flatnonzero([packet.is_keyframe for packet in packets])
+    key_positions = np.flatnonzero(is_keyframe)
     offsets = [packet.pts if packet.dts is None else min(packet.pts, packet.dts) for packet in packets]
     return FrameIndex(
         packet_pts=packet_pts,
@@ -227,6 +232,25 @@ def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameInd
         is_hidden=is_hidden,
         last_duration=packets[shown[-1]].duration or None,
     )
+
+
+def _can_be_the_order(packet_pts: np.ndarray, is_keyframe: np.ndarray, codec: str) -> bool:
+    """Whether pictures could be shown in the order of these times: a wrong one would number the frames wrongly.
+
+    Pictures before a key frame in the file are shown before it. Those shown before it that follow it in the file come
+    at once.
+    """
+    if codec not in _REORDERING_CODECS:
+        return bool((np.diff(packet_pts) > 0).all())
+    latest_before = np.maximum.accumulate(packet_pts)[:-1]
+    if (latest_before > packet_pts[1:])[is_keyframe[1:]].any():
+        return False
+    last_keyframe = np.maximum.accumulate(np.where(is_keyframe, np.arange(len(packet_pts)), 0))
+    is_leading = packet_pts < packet_pts[last_keyframe]
+    late = is_leading[1:] & ~is_leading[:-1] & ~is_keyframe[:-1]
+    rank = np.empty(len(packet_pts), dtype=np.int64)
+    rank[np.argsort(packet_pts)] = np.arange(len(packet_pts))
+    return not late.any() and int(np.abs(rank - np.arange(len(rank))).max()) <= _MOST_REORDERED
 
 
 def frames_before_gap(frame_pts: np.ndarray) -> int:

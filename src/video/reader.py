@@ -399,14 +399,17 @@ class VideoReader:
                 position = segment.start
             elif packet.pts != self.index.packet_pts[position]:
                 raise _IndexMismatch(f"packet {position} is not the one indexed")
-            frames = self._feed(stream, packet)
-            if frames is None or any(frame.is_corrupt for frame in frames):
-                raise _Damage(position)
-            yield from frames
+            yield from self._feed_intact(stream, packet, position)
             position += 1
             if position == segment.stop:
                 break
-        yield from self._feed(stream, None) or ()
+        yield from self._feed_intact(stream, None, segment.stop)
+
+    def _feed_intact(self, stream: Any, packet: Any, position: int) -> list[Any]:
+        frames = self._feed(stream, packet)
+        if frames is None or any(frame.is_corrupt for frame in frames):
+            raise _Damage(position)
+        return frames
 
 
 def checked_indices(sample: Sample, metadata: VideoFileMetadata, name: str) -> list[int]:
