@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .metadata import VideoFileMetadata
-from .reader import Sample, VideoReader
+from .metadata import Sample, VideoFileMetadata
+from .reader import VideoReader
 from .sample import seconds_indices
 from .source import VideoLimits
 from .torchcodec import decode_with_torchcodec
