@@ -100,7 +100,6 @@ class FrameDecoder:
         conceal_damage = any(index.has_leading_frames(segment) for segment in segments) and all(
             segment.stop < len(index.packet_pts) for segment in segments
         )
-        number_of_pts = {int(pts): number for number, pts in enumerate(index.frame_pts)}
         with self.source.open() as container:
             stream = video_stream(self.source, container, thread_type="AUTO", strict=not conceal_damage)
             for place, segment in enumerate(segments):
@@ -112,8 +111,9 @@ class FrameDecoder:
                     if frame.pts in expected and (previous_pts is None or frame.pts > previous_pts):
                         previous_pts = frame.pts
                         expected.discard(frame.pts)
-                        if frame.pts in number_of_pts:
-                            yield number_of_pts[frame.pts], frame
+                        number = index.number_at(frame.pts)
+                        if number is not None:
+                            yield number, frame
                     elif segment.start == 0 or frame.pts is None or frame.pts >= first_pts:
                         raise IndexMismatch(f"a frame came out at time {frame.pts} that no packet announced")
                 if expected:
@@ -121,10 +121,9 @@ class FrameDecoder:
 
     def decode_concealing(self, index: FrameIndex, last_index: int) -> Iterator[tuple[int, Any]]:
         """(index, frame) up to `last_index` of a damaged file, from the start, as a player shows them."""
-        number_of_pts = {int(pts): number for number, pts in enumerate(index.frame_pts)}
         following, before = 0, None
         for _, _, frame in self.decode_linear():
-            number = number_of_pts.get(frame.opaque)
+            number = index.number_at(frame.opaque)
             if number is None:
                 continue
             for lost in range(following, number):

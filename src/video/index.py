@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,16 +27,15 @@ _MOST_REORDERED = 17
 _SMALLEST_MPEG4_PICTURE = 32
 
 
-@dataclass(frozen=True)
-class Packet:
-    """What the index needs of an encoded picture; times are in the stream's time base."""
+class Packets(NamedTuple):
+    """What the index needs of encoded pictures, one entry each; times are in the stream's time base."""
 
-    pts: int | None
-    dts: int | None
-    duration: int | None
-    is_keyframe: bool
-    is_discarded: bool
-    is_intact: bool
+    pts: tuple[int | None, ...]
+    dts: tuple[int | None, ...]
+    duration: tuple[int | None, ...]
+    is_keyframe: tuple[bool, ...]
+    is_discarded: tuple[bool, ...]
+    is_intact: tuple[bool, ...]
 
 
 def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
@@ -55,16 +55,18 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
     in_lengths = extradata[:1] == b"\1"
     if codec == "h264":
         size = (extradata[4] & 3) + 1 if in_lengths and len(extradata) > 4 else 4
-        is_slice = lambda first: 1 <= first & 31 <= 5 and first < 128  # noqa: E731
+        is_slice = [1 <= first & 31 <= 5 and first < 128 for first in range(256)]
     else:
         size = (extradata[21] & 3) + 1 if in_lengths and len(extradata) > 21 else 4
-        is_slice = lambda first: first >> 1 < 32 and first < 128  # noqa: E731
+        is_slice = [first >> 1 < 32 and first < 128 for first in range(256)]
+
+    read = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
 
     def counted(data: Any) -> bool:
         position, end, found = 0, len(data), False
-        while position + size < end:
-            length = int.from_bytes(data[position : position + size], "big")
-            found |= is_slice(data[position + size])
+        while read and position + size < end:
+            length, first = read.unpack_from(data, position)
+            found |= is_slice[first]
             position += size + length
         return found and position == end
 
@@ -75,7 +77,7 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
         data = bytes(data)
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
-            if is_slice(data[position + 3]):
+            if is_slice[data[position + 3]]:
                 return True
             position = data.find(b"\0\0\1", position + 3)
         return False
@@ -172,6 +174,13 @@ class FrameIndex:
             last_duration=self.last_duration if is_whole else None,
         )
 
+    def number_at(self, pts: int | None) -> int | None:
+        """The number of the frame that is shown at exactly this time."""
+        if pts is None:
+            return None
+        number = int(np.searchsorted(self.frame_pts, pts))
+        return number if number < len(self.frame_pts) and self.frame_pts[number] == pts else None
+
     def has_leading_frames(self, segment: "Segment") -> bool:
         """Whether frames follow the segment's key frame in the file that are shown before it (open GOP)."""
         pts = self.packet_pts[segment.start : segment.stop]
@@ -199,7 +208,7 @@ def has_times(codec: str, format_name: str, reorder_depth: int) -> bool:
     return codec not in _UNCOUNTABLE_CODECS and not (format_name in _UNTIMED_FORMATS and reorder_depth)
 
 
-def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameIndex | None:
+def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | None:
     """The index, or `None` where packets don't tell, so that frames must be counted by decoding them.
 
     Args:
@@ -207,14 +216,11 @@ def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameInd
         codec: FFmpeg's name of it.
         breaks_off: whether the file ends before its stream does. Frames after the first that is lacking are left out.
     """
-    pts = [packet.pts for packet in packets]
-    is_hidden = np.array([packet.is_discarded for packet in packets], dtype=bool)
-    if None in pts or len(set(pts)) != len(pts) or not packets[0].is_keyframe or is_hidden.all():
+    is_hidden = np.array(packets.is_discarded, dtype=bool)
+    if None in packets.pts or not packets.is_keyframe[0] or is_hidden.all() or not all(packets.is_intact):
         return None
-    if not all(packet.is_intact for packet in packets):
-        return None
-    packet_pts = np.array(pts, dtype=np.int64)
-    is_keyframe = np.array([packet.is_keyframe for packet in packets], dtype=bool)
+    packet_pts = np.array(packets.pts, dtype=np.int64)
+    is_keyframe = np.array(packets.is_keyframe, dtype=bool)
     if not _can_be_the_order(packet_pts, is_keyframe, codec):
         return None
     shown = np.flatnonzero(~is_hidden)
@@ -222,15 +228,15 @@ def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameInd
     if breaks_off:
         shown = shown[: frames_before_gap(packet_pts[shown])]
     key_positions = np.flatnonzero(is_keyframe)
-    offsets = [packet.pts if packet.dts is None else min(packet.pts, packet.dts) for packet in packets]
+    dts = [pts if dts is None else dts for pts, dts in zip(packets.pts, packets.dts)]
     return FrameIndex(
         packet_pts=packet_pts,
         keyframe_positions=key_positions if codec in SEEKABLE_CODECS else np.zeros(1, dtype=np.int64),
         shown_positions=shown,
         frame_pts=packet_pts[shown],
-        seek_offsets=np.array(offsets, dtype=np.int64),
+        seek_offsets=np.minimum(packet_pts, np.array(dts, dtype=np.int64)),
         is_hidden=is_hidden,
-        last_duration=packets[shown[-1]].duration or None,
+        last_duration=packets.duration[shown[-1]] or None,
     )
 
 
@@ -238,8 +244,11 @@ def _can_be_the_order(packet_pts: np.ndarray, is_keyframe: np.ndarray, codec: st
     """Whether pictures could be shown in the order of these times: a wrong one would number the frames wrongly.
 
     Pictures before a key frame in the file are shown before it. Those shown before it that follow it in the file come
-    at once.
+    at once. No two have the same time.
     """
+    order = np.argsort(packet_pts)
+    if not np.diff(packet_pts[order]).all():
+        return False
     if codec not in _REORDERING_CODECS:
         return bool((np.diff(packet_pts) > 0).all())
     latest_before = np.maximum.accumulate(packet_pts)[:-1]
@@ -249,7 +258,7 @@ def _can_be_the_order(packet_pts: np.ndarray, is_keyframe: np.ndarray, codec: st
     is_leading = packet_pts < packet_pts[last_keyframe]
     late = is_leading[1:] & ~is_leading[:-1] & ~is_keyframe[:-1]
     rank = np.empty(len(packet_pts), dtype=np.int64)
-    rank[np.argsort(packet_pts)] = np.arange(len(packet_pts))
+    rank[order] = np.arange(len(packet_pts))
     return not late.any() and int(np.abs(rank - np.arange(len(rank))).max()) <= _MOST_REORDERED
 
 

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from .decoder import Damage, FrameDecoder, IndexMismatch
 from .index import (
     FrameIndex,
-    Packet,
+    Packets,
     build_index,
     frames_before_gap,
     has_times,
@@ -167,9 +167,9 @@ class VideoReader:
 
     # ------------------------------------------------------------------------------------ which frames there are
 
-    def _demux(self) -> list[Packet]:
+    def _demux(self) -> Packets | None:
         """All packets, and the size and orientation of the first frame, for which a few are decoded."""
-        packets: list[Packet] = []
+        rows = []
         with self.source.open() as container:
             stream = video_stream(self.source, container, thread_type="SLICE", strict=False)
             self._codec = stream.codec.canonical_name
@@ -180,19 +180,18 @@ class VideoReader:
             for packet in itertools.chain(self._decoder.packets(container, stream), [None]):
                 if packet is not None:
                     is_intact = not packet.is_corrupt and promises(memoryview(packet))
-                    packets.append(
-                        Packet(
-                            packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, is_intact
-                        )
+                    rows.append(
+                        (packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, is_intact)
                     )
-                    if len(packets) > limit:
-                        raise too_many_packets(self.source, len(packets))
+                    if len(rows) > limit:
+                        raise too_many_packets(self.source, len(rows))
                 if first_frame is None:
                     first_frame = next(iter(self._decoder.feed(stream, packet) or ()), None)
             if first_frame is None:
-                cause = "it contains no frame that can be decoded" if packets else "its video stream is empty"
+                cause = "it contains no frame that can be decoded" if rows else "its video stream is empty"
                 raise VideoDecodeError(self.name, cause)
             self._timed = has_times(self._codec, container.format.name, stream.codec_context.reorder_depth)
+            packets = Packets(*zip(*rows)) if rows else None
             self._decoder.breaks_off |= _ends_early(container, stream, packets)
         # The whole video is turned as its first frame. Asking a frame for its matrix would keep it from being freed.
         self._matrix = display_matrix(first_frame)
@@ -272,16 +271,16 @@ class VideoReader:
         return "" if times is None or index >= len(times) else f" ({times[index]:.2f} s)"
 
 
-def _ends_early(container: Any, stream: Any, packets: Sequence[Packet]) -> bool:
+def _ends_early(container: Any, stream: Any, packets: Packets | None) -> bool:
     """Whether the header announces more than the file holds, or its last packet is cut."""
-    if not packets:
+    if packets is None:
         return False
     name = container.format.name
     if "mp4" in name:
-        return stream.frames > len(packets)
-    times = [packet.pts for packet in packets if packet.pts is not None]
+        return stream.frames > len(packets.pts)
+    times = [pts for pts in packets.pts if pts is not None]
     if "matroska" in name and container.duration and times:
-        end = (max(times) + 2 * (packets[-1].duration or 0)) * stream.time_base
+        end = (max(times) + 2 * (packets.duration[-1] or 0)) * stream.time_base
         return end + 0.1 < container.duration / 1_000_000
     return False
 
