@@ -135,6 +135,7 @@ class FrameIndex:
         frame_pts: (frames,) ascending.
         seek_offsets: (packets,) where to aim a seek for the packet.
         is_hidden: (packets,) whether it is decoded and never shown: an edit list cuts it.
+        is_promised: (packets,) whether its marks promise a picture. Where one doesn't, only decoding tells.
         last_duration: of the last frame, where it is known.
     """
 
@@ -144,6 +145,7 @@ class FrameIndex:
     frame_pts: np.ndarray
     seek_offsets: np.ndarray
     is_hidden: np.ndarray
+    is_promised: np.ndarray
     last_duration: int | None
 
     def segments(self, frame_indices: Iterable[int]) -> list["Segment"]:
@@ -163,15 +165,16 @@ class FrameIndex:
                 runs.append(Segment(start, stop))
         return runs
 
-    def up_to(self, last_pts: int) -> "FrameIndex":
-        """The index without the frames that are shown after `last_pts`."""
-        count = int(np.searchsorted(self.frame_pts, last_pts, side="right"))
-        is_whole = count == len(self.frame_pts)
+    def counting(self, positions: Iterable[int], last_pts: int) -> "FrameIndex":
+        """The index of these packets and those that promise a picture, without what is shown after `last_pts`."""
+        counts = self.is_promised.copy()
+        counts[list(positions)] = True
+        shown = self.shown_positions[counts[self.shown_positions] & (self.frame_pts <= last_pts)]
         return replace(
             self,
-            shown_positions=self.shown_positions[:count],
-            frame_pts=self.frame_pts[:count],
-            last_duration=self.last_duration if is_whole else None,
+            shown_positions=shown,
+            frame_pts=self.packet_pts[shown],
+            last_duration=self.last_duration if len(shown) == len(self.shown_positions) else None,
         )
 
     def number_at(self, pts: int | None) -> int | None:
@@ -217,7 +220,7 @@ def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | 
         breaks_off: whether the file ends before its stream does. Frames after the first that is lacking are left out.
     """
     is_hidden = np.array(packets.is_discarded, dtype=bool)
-    if None in packets.pts or not packets.is_keyframe[0] or is_hidden.all() or not all(packets.is_intact):
+    if None in packets.pts or not packets.is_keyframe[0] or is_hidden.all():
         return None
     packet_pts = np.array(packets.pts, dtype=np.int64)
     is_keyframe = np.array(packets.is_keyframe, dtype=bool)
@@ -236,6 +239,7 @@ def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | 
         frame_pts=packet_pts[shown],
         seek_offsets=np.minimum(packet_pts, np.array(dts, dtype=np.int64)),
         is_hidden=is_hidden,
+        is_promised=np.array(packets.is_intact, dtype=bool),
         last_duration=packets.duration[shown[-1]] or None,
     )
 

@@ -59,7 +59,7 @@ class VideoReader:
         self.index: FrameIndex | None = None
         if self._timed and packets:
             self.index = build_index(packets, self._codec, self._decoder.breaks_off)
-        if self.index is None:
+        if self.index is None or not self.index.is_promised.all():
             self.rebuild_index()
         else:
             self._set_metadata(self.index.frame_pts, self.index.last_duration)
@@ -224,7 +224,8 @@ class VideoReader:
         if not shown:
             raise VideoDecodeError(self.name, "it contains no frame that can be decoded")
         if packets is not None and damaged and in_order and set(frame_pts) <= set(packets.frame_pts.tolist()):
-            self.index, self._conceals = packets.up_to(frame_pts[-1]), True
+            positions = [*damaged, *(number for number, _ in shown)]
+            self.index, self._conceals = packets.counting(positions, frame_pts[-1]), True
             self._set_metadata(self.index.frame_pts, self.index.last_duration)
         else:
             self._set_metadata(np.array(frame_pts) if in_order else None, None, len(shown))
@@ -252,11 +253,11 @@ class VideoReader:
     def _warn_of_damage(self, damaged: Sequence[int], shown: Sequence[tuple[int, int | None]]) -> None:
         if not damaged:
             return
+        packets = "1 damaged packet" if len(damaged) == 1 else f"{len(damaged)} damaged packets"
         first = next((index for index, (number, _) in enumerate(shown) if number >= min(damaged)), len(shown))
         logger.warning(
-            f"{self.name}: {len(damaged)} damaged packets, the first at frame {first}{self._time_of(first)}. The "
-            "frames around them are the decoder's best guess, and the one before stands for one that is lost, as in a "
-            "player."
+            f"{self.name}: {packets}, the first at frame {first}{self._time_of(first)}. The frames that come "
+            "of them are the decoder's best guess, and the one before stands for one that is lost, as in a player."
         )
 
     def _warn_of_end(self) -> None:
