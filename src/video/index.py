@@ -19,6 +19,8 @@ _REORDERING_CODECS = frozenset("h264 hevc mpeg4 mpeg1video mpeg2video".split())
 _UNCOUNTABLE_CODECS = frozenset({"vp8"})
 # AVI stores no presentation times: where frames are reordered, FFmpeg reports those of the decoding order.
 _UNTIMED_FORMATS = frozenset({"avi"})
+# Formats of transmissions, in which a picture may be lacking without a mark.
+_LOSSY_FORMATS = frozenset({"mpegts", "mpeg"})
 # A seek empties the decoder's pipeline: below this many saved packets, reading on is as fast.
 _MIN_SAVED_PACKETS = 4
 # The farthest that a picture is decoded before it is shown, in the codecs that reorder.
@@ -211,12 +213,12 @@ def has_times(codec: str, format_name: str, reorder_depth: int) -> bool:
     return codec not in _UNCOUNTABLE_CODECS and not (format_name in _UNTIMED_FORMATS and reorder_depth)
 
 
-def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | None:
+def build_index(packets: Packets, codec: str, format_name: str, breaks_off: bool) -> FrameIndex | None:
     """The index, or `None` where packets don't tell, so that frames must be counted by decoding them.
 
     Args:
         packets: of the stream, in decoding order, without those that a broken-off file holds in part.
-        codec: FFmpeg's name of it.
+        codec, format_name: FFmpeg's names of them.
         breaks_off: whether the file ends before its stream does. Frames after the first that is lacking are left out.
     """
     is_hidden = np.array(packets.is_discarded, dtype=bool)
@@ -230,6 +232,10 @@ def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | 
     shown = shown[np.argsort(packet_pts[shown])]
     if breaks_off:
         shown = shown[: frames_before_gap(packet_pts[shown])]
+    is_promised = np.array(packets.is_intact, dtype=bool)
+    if format_name in _LOSSY_FORMATS and len(shown) > 1:
+        steps = np.diff(packet_pts[shown])
+        is_promised[shown[1:][steps > 1.75 * np.median(steps)]] = False  # 1.5 are films at the rate of television
     key_positions = np.flatnonzero(is_keyframe)
     dts = [pts if dts is None else dts for pts, dts in zip(packets.pts, packets.dts)]
     return FrameIndex(
@@ -239,7 +245,7 @@ def build_index(packets: Packets, codec: str, breaks_off: bool) -> FrameIndex | 
         frame_pts=packet_pts[shown],
         seek_offsets=np.minimum(packet_pts, np.array(dts, dtype=np.int64)),
         is_hidden=is_hidden,
-        is_promised=np.array(packets.is_intact, dtype=bool),
+        is_promised=is_promised,
         last_duration=packets.duration[shown[-1]] or None,
     )
 

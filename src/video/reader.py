@@ -58,7 +58,7 @@ class VideoReader:
         packets = self._demux()
         self.index: FrameIndex | None = None
         if self._timed and packets:
-            self.index = build_index(packets, self._codec, self._decoder.breaks_off)
+            self.index = build_index(packets, self._codec, self._format, self._decoder.breaks_off)
         if self.index is None or not self.index.is_promised.all():
             self.rebuild_index()
         else:
@@ -190,7 +190,8 @@ class VideoReader:
             if first_frame is None:
                 cause = "it contains no frame that can be decoded" if rows else "its video stream is empty"
                 raise VideoDecodeError(self.name, cause)
-            self._timed = has_times(self._codec, container.format.name, stream.codec_context.reorder_depth)
+            self._format = container.format.name
+            self._timed = has_times(self._codec, self._format, stream.codec_context.reorder_depth)
             packets = Packets(*zip(*rows)) if rows else None
             self._decoder.breaks_off |= _ends_early(container, stream, packets)
         # The whole video is turned as its first frame. Asking a frame for its matrix would keep it from being freed.

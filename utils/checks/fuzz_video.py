@@ -23,6 +23,7 @@ import av
 import numpy as np
 
 from vidformers.video import VideoDecodeError, decode_video
+from vidformers.video.rgb import display_matrix, upright
 
 
 NUM_FRAMES, HEIGHT, WIDTH = 40, 64, 96
@@ -134,7 +135,21 @@ def plain_decode(path: Path, keeps: Callable[[], bool] = bool) -> tuple[list[np.
             seconds += [None if frame.pts is None else frame.pts * float(stream.time_base) for frame in frames]
             kept, frames = [frame for frame in kept + frames if keeps()], []
             if packet is None:
-                return pictures, seconds
+                matrix = matrix_of(path)
+                return [upright(picture, matrix) for picture in pictures], seconds
+
+
+def matrix_of(path: Path) -> tuple[int, ...] | None:
+    """The display matrix of the first picture. A frame that was asked for it keeps its buffers for good."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        try:
+            for packet in container.demux(stream):
+                for frame in stream.codec_context.decode(packet) if packet.size else ():
+                    return display_matrix(frame)
+        except av.error.FFmpegError:
+            pass
+    return None
 
 
 def defined_pictures(path: Path, expected: list[np.ndarray]) -> list[bool]:
