@@ -11,11 +11,15 @@ _MODULES = {
     "decode_video": ".decode",
     "probe_video": ".decode",
     "VideoProcessor": ".processor",
+    "SAMPLERS": ".sample",
     "all_indices": ".sample",
     "clip_indices": ".sample",
     "contiguous_indices": ".sample",
     "fps_indices": ".sample",
+    "middle_indices": ".sample",
+    "named_sampler": ".sample",
     "seconds_indices": ".sample",
+    "three_crops": ".transform",
     "uniform_indices": ".sample",
 }
 __all__ = list(_MODULES)

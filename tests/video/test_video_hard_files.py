@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -160,3 +161,27 @@ def test_a_file_without_picture_data_is_an_error(tmp_path):
         data[start : start + size] = bytes(size)
     with pytest.raises(VideoDecodeError, match="no frame that can be decoded"):
         decode_video(io.BytesIO(data))
+
+
+# ------------------------------------------------------------------------------------------------------------- by time
+
+
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv"])
+def test_times_are_those_of_the_file(name, tmp_path):
+    milliseconds = np.cumsum(np.random.default_rng(0).integers(10, 90, 40)) + 500
+    path = write_video(tmp_path / name, b_frames=2, pts=milliseconds.tolist(), time_base=Fraction(1, 1000))
+    with av.open(str(path)) as container:
+        seconds = [frame.pts * float(frame.time_base) for frame in container.decode(video=0)]
+    frames, metadata = decode_video(path)
+    np.testing.assert_allclose(metadata.timestamps, seconds, atol=1e-9)
+    np.testing.assert_allclose(np.diff(seconds) * 1000, np.diff(milliseconds), atol=1.1)
+    assert decode_video(path, [30, 2])[1].timestamps == [metadata.timestamps[30], metadata.timestamps[2]]
+    wanted = [seconds[7] + 0.004, seconds[30], seconds[3]]
+    some, chosen = decode_video(path, seconds=wanted)
+    assert chosen.frames_indices == [7, 30, 3] and np.array_equal(some, frames[[7, 30, 3]])
+    assert decode_video(path, seconds=slice(seconds[5], seconds[9]))[1].frames_indices == [5, 6, 7, 8]
+    assert decode_video(path, lambda video: np.flatnonzero(video.frame_seconds > seconds[37]))[0].shape[0] == 2
+    with pytest.raises(IndexError, match="shows frames from"):
+        decode_video(path, seconds=[seconds[-1] + 1])
+    with pytest.raises(ValueError, match="`sample` or `seconds`, got both"):
+        decode_video(path, [1], seconds=[1.0])
