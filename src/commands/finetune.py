@@ -25,7 +25,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from vidformers.inference.clips import VIDEO_SUFFIXES, frames_of_a_clip, read_clip, videos_below
 from vidformers.inference.directory import Directory
 from vidformers.models.pretrained import VideoPreTrainedModel
-from vidformers.video.decode import VideoDecodeError
+from vidformers.video.source import VideoDecodeError
 from vidformers.video.processor import VideoProcessor
 
 
