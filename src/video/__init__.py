@@ -11,7 +11,6 @@ _MODULES = {
     "decode_video": ".decode",
     "probe_video": ".decode",
     "VideoProcessor": ".processor",
-    "SAMPLERS": ".sample",
     "all_indices": ".sample",
     "clip_indices": ".sample",
     "contiguous_indices": ".sample",

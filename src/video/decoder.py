@@ -23,11 +23,11 @@ class Damage(IndexMismatch):
 class FrameDecoder:
     """Decodes one source with PyAV, again and again.
 
-    Attributes:
+    It counts the packets given to the decoder, one packet a frame; `strict` says that a damaged packet gives no frame,
+    where the decoder would patch one up; `breaks_off` that the file was seen to end before its stream does.
+
+    Args:
         source: the file.
-        num_decoded_packets: given to the decoder so far: one packet is one frame, so this is the work done.
-        strict: whether packets that are damaged give no frame; otherwise the decoder patches them up.
-        breaks_off: whether the file was seen to end before its stream does.
     """
 
     def __init__(self, source: VideoSource):

@@ -26,13 +26,23 @@ class VideoFileMetadata(VideoMetadata):
         return self.frame_seconds[self.frames_indices].tolist()
 
     def choosing(self, frame_indices: list[int] | None) -> "VideoFileMetadata":
-        """The same video with these frames chosen."""
+        """The same video with frames chosen.
+
+        Args:
+            frame_indices: their numbers; `None` for no choice.
+        """
         chosen = type(self)(**{**self, "frames_indices": frame_indices})
         chosen.frame_seconds = self.frame_seconds
         return chosen
 
     def seconds_of(self, frame_indices: np.ndarray) -> np.ndarray:
-        """When frames are shown: the file's times, or their number over `fps` where it has none.
+        """When frames are shown, in seconds: the file's times, or their number over `fps` where it has none.
+
+        Args:
+            frame_indices: integers (frames,).
+
+        Returns:
+            float64 (frames,).
 
         Raises:
             ValueError: neither the times nor the rate is known.
@@ -49,7 +59,7 @@ Sample = Sequence[int] | Callable[[VideoFileMetadata], Iterable[int]] | None
 
 
 def checked_indices(sample: Sample, metadata: VideoFileMetadata, name: str) -> list[int]:
-    """The frame numbers that a sample stands for, as [`VideoReader.frame_indices`]."""
+    """The frame numbers that a sample stands for, as [`~vidformers.video.VideoReader.frame_indices`]."""
     total = metadata.total_num_frames
     if sample is None:
         return list(range(total))

@@ -135,6 +135,9 @@ class VideoReader:
     def frame_indices(self, sample: Sample) -> list[int]:
         """The frame numbers that a sample stands for.
 
+        Args:
+            sample: as for [`~vidformers.video.VideoReader.read`].
+
         Raises:
             ValueError: they aren't a flat sequence of integers.
             IndexError: one lies outside the video.
