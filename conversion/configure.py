@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 
 from vidformers.models.records import Family, Preset
 
-from .identify import Found, public_class, shortened, similar
+from .found import Found
+from .identify import public_class, shortened, similar
 from .ops import ConversionError
 from .rules import Bounded, Form
 

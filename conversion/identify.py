@@ -1,26 +1,22 @@
-"""Which form original files have, where its tensors stand in them, and what else they hold."""
+"""Which form original files have, and whose: what the user asks for, and what fingerprints say."""
 
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
+from .found import MOST_LISTED, Found, find, names_in, overview, places_of, unwrapped
 from .ops import ConversionError
-from .rules import TRAINING_STATE, WRAPPERS, Entry, Form, Shapes, forms_of, section
+from .rules import Entry, Form, forms_of
 from .sources import Source
-
-
-MOST_LISTED = 5
-"""How many names of a kind a message gives."""
 
 
 @dataclass(frozen=True)
@@ -33,86 +29,6 @@ class Request:
     probe_index: int = 0
     model_class: type[PreTrainedModel] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FoundPart:
-    """A state dict as it stands in a file.
-
-    Attributes:
-        source: the file.
-        place: its path in the file.
-        prefix: what every tensor name begins with before the names that rules use.
-        names: for each name that rules use, the tensor's full name in the file.
-    """
-
-    source: Source
-    place: str
-    prefix: str
-    names: Mapping[str, str]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors' shapes by the names that rules use."""
-        return {name: self.source.tensors[full].shape for name, full in self.names.items()}
-
-    @property
-    def dtypes(self) -> list[str]:
-        """The tensors' types, each once, as in "float32"."""
-        return sorted({str(self.source.tensors[full].dtype).removeprefix("torch.") for full in self.names.values()})
-
-    def read(self, name: str) -> torch.Tensor:
-        """The tensor that rules call `name`."""
-        return self.source.read(self.names[name])
-
-    def under(self, prefix: str) -> "FoundPart":
-        """The tensors whose names begin with `prefix`, by their names without it."""
-        own = {name.removeprefix(prefix): full for name, full in self.names.items() if name.startswith(prefix)}
-        return replace(self, prefix=self.prefix + prefix, names=own)
-
-
-class Found(dict[str, FoundPart]):
-    """The state dicts that a form reads, by its entries.
-
-    Attributes:
-        left_out: sections of the files that are not read, with the reason.
-        strays: full names of tensors that nothing accounts for, by the file that holds them.
-    """
-
-    def __init__(self, parts: Mapping[str, FoundPart], left_out: Mapping[str, str], strays: Mapping[str, Source]):
-        super().__init__(parts)
-        self.left_out, self.strays = left_out, strays
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint's file."""
-        return next(iter(self.values())).source.path
-
-    @property
-    def paths(self) -> list[Path]:
-        """All files."""
-        return list(dict.fromkeys(part.source.path for part in self.values()))
-
-    @property
-    def shapes(self) -> Shapes:
-        """The tensors' shapes by their names in the form's namespace."""
-        return Shapes((_joined(key, name), shape) for key, part in self.items() for name, shape in part.shapes.items())
-
-    def read(self, name: str) -> torch.Tensor:
-        """A tensor by its name in the form's namespace."""
-        part, bare = self._part(name)
-        if bare not in part.names:
-            raise ConversionError(f"{part.source.path}: {self.written(name)} is missing.")
-        return part.read(bare)
-
-    def written(self, name: str) -> str:
-        """A name of the namespace as messages write it, with the place instead of the entry."""
-        part, bare = self._part(name)
-        return f"{part.place}: {bare}" if part.place else bare
-
-    def _part(self, name: str) -> tuple[FoundPart, str]:
-        key, _, bare = name.partition("/")
-        return (self[key], bare) if key in self else (self[""], name)
 
 
 # -------------------------------------------------------------------------------------------------- what a file is
@@ -262,9 +178,9 @@ class _Names:
 
     def _bare_names(self, entry: Entry) -> Iterator[str]:
         source = self.files[entry.file]
-        paths = [path.replace("{index}", str(number)) for path in _places(entry) for number in (self.index, 0)]
+        paths = [path.replace("{index}", str(number)) for path in places_of(entry) for number in (self.index, 0)]
         for place in dict.fromkeys(paths):
-            yield from (_unwrapped(name[len(place) + 1 if place else 0 :]) for name in _names_in(source, place))
+            yield from (unwrapped(name[len(place) + 1 if place else 0 :]) for name in names_in(source, place))
 
 
 def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: _Names) -> str:
@@ -272,7 +188,7 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
     path = files["checkpoint"].path
     if is_transformers(path):
         return transformers_message(path)
-    held = " and ".join(f"{source.path.name} holds {_overview(source)}" for source in files.values())
+    held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     nearly, others = [], []
     for _, form in candidates:
@@ -307,120 +223,10 @@ def transformers_message(path: Path) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------ where its parts stand
-
-
-def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], index: int = 0) -> Found:
-    """The state dicts of a form, and what else the files hold; `chosen` has places of entries, where known."""
-    parts: dict[str, FoundPart] = {}
-    left_out: dict[str, str] = {}
-    strays: dict[str, Source] = {}
-    accounted: set[tuple[str, str]] = set()
-    for key, entry in form.entries.items():
-        source = files[entry.file]
-        whole = _unwrap(source, _place(source, entry, chosen.get(key), index))
-        accounted |= {(entry.file, full) for full in whole.names.values()}
-        unread = {name: section(_joined(key, name), form.left_out) for name in whole.names}
-        left_out |= {name: form.left_out[name] for name in unread.values() if name is not None}
-        parts[key] = replace(whole, names={name: whole.names[name] for name in unread if unread[name] is None})
-    for file, source in files.items():
-        reasons = _reasons(form, file)
-        for name in source.tensors:
-            if (file, name) not in accounted:
-                part, stem = section(name, reasons), _stem(name)
-                if part is None:
-                    strays[name] = source
-                else:  # of a list that is read in part, its items by themselves
-                    left_out[stem if stem.startswith(f"{part}/") else part] = reasons[part]
-    return Found(parts, left_out, strays)
-
-
-def _reasons(form: Form, file: str) -> dict[str, str]:
-    """For each section of a file that may stand outside the state dicts that are read, why it isn't."""
-    versions = {
-        place.removesuffix("/{index}"): f"another version of the {key or 'model'}"
-        for key, entry in form.entries.items()
-        for place in _places(entry)
-        if place and entry.file == file
-    }
-    return {**TRAINING_STATE, **versions, **form.left_out}
-
-
 def _chosen_places(family: Family, form: Form, request: Request) -> dict[str, str]:
     """The places that the preset and the user's checkpoint key say to read; the key is for entries with several."""
     chosen = dict(family.presets[request.preset].checkpoint_keys) if request.preset else {}
     if request.checkpoint_key is not None:
-        several = (key for key, entry in form.entries.items() if len(_places(entry)) > 1)
+        several = (key for key, entry in form.entries.items() if len(places_of(entry)) > 1)
         chosen |= dict.fromkeys(several, request.checkpoint_key)
     return chosen
-
-
-def _place(source: Source, entry: Entry, wanted: str | None, index: int) -> str:
-    """The path at which the file holds an entry; an error if it holds none, or if that needs a choice."""
-    places, versions = (
-        [path.replace("{index}", str(index)) for path in paths] for paths in (entry.places, entry.versions)
-    )
-    asked = places if wanted is None else [wanted]
-    for place in asked:
-        if _names_in(source, place):
-            return place
-    there = [place for place in (*places, *versions) if _names_in(source, place)]
-    remedy = f" Choose one with checkpoint_key, such as {there[0]!r}." if there else ""
-    raise ConversionError(f"{source.path}: has no entry {asked[0]!r}; it holds {_overview(source)}.{remedy}")
-
-
-def _places(entry: Entry) -> tuple[str, ...]:
-    return (*entry.places, *entry.versions)
-
-
-def _names_in(source: Source, place: str) -> list[str]:
-    """Full names of the tensors at a place; "" is one only in a file that is a single flat state dict."""
-    if place:
-        return [name for name in source.tensors if name.startswith(f"{place}/")]
-    names = [name for name in source.tensors if name.partition("/")[0] not in TRAINING_STATE]
-    return [] if any("/" in name for name in names) else names
-
-
-def _overview(source: Source) -> str:
-    """The entries of a file, lists with their items, or those inside the only one."""
-    entries = list(dict.fromkeys(_stem(name) for name in source.tensors))
-    if len(entries) == 1:
-        entries = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in source.tensors))
-    more = f" and {len(entries) - MOST_LISTED} more" if len(entries) > MOST_LISTED else ""
-    return ", ".join(repr(entry) for entry in entries[:MOST_LISTED]) + more or "no tensors"
-
-
-def _stem(name: str) -> str:
-    """The entry that a tensor of a file belongs to: its path without its own name, down to an index of a list."""
-    first, _, rest = name.partition("/")
-    index = rest.partition("/")[0]
-    return f"{first}/{index}" if index.isdigit() else first
-
-
-def _unwrap(source: Source, place: str) -> FoundPart:
-    """The tensors at a place without the wrappers' prefixes, which all or none of them must carry."""
-    start = len(place) + 1 if place else 0
-    names, removed = {name[start:]: name for name in _names_in(source, place)}, ""
-    while wrapper := next((each for each in WRAPPERS if any(name.startswith(each) for name in names)), None):
-        bare = [name for name in names if not name.startswith(wrapper)]
-        if bare:
-            carrying = next(name for name in names if name.startswith(wrapper))
-            raise ConversionError(
-                f"{source.path}: in {place or 'the file'}, {carrying} begins with {wrapper!r} and {bare[0]} does "
-                "not; all names of a state dict must carry the same prefix."
-            )
-        names = {name.removeprefix(wrapper): full for name, full in names.items()}
-        removed += wrapper
-    return FoundPart(source, place, removed, names)
-
-
-def _unwrapped(name: str) -> str:
-    """A tensor's name without wrappers' prefixes."""
-    while wrapper := next((each for each in WRAPPERS if name.startswith(each)), None):
-        name = name.removeprefix(wrapper)
-    return name
-
-
-def _joined(key: str, name: str) -> str:
-    """A name in the namespace."""
-    return f"{key}/{name}" if key else name

@@ -18,8 +18,8 @@ from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .configure import configuration, merge
+from .found import Found
 from .identify import (
-    Found,
     Request,
     damaged_forms,
     family_of,
@@ -187,9 +187,10 @@ def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> P
 
 def _initialize(plan: Plan, dtype: torch.dtype) -> None:
     """Give the modules that no file holds the values of a new model, and say so."""
-    for name in plan.new_modules:
-        module = plan.model.get_submodule(name).to_empty(device="cpu")
+    modules = [plan.model.get_submodule(name).to_empty(device="cpu") for name in plan.new_modules]
+    for module in (*modules, *([plan.model] if modules else [])):  # A model may say more of modules that it has.
         plan.model._init_weights(module)
+    for module in modules:
         module.to(dtype)
     if plan.new_modules:
         left_out = "; ".join(f"{what} ({why})" for what, why in left_out_tensors(plan).items())

@@ -113,6 +113,20 @@ class Unstack(Op):
 
 
 @dataclass(frozen=True)
+class Constant(Op):
+    """A tensor of one value that the original doesn't have."""
+
+    value: float
+    shape: tuple[int, ...] = ()
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        return [torch.full(self.shape, float(self.value))]
+
+    def inverse(self, tensors: Tensors) -> Tensors:
+        return []
+
+
+@dataclass(frozen=True)
 class Chain(Op):
     """Operations one after the other, in the direction original → ours."""
 

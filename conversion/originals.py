@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .identify import FoundPart
+from .found import FoundPart
 from .ops import ConversionError
 
 

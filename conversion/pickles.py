@@ -54,14 +54,15 @@ def storage_checksums(path: Path) -> set[tuple[int, int]] | None:
     with zipfile.ZipFile(path) as archive:
         has_checksums = any(info.CRC for info in archive.infolist())
         for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED:
+            is_storage, is_stored = "/data/" in info.filename, info.compress_type == zipfile.ZIP_STORED
+            if is_storage:
+                storages.add((info.file_size, info.CRC))
+            if not is_stored and (is_storage or info.filename.endswith("/data.pkl")):
                 raise ConversionError(
                     f"{info.filename} is compressed, and torch.load reads records as they stand. Unpack the file and "
                     "save it again with torch.save."
                 )
-            if "/data/" in info.filename:
-                storages.add((info.file_size, info.CRC))
-            elif has_checksums:
+            if has_checksums and is_stored and not is_storage:
                 archive.read(info)
     return storages if has_checksums else None
 

@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .identify import Found, Request, family_of, identify, public_class
+from .found import Found
+from .identify import Request, family_of, identify, public_class
 from .load import Progress, form_of, no_progress, weights_of
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance

@@ -182,7 +182,8 @@ def reverse_directory(
         raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:
         for file, place in zip(trees, places, strict=True):
-            with _as_conversion_error(), explained_write(targets[file]):
+            num_bytes = sum(tensor.nbytes for _, tensor in tensor_leaves(trees[file]))
+            with _as_conversion_error(), explained_write(targets[file], num_bytes):
                 _save(trees[file], place)
     return _not_given(model, form)
 

@@ -16,8 +16,8 @@ from .lazy import lazy_exports
 __version__ = "0.1.0"
 
 _MODULES = {
-    "VideoDecodeError": ".video.source",
-    "decode_video": ".video.decode",
+    "VideoDecodeError": ".video",
+    "decode_video": ".video",
     "load_original": ".conversion",
     "VideoPreTrainedModel": ".models.pretrained",
     **public_modules(),

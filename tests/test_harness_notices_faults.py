@@ -299,9 +299,9 @@ def test_export_with_a_fixed_number_of_frames(check, wrap):
 # --------------------------------------------------------------------------------------------------- attention
 
 
-def double_scaling(backend, original, *args, implementation, scaling, **kwargs):
-    scaling = 2 * scaling if implementation == backend else scaling
-    return original(*args, implementation=implementation, scaling=scaling, **kwargs)
+def double_scaling(backend, original, module, *args, scaling, **kwargs):
+    scaling = 2 * scaling if module.config._attn_implementation == backend else scaling
+    return original(module, *args, scaling=scaling, **kwargs)
 
 
 @pytest.mark.parametrize("model", [MODEL, CLASSIFIER, ANTICIPATION], ids=lambda model: model.name)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidformers.conversion.identify import Found, FoundPart
+from vidformers.conversion.found import Found, FoundPart
 from vidformers.conversion.originals import filled, importable, recorded
 
 

@@ -5,12 +5,9 @@ An original directory has `config.json` and `model.safetensors`, one flat state 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from vidformers.conversion.ops import Op, Tensors
+from vidformers.conversion.ops import Constant
 from vidformers.conversion.pe_core.checkpoint import vision_fields, vision_rules
 from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
 from vidformers.models.pe_core.presets import PE_ARCHITECTURES, PE_TOWERS
@@ -24,19 +21,6 @@ MODERNBERT_LAYERS = 28
 UNREAD_LAYERS = "a layer after the one that the original takes text embeddings from"
 TEXT_LAYERS = ("attn.Wqkv.weight", "attn.Wo.weight", "mlp_norm.weight", "mlp.Wi.weight", "mlp.Wo.weight")
 NO_AUDIO = "PE Video is the model's video and text part"
-
-
-@dataclass(frozen=True)
-class Constant(Op):
-    """A tensor of one value that the original doesn't have."""
-
-    value: float
-
-    def forward(self, tensors: Tensors) -> Tensors:
-        return [torch.full((1,), self.value)]
-
-    def inverse(self, tensors: Tensors) -> Tensors:
-        return []
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -188,8 +172,8 @@ class PeAvDirectory(PeAvForm):
         yield from head_rules("video_head", "visual_head")
         yield from head_rules("text_video_head", "visual_text_head")
         why = "the original compares embeddings by their dot products as they are"
-        yield rule("text_video_logit_scale", (), Constant(1.0), why)
-        yield rule("text_video_logit_bias", (), Constant(0.0), why)
+        yield rule("text_video_logit_scale", (), Constant(1.0, (1,)), why)
+        yield rule("text_video_logit_bias", (), Constant(0.0, (1,)), why)
         yield from text_rules(config.text_config)
 
     def processor_settings(self, config: Any) -> dict[str, Any]:

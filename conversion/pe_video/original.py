@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from vidformers.conversion.identify import Found, FoundPart
+from vidformers.conversion.found import Found, FoundPart
 from vidformers.conversion.originals import filled, importable, recorded
 from vidformers.conversion.pe_core.original import build_tower, frames_of
 from vidformers.conversion.pe_video.checkpoint import FRAME_TOWER, VISUAL

@@ -125,6 +125,10 @@ class _EncoderOfPretrainingForm(_PretrainingForm):
     required = _VideoMAEForm.required
     ours = ""
 
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        depth = shapes.count("decoder.blocks.{}.norm1.weight")  # All that is to be known of what is left out.
+        return {**_VideoMAEForm.config_from(self, shapes), "decoder_num_hidden_layers": depth}
+
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from _encoder(config, self.ours, "encoder.", has_norm=not config.use_mean_pooling)
         if config.use_mean_pooling:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidformers.conversion.identify import FoundPart
+from vidformers.conversion.found import FoundPart
 from vidformers.conversion.ops import ConversionError
 from vidformers.conversion.originals import filled, importable, recorded
 

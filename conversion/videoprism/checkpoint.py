@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import isqrt
 from typing import Any
 
-from vidformers.conversion.ops import Chain, Reshape, Transpose, Unstack
+from vidformers.conversion.ops import Chain, Constant, Reshape, Transpose, Unstack
 from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, rule
 
 
@@ -93,7 +93,8 @@ class _VideoPrismForm(Form):
         """Layers, heads and width of the MLPs of a stack."""
         *layers, _, heads, _ = shapes[f"{stack}/{self.first}/self_attention/query/w"]
         if not self.is_scanned:
-            layers = [shapes.count(f"{stack}/x_layers_{{}}/self_attention/query/w")]
+            names = (name.removeprefix(f"{stack}/") for name in shapes if name.startswith(f"{stack}/"))
+            layers = [len({name.partition("/")[0] for name in names})]
         return layers[0], heads, shapes[f"{stack}/{self.first}/ff_layer/ffn_layer1/linear/bias"][-1]
 
     def stack(self, config: Any, count: int, ours: str, theirs: str, is_hybrid: bool = False) -> Iterator[Rule]:
@@ -184,7 +185,7 @@ class _VideoTowerForm(_EncoderForm):
     ours, theirs = "vision_model.", "vision_encoder/"
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        has_auxiliary = f"{AUXILIARY}/{self.first}/self_attention/query/w" in shapes
+        has_auxiliary = any(name.startswith(f"{AUXILIARY}/") for name in shapes)
         auxiliary = {"num_auxiliary_layers": self.sizes(shapes, AUXILIARY)[0] if has_auxiliary else 0}
         return super().config_from(shapes) | auxiliary | _pooler_fields(shapes, "contrastive_vision_pooler")
 
@@ -237,6 +238,10 @@ class _ClipForm(_VideoPrismForm):
         for tower, rules in (("video_model", video), ("text_model", text)):
             for each in rules:
                 yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
+        if config.logit_scale_init_value is not None:
+            yield rule(
+                "logit_scale", (), Constant(config.logit_scale_init_value), "the original learns no temperature"
+            )
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return self.video.processor_settings(config.vision_config)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidformers.conversion.identify import FoundPart
+from vidformers.conversion.found import FoundPart
 from vidformers.conversion.originals import importable
 
 

@@ -78,14 +78,14 @@ def predictor_fields(shapes: Shapes) -> dict[str, Any]:
     """The fields that the predictor of masked tokens fixes."""
     # Several levels enter by an MLP as wide as one of them.
     width, inputs = shapes.get("predictor/predictor_embed.0.weight", (1, 1))
-    predicted = shapes["predictor/predictor_proj.weight"][0] // (inputs // width)
-    is_encoders = predicted == shapes["encoder/patch_embed.proj.weight"][0]
+    encoders = shapes["encoder/patch_embed.proj.weight"][0]
+    predicted = shapes.get("predictor/predictor_proj.weight", (encoders * inputs // width,))[0] * width // inputs
     return {
         **predictor_sizes(shapes),
         "use_predictor": True,
         "pred_num_mask_tokens": shapes.count("predictor/mask_tokens.{}"),
         "num_distillation_outputs": inputs // width,
-        "teacher_embed_dim": Bounded(None if is_encoders else predicted, lambda given: given == predicted),
+        "teacher_embed_dim": Bounded(None if predicted == encoders else predicted, lambda given: given == predicted),
         "use_context_projection": "predictor/predictor_proj_context.weight" in shapes,
     }
 

@@ -25,8 +25,8 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from vidformers.inference.clips import VIDEO_SUFFIXES, frames_of_a_clip, read_clip, videos_below
 from vidformers.inference.directory import Directory
 from vidformers.models.pretrained import VideoPreTrainedModel
+from vidformers.video import VideoDecodeError
 from vidformers.video.processor import VideoProcessor
-from vidformers.video.source import VideoDecodeError
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def attention(
         query, mask = _open_closed_rows(query, mask)
     inputs = Inputs(query, key, value, mask, scaling, softcap or None, dropout if module.training else 0.0)
     if implementation == "eager" or output_attentions:
-        attended, probabilities = _eager(*inputs)
+        attended, probabilities = _eager(inputs)
         return attended.transpose(1, 2).flatten(2), probabilities if output_attentions else None
     if implementation == "sdpa" or mask is not None:
         return _sdpa(inputs), None
@@ -93,7 +93,7 @@ def _open_closed_rows(query: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
     return query.masked_fill(closed, 0.0), mask | closed
 
 
-def _eager(*inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def _eager(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """All scores at once: attended values (B, heads, Nq, head_dim) and probabilities (B, heads, Nq, Nk)."""
     query, key, value, mask, scaling, softcap, dropout = inputs
     dtype = query.dtype
@@ -134,14 +134,14 @@ def _by_query_blocks(inputs: Inputs) -> torch.Tensor:
     run: Callable = _eager
     if torch.is_grad_enabled():
 
-        def run(*arguments):
-            return checkpoint(_eager, *arguments, use_reentrant=False)
+        def run(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+            return checkpoint(_eager, inputs, use_reentrant=False)
 
     if torch.compiler.is_exporting():
-        return run(*inputs)[0]
+        return run(inputs)[0]
     queries, mask = inputs.query.split(QUERY_BLOCK_SIZE, dim=2), inputs.mask
     masks = [mask] * len(queries)
     if mask is not None and mask.shape[2] > 1:
         masks = mask.split(QUERY_BLOCK_SIZE, dim=2)
-    blocks = [run(*inputs._replace(query=query, mask=part))[0] for query, part in zip(queries, masks, strict=True)]
+    blocks = [run(inputs._replace(query=query, mask=part))[0] for query, part in zip(queries, masks, strict=True)]
     return torch.cat(blocks, dim=2)

@@ -78,7 +78,6 @@ class Family:
         model_modules: for classes outside the modules that are named after the family, such as
             `modeling_<model_type>.py`, the module of its room that defines them.
         functions: public functions of the family, with the module that defines each.
-        key_prefixes: wrappers that original training code puts before every tensor name, outermost first.
         presets: published checkpoints by name.
         paper: the paper's address.
         parts: towers that are models by themselves, with configurations of their own.
@@ -94,7 +93,6 @@ class Family:
     other_models: tuple[str, ...] = ()
     model_modules: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
-    key_prefixes: tuple[str, ...] = ()
     presets: Mapping[str, Preset] = field(default_factory=dict)
     paper: str = ""
     parts: tuple[Part, ...] = ()

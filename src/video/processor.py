@@ -67,7 +67,7 @@ class VideoProcessor(VideoProcessorMixin):
             saved.pop("sampling", None)
         return saved
 
-    def preprocess(self, videos, **kwargs) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Prepare videos, as a call of the processor does.
 
         Args:
@@ -117,7 +117,7 @@ class VideoProcessor(VideoProcessorMixin):
             )
         return uniform_indices(metadata, num_frames)
 
-    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> Any:
         """Decode one source, or lists of them, to (frames, metadata), as the inherited method, with PyAV."""
         if isinstance(video_url_or_urls, list):
             return list(zip(*[self.fetch_videos(source, sample_indices_fn) for source in video_url_or_urls]))

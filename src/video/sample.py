@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from transformers.video_utils import VideoMetadata
 
 
 _TICK = 1e-6
 """Seconds by which times that were rounded may miss: a frame counts as shown this much before its time."""
 
 
-def uniform_indices(video, num_frames: int, endpoint: bool = False) -> np.ndarray:
+def uniform_indices(video: int | VideoMetadata, num_frames: int, endpoint: bool = False) -> np.ndarray:
     """`num_frames` indices spread evenly over a video of n frames, rounded down.
 
     Args:
@@ -40,7 +41,9 @@ def uniform_indices(video, num_frames: int, endpoint: bool = False) -> np.ndarra
     return steps * (total - 1) // max(num_frames - 1, 1)
 
 
-def fps_indices(video, fps: float, video_fps: float | None = None, by: str = "number") -> np.ndarray:
+def fps_indices(
+    video: int | VideoMetadata, fps: float, video_fps: float | None = None, by: str = "number"
+) -> np.ndarray:
     """Indices at `fps` frames per second.
 
     Args:
@@ -79,7 +82,7 @@ def fps_indices(video, fps: float, video_fps: float | None = None, by: str = "nu
     return uniform_indices(total, num_frames)
 
 
-def contiguous_indices(video, num_frames: int, stride: int = 1, start: int = 0) -> np.ndarray:
+def contiguous_indices(video: int | VideoMetadata, num_frames: int, stride: int = 1, start: int = 0) -> np.ndarray:
     """`num_frames` indices from `start`, each `stride` after the one before.
 
     Indices past the end become the last frame, so that a short video's clip ends in its last frame, repeated.
@@ -100,7 +103,7 @@ def contiguous_indices(video, num_frames: int, stride: int = 1, start: int = 0) 
     return np.minimum(start + stride * np.arange(num_frames, dtype=np.int64), total - 1)
 
 
-def seconds_indices(video, seconds: Sequence[float] | slice) -> np.ndarray:
+def seconds_indices(video: int | VideoMetadata, seconds: Sequence[float] | slice) -> np.ndarray:
     """Indices of the frames that are shown at given times of the file's own clock.
 
     Args:
@@ -133,7 +136,7 @@ def seconds_indices(video, seconds: Sequence[float] | slice) -> np.ndarray:
     return _shown_at(times, wanted)
 
 
-def clip_indices(video, num_frames: int, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+def clip_indices(video: int | VideoMetadata, num_frames: int, stride: int = 1, num_clips: int = 1) -> np.ndarray:
     """Several clips of consecutive frames, `stride` apart, whose starts are spread evenly over the video.
 
     One clip lies in the middle; several reach from the first frame to the last. Indices past the end become the last
@@ -156,7 +159,7 @@ def clip_indices(video, num_frames: int, stride: int = 1, num_clips: int = 1) ->
     return np.stack([contiguous_indices(total, num_frames, stride, int(start)) for start in starts])
 
 
-def all_indices(video) -> np.ndarray:
+def all_indices(video: int | VideoMetadata) -> np.ndarray:
     """Every index of the video, int64 of shape (total_num_frames,).
 
     Args:

@@ -94,6 +94,7 @@ def test_label_numbers_with_a_gap(tmp_path):
         (["convert", "vit.pt", "out", "--set", "depth"], "--set depth: expected FIELD=VALUE"),
         (["convert", "vit.pt", "out", "--set", "tower.depth"], "--set tower.depth: expected FIELD=VALUE"),
         (["convert", "vit.pt", "out", *SETTINGS, "--set", "widht=3"], "has no field 'widht'"),
+        (["convert", "vit.pt", "out", *SETTINGS, "--set", "vision_config.depth=3"], "has no field 'vision_config'"),
         (["convert", "vit.pt", ".", *SETTINGS], "exists already"),
         (["verify", "."], "no readable config.json"),
         (["reverse", ".", "back.pt"], "no readable config.json"),
@@ -109,7 +110,7 @@ def test_a_failed_check_is_shown_stage_by_stage(files):
     run("convert", files / "vit.pt", files / "out", *SETTINGS)
     torch.save(v2_tree(seed=7), files / "other.pt")
     output = run("verify", files / "out", "--source", files / "other.pt", expect=1)
-    assert "✗ tensors of the original files" in output and "<- first that differs" in output
+    assert "✗ tensors of the original files" in output and "first stage that diverges" in output
 
 
 def test_list_names_every_preset():
@@ -159,6 +160,7 @@ def test_push_uploads_what_was_written(files, monkeypatch):
         ("create", "vjepa2-tiny", {"exist_ok": True}),
         ("upload", "someone/vjepa2-tiny", expected),
     ]
+    assert 'from_pretrained("vjepa2-tiny")' in (files / "out/README.md").read_text("utf-8")
 
 
 def test_a_failed_push_keeps_the_directory_and_says_so(files, monkeypatch):

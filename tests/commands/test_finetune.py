@@ -47,6 +47,7 @@ def tiny_vjepa2(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_motions_are_learned(shapes, tmp_path):
     """From the toy VideoMAE, which knows clips but no classes: a single frame does not tell these four apart."""
     rng, motions = np.random.default_rng(0), list(shapes.MOTIONS)[:4]

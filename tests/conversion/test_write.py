@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +152,9 @@ def test_of_several_files_all_appear_or_none(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def run_apart(folder: Path, then) -> int:
-    """A process that writes in `folder` and calls `then` in the midst of it; returns its number once it is there."""
+@contextmanager
+def writing_apart(folder: Path) -> Iterator[None]:
+    """Another process that writes in `folder`, and is killed at the end, if not before."""
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -159,17 +162,20 @@ def run_apart(folder: Path, then) -> int:
             with written_whole(folder / "out", folder=True) as (place,):
                 (place / "config.json").write_text("{}")
                 os.write(tell, b"!")
-                then()
+                signal.sigwait([signal.SIGUSR1])
         finally:
             os._exit(0)
     os.read(ready, 1)
-    return pid
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
-    pid = run_apart(tmp_path, signal.pause)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with writing_apart(tmp_path):
+        pass
     assert len(leftovers(tmp_path)) == 1 and not (tmp_path / "out").exists()
     with written_whole(tmp_path / "out", folder=True):
         assert len(leftovers(tmp_path)) == 1
@@ -177,13 +183,11 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
 
 
 def test_a_run_that_still_writes_is_left_alone(tmp_path):
-    pid = run_apart(tmp_path, lambda: signal.sigwait([signal.SIGUSR1]))
-    with written_whole(tmp_path / "other") as (place,):
-        place.touch()
-        assert len(leftovers(tmp_path)) == 2
-    assert len(leftovers(tmp_path)) == 1
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with writing_apart(tmp_path):
+        with written_whole(tmp_path / "other") as (place,):
+            place.touch()
+            assert len(leftovers(tmp_path)) == 2
+        assert len(leftovers(tmp_path)) == 1
 
 
 def test_two_runs_of_one_process_number_do_not_meet(tmp_path, monkeypatch):

@@ -25,10 +25,15 @@ def device_of(backend: str) -> torch.device:
     """Where a backend runs; the test is skipped, with the reason, if that isn't here."""
     if backend not in FLASH:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise SkipTest(f"{backend} runs on CUDA devices alone, and there is none")
     if find_spec(FLASH[backend]) is None:
         raise SkipTest(f"the package {FLASH[backend]} is not installed")
+    return cuda(backend)
+
+
+def cuda(backend: str) -> torch.device:
+    """A device for what a CPU doesn't compute; the test is skipped, with the reason, if there is none."""
+    if not torch.cuda.is_available():
+        raise SkipTest(f"{backend} computes this on CUDA devices alone, and there is none")
     return torch.device("cuda")
 
 
@@ -73,12 +78,11 @@ class AttentionMixin(FamilyTest):
 
     @over(models, COMPUTATIONS[1:])
     def test_backward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
-        device = device_of(backend)
+        device = cuda(backend) if backend == "flex_attention" else device_of(backend)
         inputs = training_inputs(self.spec, model)
         expected = gradients(self.spec.build(model).train(), model, inputs)
         built = self.spec.build(model, attention=backend).to(device, dtype).train()
-        with torch.compiler.set_stance("force_eager"):
-            actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
+        actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
         assert_close(f"gradients, {backend} in {dtype}", expected, actual, DTYPE_GRADIENTS[dtype])
 
     @over(models)

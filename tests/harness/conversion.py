@@ -16,7 +16,17 @@ from transformers import PreTrainedModel
 
 from vidformers.conversion import ConversionError, load, load_original, reverse_directory
 from vidformers.conversion.load import Plan, Request, plan_of, planned
-from vidformers.conversion.rules import Form, Rule, check_theirs, convert, forms_of, reverse, their_shapes
+from vidformers.conversion.rules import (
+    Bounded,
+    Form,
+    Rule,
+    check_ours,
+    check_theirs,
+    convert,
+    forms_of,
+    reverse,
+    their_shapes,
+)
 
 from .compare import assert_close
 from .family_spec import FamilySpec, GoldenCase, GoldenRun, ModelSpec
@@ -31,13 +41,15 @@ Shape = tuple[int, ...]
 def forms(spec: FamilySpec, model: ModelSpec) -> list[tuple[Form, list[Rule]]]:
     """The forms whose rules make exactly the tensors of the tiny model, with these rules."""
     config, names = spec.config(model), list(spec.build(model).state_dict())
-    found = []
+    found, problems = [], []
     for form in forms_of(spec.family.model_type):
         if form.architecture == model.name:
             rules = list(form.rules(config))
             held = [name for name in names if name.partition(".")[0] not in form.new_modules]
             if Counter(name for entry in rules for name in entry.ours) == Counter(held):
                 found.append((form, rules))
+            problems += [f"{form.title}: {problem}" for problem in check_ours(rules, held)]
+    assert found, f"no form makes the tensors of {model.name}: " + "; ".join(problems)
     return found
 
 
@@ -59,9 +71,7 @@ class ConversionMixin(FamilyTest):
 
     @over(models)
     def test_every_tensor_has_one_rule(self, model: ModelSpec):
-        found = forms(self.spec, model)
-        assert found
-        for form, rules in found:
+        for form, rules in forms(self.spec, model):
             read = Counter(name for entry in rules for name in entry.theirs)
             twice = [name for name, count in read.items() if count > 1]
             assert not twice, f"{form.title}: more than one rule reads {twice}"
@@ -191,9 +201,10 @@ def _request(spec: FamilySpec, model: ModelSpec, form: Form, whole: dict[str, Sh
 
 
 def _without(fields: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
-    """Nested fields without those that are fixed."""
-    kept = {name: value for name, value in fields.items() if name not in fixed or isinstance(fixed[name], dict)}
-    return {name: _without(value, fixed[name]) if name in fixed else value for name, value in kept.items()}
+    """Nested fields without those that are fixed; of what is bounded, the given value counts."""
+    kept = {name: value for name, value in fields.items() if isinstance(fixed.get(name, {}), (dict, Bounded))}
+    nested = {name for name in kept if isinstance(fixed.get(name), dict)}
+    return {name: _without(value, fixed[name]) if name in nested else value for name, value in kept.items()}
 
 
 def _plan_of_shapes(form: Form, shapes: dict[str, Shape], request: Request) -> Plan:

@@ -356,10 +356,11 @@ class GraphMixin(FamilyTest):
         inputs = self.spec.inputs(model, batch, size)
         with torch.no_grad():
             program = torch.export.export(built, (), inputs, dynamic_shapes=model.export.dynamic_shapes())
+        exported = program.module()
         for batch, size in (model.export.example, model.export.other):
             inputs = self.spec.inputs(model, batch, size, seed=1)
             with torch.no_grad():
-                expected, actual = stages(built(**inputs)), stages(program.module()(**inputs))
+                expected, actual = stages(built(**inputs)), stages(exported(**inputs))
             assert_close(f"exported, {batch} videos of {size}", expected, actual, REORDERED)
 
 

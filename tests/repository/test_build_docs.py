@@ -36,8 +36,19 @@ __all__ = ["Model", "count"]
 
 
 @dataclass
-class Output(ModelOutput):
-    """What [`Model`] gives.
+class Stages:
+    """What all outputs have.
+
+    Args:
+        stages: (S, B, N, D).
+    """
+
+    stages: torch.Tensor | None = None
+
+
+@dataclass
+class Output(Stages, ModelOutput):
+    """What [`Model`] gives, besides the fields of [`Stages`].
 
     Args:
         features: (B, N, D).
@@ -154,6 +165,8 @@ PLANTED = {
         "length: int = 3)",
         "{package}.Model: its docstring explains `size`",
     ),
+    "no field of a base": (CODE, "the fields of [`Stages`]", "more", "Output: its docstring doesn't explain `stages`"),
+    "shape of a base's field": (CODE, "(S, B, N, D)", "them", "Stages: the docstring gives no shape for"),
     "no field of an output": (CODE, "        loss: scalar.\n", "", "Output: its docstring doesn't explain `loss`"),
     "shape of an argument": (CODE, "(B, K) token", "token", "Model.forward: the docstring gives no shape for `mask`"),
     "shape of the result": (CODE, '(B, N, D).\n        "', 'Them.\n        "', "no shape for what it returns"),
@@ -283,7 +296,7 @@ def test_page_of_the_site(sample, page, site):
 def test_outputs_are_added_to_the_page_of_the_model(sample):
     documentation, package = sample()
     text = to_site(documentation.pages["model_doc/model"], documentation)
-    assert f"## Outputs\n\n::: {package}.Output\n" in text
+    assert f"## Outputs\n\n::: {package}.Output\n" in text and f"::: {package}.Stages\n" in text
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

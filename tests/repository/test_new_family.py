@@ -68,6 +68,7 @@ def pytest_in(written: Path, *arguments: str, status: int = 0) -> tuple[list[str
     return re.findall(r"^FAILED (\S+)", output, re.MULTILINE), int(re.search(r"(\d+) passed", output)[1])
 
 
+@pytest.mark.slow
 def test_passes_its_own_tests(written):
     """All but the one that asks for golden cases, which nobody can write but the author."""
     failed, passed = pytest_in(written, f"tests/{NAME}", "-m", "not slow", "-k", TESTS, status=1)
@@ -75,6 +76,7 @@ def test_passes_its_own_tests(written):
     assert passed > 20
 
 
+@pytest.mark.slow
 def test_passes_the_tests_of_all_families(written):
     failed, passed = pytest_in(written, *ELSEWHERE, "-k", NAME)
     assert failed == [] and passed > 4

@@ -3,6 +3,7 @@
 import math
 import unittest
 import warnings
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.harness.attention import AttentionMixin
 from tests.harness.auto import AutoMixin
 from tests.harness.compare import assert_close
 from tests.harness.config import ConfigMixin
+from tests.harness.family_test import over, presets
 from tests.harness.modeling import ModelingMixin
 from tests.harness.parity import COMMITTED, ParityMixin, golden_folders, recorded
 from tests.harness.positions import PositionsMixin
@@ -40,6 +42,13 @@ class VideoMAEConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
 
 class VideoMAEModelTest(ModelingMixin, AttentionMixin, PositionsMixin, unittest.TestCase):
     spec = SPEC
+
+    @over(presets)
+    def test_presets_are_buildable(self, preset):
+        """transformers fills a large table entry by entry in Python, for six seconds; here its size counts."""
+        module = "transformers.models.videomae.modeling_videomae"
+        with patch(f"{module}.get_sinusoid_encoding_table", lambda count, width: torch.empty(1, count, width)):
+            ModelingMixin.test_presets_are_buildable(self, preset)
 
 
 class VideoMAEGoldenTest(ParityMixin, unittest.TestCase):

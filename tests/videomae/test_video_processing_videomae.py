@@ -23,7 +23,7 @@ from vidformers import (
     VideoMAEImageProcessor,
     VideoMAEVideoProcessor,
 )
-from vidformers.auto import _IMAGES, _VIDEOS, _adopted_class
+from vidformers.compat import IMAGES, VIDEOS, adopted_class
 from vidformers.video.transform import center_crop, resize
 
 
@@ -303,9 +303,9 @@ def test_snippet_of_classification(tmp_path):
 def test_directories_of_other_families_keep_their_class(tmp_path, model_type, settings):
     write_settings(tmp_path, OLD_SETTINGS[settings], model_type)
     assert type(AutoImageProcessor.from_pretrained(tmp_path)).__module__.startswith("transformers.")
-    for kind in (_IMAGES, _VIDEOS):
-        assert _adopted_class(tmp_path, {}, kind) is None
-        assert _adopted_class(tmp_path, {"config": VideoMAEConfig()}, kind) is not None
+    for kind in (IMAGES, VIDEOS):
+        assert adopted_class(tmp_path, {}, kind) is None
+        assert adopted_class(tmp_path, {"config": VideoMAEConfig()}, kind) is not None
 
 
 @pytest.mark.xdist_group("fresh")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +15,31 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 import vidformers
 from tests.commands.test_cli import run
+from tests.harness.conversion import ConversionMixin
 from tests.original_files import random_tensors
 from tests.text_files import sentencepiece_model, t5_model
+from tests.videoprism.spec import SPEC
 from vidformers.conversion import (
     ConversionError,
     convert_checkpoint,
-    core,
     load,
     load_original,
     reverse_directory,
-    verify,
     verify_directory,
 )
-from vidformers.conversion.videoprism.checkpoint import MAP
-from vidformers.models.videoprism.record import FAMILY as VIDEOPRISM
+from vidformers.conversion.rules import check_ours, check_theirs, convert, forms_of
+from vidformers.families import FAMILIES
 
 
+VIDEOPRISM = FAMILIES["videoprism"]
 GOLDENS = Path(os.environ.get("VIDFORMERS_GOLDENS", "")) / "videoprism"
 needs_goldens = pytest.mark.skipif(not GOLDENS.is_dir(), reason="VIDFORMERS_GOLDENS names no folder with videoprism")
+
+
+class VideoPrismConversionTest(ConversionMixin, unittest.TestCase):
+    """The tests that all families share."""
+
+    spec = SPEC
 
 
 # ------------------------------------------------- trees, from videoprism/encoders.py and layers.py of the original
@@ -259,7 +268,7 @@ def test_block_by_block_is_the_same_model(tmp_path):
 
 
 @pytest.mark.parametrize("preset", VIDEOPRISM.presets)
-def test_the_table_makes_exactly_the_tensors_of_every_preset(preset):
+def test_the_rules_make_exactly_the_tensors_of_every_preset(preset):
     record = VIDEOPRISM.presets[preset]
     model_class = getattr(vidformers, record.architecture)
     model = load.empty_model(model_class, model_class.config_class(**record.config))
@@ -280,17 +289,11 @@ def test_the_table_makes_exactly_the_tensors_of_every_preset(preset):
         text = record.config["text_config"]
         sizes |= {"text": text["num_hidden_layers"], "vocab": 32000, "hybrid": "giant" in preset}
     original = TREES[record.architecture](**sizes)
-    layout = verify.layout_of(VIDEOPRISM, record.architecture)
-    made, read = [], set()
-    for name, prefix in layout.parts.items():
-        part = MAP.parts[name]
-        pairs = core.expand(part.rules, layout.config_of(name, model.config), prefix)
-        found = {key.removeprefix(f"{part.entries[0]}/"): shape for key, shape in original.items()}
-        found = {key: shape for key, shape in found.items() if f"{part.entries[0]}/{key}" in original}
-        assert core.check_sources(pairs, found, shapes) == []
-        made += pairs
-        read |= {f"{part.entries[0]}/{key}" for key in found}
-    assert core.check_targets(made, shapes) == [] and read == set(original)
+    form = next(form for form in forms_of("videoprism") if form.architecture == record.architecture)
+    rules = list(form.rules(model.config))
+    found = {name.removeprefix("params/"): shape for name, shape in original.items()}
+    assert form.title.endswith(", scanned layers") and set(form.fingerprint) <= set(found)
+    assert check_ours(rules, shapes) == [] and not any(check_theirs(rules, found, shapes).values())
 
 
 @kinds
@@ -298,15 +301,13 @@ def test_the_table_makes_exactly_the_tensors_of_every_preset(preset):
 def test_every_original_array_moves_exactly_its_own_targets(tmp_path, kind, scan):
     write(tmp_path / "flax.npz", TREES[kind](scan=scan))
     with load.planned(tmp_path / "flax.npz", None, load.Request()) as plan:
-        for name, part in plan.found.items():
-            originals = {source: part.read(source).clone() for source in part.names}
-            before = dict(core.convert(plan.pairs[name], originals.__getitem__))
-            for pair in plan.pairs[name]:
-                (source,) = pair.sources
-                moved = originals | {source: originals[source] + 1}
-                after = dict(core.convert(plan.pairs[name], moved.__getitem__))
-                changed = [target for target in before if not torch.equal(before[target], after[target])]
-                assert changed == list(pair.targets), source
+        originals = {name: plan.found.read(name).clone() for name in plan.found.shapes}
+        before = dict(convert(plan.rules, originals.__getitem__))
+        for entry in plan.rules:
+            (name,) = entry.theirs
+            after = dict(convert(plan.rules, {**originals, name: originals[name] + 1}.__getitem__))
+            changed = [ours for ours in before if not torch.equal(before[ours], after[ours])]
+            assert sorted(changed) == sorted(entry.ours), name
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
@@ -352,10 +353,32 @@ def test_trees_that_do_not_fit(tmp_path, name):
         load_original(tmp_path / "flax.npz", family="videoprism")
 
 
+@pytest.mark.slow
+@forms
+def test_a_video_text_model_that_lacks_one_tensor_is_no_tower(tmp_path, scan):
+    """Whichever it is, and the message names it."""
+    arrays = write(tmp_path / "whole.npz", clip(width=12, spatial=2, vocab=20, scan=scan))
+    assert len(arrays) == (88 if scan else 168)
+    for name in arrays:
+        np.savez(tmp_path / "flax.npz", **{other: array for other, array in arrays.items() if other != name})
+        with pytest.raises(ConversionError, match=re.escape(name.removeprefix("params/"))):
+            load_original(tmp_path / "flax.npz")
+
+
+def test_a_tower_that_stands_alone_is_that_tower(tmp_path):
+    """A directory of one tower, reversed, and converted again without a word."""
+    write(tmp_path / "flax.npz", clip())
+    for model_class in (vidformers.VideoPrismVideoModel, vidformers.VideoPrismTextModel):
+        name = model_class.__name__
+        convert_checkpoint(tmp_path / "flax.npz", tmp_path / name, model_class=model_class)
+        reverse_directory(tmp_path / name, tmp_path / f"{name}.npz")
+        assert type(load_original(tmp_path / f"{name}.npz")) is model_class
+
+
 def test_a_part_that_nothing_knows(tmp_path):
     write(tmp_path / "flax.npz", {**clip(), "params/audio_encoder/w": (3,)})
     for model_class in (vidformers.VideoPrismClipModel, vidformers.VideoPrismTextModel):
-        with pytest.raises(ConversionError, match=r"params/audio_encoder/w: not expected \(found shape \[3\]\)"):
+        with pytest.raises(ConversionError, match=r"params: audio_encoder/w: not expected \(found shape \[3\]\)"):
             load_original(tmp_path / "flax.npz", model_class=model_class)
 
 
@@ -370,17 +393,20 @@ def test_a_truncated_archive(tmp_path):
 BAD_REQUESTS = {
     "contradiction": (
         {"vision_config": {"hidden_size": 32}},
-        r"vision_config.hidden_size=32 was given, but .* says 24",
+        r"vision_config.hidden_size=32 was given, but .* say 24",
     ),
-    "count": ({"vision_config": {"num_auxiliary_layers": 1}}, r"num_auxiliary_layers=1 was given, but .* says 2"),
+    "count": ({"vision_config": {"num_auxiliary_layers": 1}}, r"num_auxiliary_layers=1 was given, but .* say 2"),
     "policy": (
         {"text_config": {"norm_policy": "primer_hybrid"}},
-        r"norm_policy='primer_hybrid' was given.* says 'pre'",
+        r"norm_policy='primer_hybrid' was given.* say 'pre'",
     ),
-    "size": ({"vision_config": {"image_size": [8, 12]}}, r"image_size=\[8, 12\] was given, but .* says 8"),
+    "size": ({"vision_config": {"image_size": [8, 12]}}, r"image_size=\[8, 12\] was given, but .* say 8"),
     "unknown": ({"text_config": {"heads": 3}}, "VideoPrismTextConfig has no field 'heads'"),
-    "preset": ({"preset": "videoprism-lvt-base-f16r288"}, r"num_spatial_layers=12 was given, but .* says 3"),
-    "other preset": ({"preset": "videoprism-base-f16r288"}, r"params: vision_encoder/.*not expected|is missing, and"),
+    "preset": ({"preset": "videoprism-lvt-base-f16r288"}, r"hidden_size=768 was given, but .* say 24; .*more fields"),
+    "other preset": (
+        {"preset": "videoprism-base-f16r288"},
+        "VideoPrism encoder, scanned layers: known by spatial_encoder/",
+    ),
 }
 
 
@@ -394,7 +420,7 @@ def test_requests_that_cannot_be_met(tmp_path, name):
 
 def test_no_auxiliary_blocks_against_the_users_word(tmp_path):
     write(tmp_path / "flax.npz", clip(auxiliary=0))
-    with pytest.raises(ConversionError, match=r"num_auxiliary_layers=2 was given, but .* auxiliary encoder: False"):
+    with pytest.raises(ConversionError, match="num_auxiliary_layers=2 was given, but .* say 0"):
         load_original(tmp_path / "flax.npz", vision_config={"num_auxiliary_layers": 2})
 
 
@@ -429,6 +455,8 @@ def test_a_learned_temperature_is_not_given_back(tmp_path):
     vidformers.VideoPrismClipModel(config).save_pretrained(tmp_path / "plain")
     not_given = reverse_directory(tmp_path / "plain", tmp_path / "back.npz")
     assert not_given == {"logit_scale": "the original has no such tensor"}
+    assert load_original(tmp_path / "back.npz", logit_scale_init_value=1.5).logit_scale.item() == 1.5
+    assert load_original(tmp_path / "back.npz").logit_scale is None
 
 
 def test_types_that_archives_lack(tmp_path):
@@ -468,7 +496,7 @@ def test_a_directory_with_a_processor(tmp_path, spm):
     noted = json.loads((tmp_path / "out/provenance.json").read_text())["tokenizer"]
     assert noted["file"] == "spm.model" and len(noted["sha256"]) == 64
     card = (tmp_path / "out/README.md").read_text()
-    assert 'processor = AutoProcessor.from_pretrained("out")' in card and 'AutoModel.from_pretrained("out")' in card
+    assert "processor = AutoProcessor.from_pretrained(directory)" in card and "AutoModel.from_pretrained(dir" in card
 
 
 def test_a_saved_tokenizer_serves_as_well(tmp_path, spm):

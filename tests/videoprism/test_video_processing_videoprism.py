@@ -23,7 +23,7 @@ from vidformers import (
     VideoPrismVisionConfig,
     VideoPrismVisionModel,
 )
-from vidformers.auto import _adopted_class
+from vidformers.compat import adopted_class
 from vidformers.video.transform import resize
 
 
@@ -177,7 +177,7 @@ def test_a_foreign_name_without_a_usable_configuration_is_left_to_transformers(t
     write_processor_json(tmp_path, FOREIGN)
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    assert _adopted_class(tmp_path, {}) is None
+    assert adopted_class(tmp_path, {}) is None
 
 
 # ----------------------------------------------------------------------------------------------------------- processor

@@ -122,7 +122,7 @@ OFF_SIZES = (
     OffSize(VideoSize(4, 37, 31), kept=VideoSize(4, 32, 24)),
 )
 ANTICIPATION_SIZES = tuple(off for off in OFF_SIZES if (off.kept or off.size)[1:] == SIZE[1:])
-SHALLOW = {"num_hidden_layers": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
+SHALLOW = {"num_hidden_layers": 1, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
 EXAMPLE, OTHER = (2, VideoSize(4, 32, 32)), (3, VideoSize(8, 32, 32))
 
 
@@ -142,7 +142,7 @@ MODEL = ModelSpec(
     calls={
         "features": lambda config, batch, size: {
             "skip_predictor": True,
-            "out_layers": [0, config.num_hidden_layers - 1],
+            "out_layers": sorted({0, config.num_hidden_layers - 1}),
         },
         "masks": _masked,
         "two masks": _two_masks,

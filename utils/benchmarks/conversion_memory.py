@@ -21,7 +21,8 @@ from side_by_side import Options, Table, run
 
 import vidformers
 from vidformers.conversion import reverse_directory
-from vidformers.families import FAMILIES, Preset
+from vidformers.families import FAMILIES
+from vidformers.models.records import Preset
 
 
 # Of other families, the first preset. These are large, and the second's file holds the blocks of a stack in one array.

@@ -32,7 +32,7 @@ import vidformers
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from docs.docstrings import Docstring, Entry, parse
-from docs.names import Documentation, listed, output_classes, references
+from docs.names import Documentation, describing_bases, listed, output_classes, references
 from docs.pages import broken_links
 
 
@@ -114,8 +114,8 @@ def signature_of(value: Any) -> dict[str | None, Any]:
 
 
 def parameters_of(value: Any) -> list[inspect.Parameter]:
-    """The parameters of a function or a class; none for exceptions, which users don't make."""
-    if inspect.isclass(value) and issubclass(value, BaseException):
+    """The parameters of a function or a class; none for exceptions, which users don't make, and for plain `dict`s."""
+    if inspect.isclass(value) and (issubclass(value, BaseException) or value.__init__ is dict.__init__):
         return []
     return list(inspect.signature(value).parameters.values())
 
@@ -132,7 +132,8 @@ def own_arguments(value: Any, signature: dict[str | None, Any]) -> list[str]:
         skipped = {"self", "cls", "kwargs", None}
         return [name for name in signature if name not in skipped]
     if issubclass(value, ModelOutput):
-        return [entry.name for entry in fields(value)]
+        elsewhere = {entry.name for base in describing_bases(value) for entry in fields(base)}
+        return [entry.name for entry in fields(value) if entry.name not in elsewhere]
     if is_dataclass(value):
         annotations = vars(value).get("__annotations__", {})
         return [entry.name for entry in fields(value) if entry.name in annotations]
@@ -189,9 +190,12 @@ def returns_shape(docstring: Docstring) -> bool:
 
 def package_objects(package: str) -> Iterator[tuple[str, Any]]:
     """Every class, function and method that the modules of a package define, by its full name."""
-    top = import_module(package)
-    names = [info.name for info in pkgutil.walk_packages(top.__path__, f"{package}.") if "__main__" not in info.name]
-    for module in map(import_module, [package, *names]):
+    # A subpackage may lie in a folder of its own, as `conversion` does, which a walk of the package's doesn't meet.
+    tops = [package, *(f"{package}.{name}" for name in PUBLIC_SUBPACKAGES)]
+    paths = {name: getattr(import_module(name), "__path__", ()) for name in tops}
+    inside = [info.name for top, path in paths.items() for info in pkgutil.walk_packages(path, f"{top}.")]
+    names = dict.fromkeys(name for name in [*tops, *inside] if "__main__" not in name)
+    for module in map(import_module, names):
         for name, value in sorted(vars(module).items()):
             if getattr(value, "__module__", None) != module.__name__ or not callable(value):
                 continue

@@ -149,7 +149,7 @@ def documented_methods(value: Any) -> list[str]:
 
 
 def output_classes(function: Any, package: str) -> Iterator[type]:
-    """The output classes of ours that a function returns, and those that are fields of them."""
+    """The output classes of ours that a function returns, those that are fields of them, and what describes these."""
     if not callable(function):
         return
     returned = _hints(function).get("return")
@@ -158,9 +158,14 @@ def output_classes(function: Any, package: str) -> Iterator[type]:
         found = queue.pop(0)
         is_output = issubclass(found, ModelOutput) and f"{found.__module__}.".startswith(f"{package}.")
         if is_output and found not in seen:
-            seen.append(found)
+            seen += [found, *(base for base in describing_bases(found) if base not in seen)]
             queue += [kind for hint in _hints(found).values() for kind in _classes(hint)]
     yield from seen
+
+
+def describing_bases(output: type) -> list[type]:
+    """The bases of an output that its docstring refers to, and that describe the fields which it has from them."""
+    return [base for base in output.__mro__[1:] if base.__name__ in references(vars(output).get("__doc__"))]
 
 
 def references(text: str | None) -> list[str]:

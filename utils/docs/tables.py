@@ -1,40 +1,48 @@
-"""Tables from the code: the published checkpoints of a family and the rules that convert them."""
+"""Tables from the code: published checkpoints, the forms of their files, and the rules that convert them."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from importlib import import_module
 from inspect import cleandoc
 
-from vidformers.conversion.core import Chain, Drop, FamilyMap, Op, Part, Reader, Rule
-from vidformers.families import Family
+from vidformers.commands.listing import describe
+from vidformers.conversion.ops import Chain, Op
+from vidformers.conversion.rules import Form, Rule, forms_of
+from vidformers.families import FAMILIES, Family
+
+
+NUMBER = re.compile(r"(?<=[._])\d+(?=/)|(?<=\.)\d+(?=\.|$)")
+"""A number of a layer in a tensor's name."""
 
 
 def family_page(family: Family) -> str:
     """The page of one family's checkpoints and rules."""
-    table: FamilyMap = import_module(f"vidformers.conversion.maps.{family.model_type}").MAP
-    rules = [entry for part in table.parts.values() for entry in part.rules]
-    used = sorted({type(step) for entry in rules for step in steps(entry.op)}, key=lambda kind: kind.__name__)
+    forms = forms_of(family.model_type)
+    rules = {form.title: example_rules(form) for form in forms}
+    operations = {type(step) for each in rules.values() for entry in each for step in steps(entry.op)}
+    used = sorted(operations, key=lambda kind: kind.__name__)
     return "\n".join(
         [
             f"# Conversion of {family.title}",
             "",
             f"How `vidformers convert` reads the original files of [{family.title}]"
-            f"(../model_doc/{family.model_type}.md). This page is made from the tables that it works with; "
+            f"(../model_doc/{family.model_type}.md). This page is made from the rules that it works with; "
             "`vidformers reverse` reads them backwards.",
             "",
             "## Published checkpoints",
             "",
             *presets(family),
             "",
-            "## Model classes",
+            "## Forms of files",
             "",
-            *layouts(table),
+            *_table(("form", "class", "known by"), map(form_row, forms)),
             "",
             "## Operations",
             "",
             *_table(("operation", "what ours is"), ((f"`{kind.__name__}`", summary(kind)) for kind in used)),
-            *(line for name, part in table.parts.items() for line in part_section(name, part)),
+            *(line for form in forms for line in form_section(form, rules[form.title])),
         ]
     )
 
@@ -48,68 +56,62 @@ def presets(family: Family) -> Iterator[str]:
             (
                 code(name),
                 f"[`{preset.architecture}`][vidformers.{preset.architecture}]",
-                *family.describe(name),
+                *describe(family, preset),
                 "<br>".join(files) or "address not known",
                 preset.license or "not known",
             )
         )
-    yield from _table(("preset", "class", "layers × width", "input", "original files", "licence"), rows)
+    yield from _table(("preset", "class", "layers × width", "input", "original files", "license"), rows)
 
 
-def layouts(table: FamilyMap) -> Iterator[str]:
-    """Which parts each model class is made of."""
+def form_row(form: Form) -> tuple[str, str, str]:
+    """The cells of a form."""
+    return (
+        f"[{form.title}](#{_anchor(form.title)})",
+        f"[`{form.architecture}`][vidformers.{form.architecture}]" + (", on request" if form.on_request else ""),
+        "<br>".join(map(code, form.fingerprint)),
+    )
+
+
+def form_section(form: Form, rules: Sequence[Rule]) -> Iterator[str]:
+    """One form: where files hold its tensors, its rules, and what it leaves out."""
+    yield from ("", f"## {form.title[0].upper()}{form.title[1:]} {{ #{_anchor(form.title)} }}", "")
     rows = []
-    for layout in table.layouts:
-        parts = [
-            f"[{name.replace('_', ' ')}](#{_anchor(name)})"
-            + (f" → `{prefix}`" if prefix else "")
-            + (" (if the files have it)" if name in layout.optional else "")
-            for name, prefix in layout.parts.items()
-        ]
-        rows.append((f"[`{layout.architecture}`][vidformers.{layout.architecture}]", "<br>".join(parts)))
-    yield from _table(("class", "parts, and what our names begin with"), rows)
-    if table.left_out:
-        yield ""
-        rows = [(f"`{name}`", why) for name, why in table.left_out.items()]
-        yield from _table(("entry of the files that is left out", "why"), rows)
-
-
-def part_section(name: str, part: Part) -> Iterator[str]:
-    """One part: where files hold it, its rules, and the configuration fields that its shapes give."""
-    entries = ", ".join(f"`{entry}`" if entry else "the top of the file" for entry in part.entries)
-    yield from ("", f"## {_title(name)} {{ #{_anchor(name)} }}", "")
-    yield f"In the {part.file} at {entries}" + (f", names beginning with `{part.prefix}`." if part.prefix else ".")
+    for key, entry in form.entries.items():
+        places = [f"`{place}`" if place else "the top of the file" for place in (*entry.places, *entry.versions)]
+        rows.append((f"`{key}/`" if key else "names as they are", entry.file, ", ".join(places)))
+    yield from _table(("names below", "file", "where, the usual place first"), rows)
     yield ""
-    yield from _table(("original", "ours", "operation", "when, why"), map(rule_row, part.rules))
-    if part.fields:
+    yield from _table(("original", "ours", "operation", "why"), map(rule_row, rules))
+    if form.left_out:
         yield ""
-        rows = [
-            (f"`{field}`", f"`{described(reader)}`", summary(type(reader))) for field, reader in part.fields.items()
-        ]
-        yield from _table(("configuration field", "read from", "which is"), rows)
+        yield from _table(
+            ("section that is left out", "why"), ((code(name), why) for name, why in form.left_out.items())
+        )
+
+
+def example_rules(form: Form) -> list[Rule]:
+    """The rules for the configurations of the published checkpoints and the usual one, with "{i}" for layers."""
+    config_class = getattr(import_module("vidformers"), form.architecture).config_class
+    own = [preset for preset in FAMILIES[form.family].presets.values() if preset.architecture == form.architecture]
+    found: dict[tuple, Rule] = {}
+    for config in (*(config_class(**preset.config) for preset in own), config_class()):
+        for entry in form.rules(config):
+            ours, theirs = (
+                tuple(dict.fromkeys(NUMBER.sub("{i}", name) for name in side)) for side in (entry.ours, entry.theirs)
+            )
+            found.setdefault((ours, theirs, entry.why), replace(entry, ours=ours, theirs=theirs))
+    return list(found.values())
 
 
 def rule_row(rule: Rule) -> tuple[str, str, str, str]:
     """The cells of a rule."""
     return (
-        "<br>".join(map(code, rule.sources)),
-        "<br>".join(map(code, rule.targets)) or "none",
-        code(described(rule.op)),
-        conditions(rule),
+        "<br>".join(map(code, rule.theirs)) or "none",
+        "<br>".join(map(code, rule.ours)) or "none",
+        code(described(rule.op)) if rule.ours else "",
+        rule.why,
     )
-
-
-def conditions(rule: Rule) -> str:
-    """When a rule applies, how often, and for what reason a tensor is left out."""
-    said = []
-    if rule.repeat:
-        said.append(f"for each of {code(rule.repeat)}")
-    for word, condition in (("with", rule.when), ("without", rule.unless)):
-        if condition is not None:
-            fields = [condition] if isinstance(condition, str) else condition
-            said.append(f"{word} {' = '.join(code(str(field)) for field in fields)}")
-    said += [step.reason for step in steps(rule.op) if isinstance(step, Drop)]
-    return "; ".join(said)
 
 
 def steps(op: Op) -> Iterator[Op]:
@@ -121,13 +123,12 @@ def steps(op: Op) -> Iterator[Op]:
         yield op
 
 
-def described(value: Op | Reader) -> str:
-    """An operation or a reader as it stands in the map."""
-    if isinstance(value, Chain):
-        return " → ".join(described(step) for step in value.steps)
-    given = [] if isinstance(value, Drop) else [getattr(value, name) for name in getattr(value, "__match_args__", ())]
-    given = [entry.__name__ if callable(entry) else str(entry) for entry in given if entry is not None]
-    return f"{type(value).__name__}({', '.join(given)})" if given else type(value).__name__
+def described(op: Op) -> str:
+    """An operation as it stands in a rule."""
+    if isinstance(op, Chain):
+        return " → ".join(described(step) for step in op.steps)
+    given = [str(getattr(op, name)) for name in getattr(op, "__match_args__", ())]
+    return f"{type(op).__name__}({', '.join(given)})" if given else type(op).__name__
 
 
 def summary(kind: type) -> str:
@@ -141,12 +142,8 @@ def code(name: str) -> str:
     return f"<code>{breakable}</code>"
 
 
-def _title(name: str) -> str:
-    return name[0].upper() + name[1:].replace("_", " ")
-
-
-def _anchor(name: str) -> str:
-    return "part-" + "".join(letter if letter.isalnum() else "-" for letter in name)
+def _anchor(title: str) -> str:
+    return "form-" + "".join(letter if letter.isalnum() else "-" for letter in title)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -56,7 +56,7 @@ class PeCoreTextConfig(PreTrainedConfig):
     projection_dim: int = 1024
     initializer_range: float = 0.02
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -91,7 +91,7 @@ class PeCoreConfig(PreTrainedConfig):
         build_towers(self)
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         widths = self.vision_config.projection_dim, self.text_config.projection_dim
         if widths[0] != widths[1] or not widths[0]:
             raise ValueError(

@@ -119,7 +119,7 @@ class PeVisionConfig(PreTrainedConfig):
                 setattr(self, name, value)
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         if self.num_attention_heads < 1 or self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of four times `num_attention_heads` "

@@ -1,6 +1,9 @@
 """Processor of PE core: image processor, video processor and tokenizer in one."""
 
 from ..processing import TextProcessor
+from .image_processing_pe_core import PeCoreImageProcessor
+from .tokenization_pe_core import PeCoreTokenizer
+from .video_processing_pe_core import PeCoreVideoProcessor
 
 
 class PeCoreProcessor(TextProcessor):
@@ -19,7 +22,12 @@ class PeCoreProcessor(TextProcessor):
 
     text_kwargs = {"padding": "max_length", "truncation": True}
 
-    def __init__(self, image_processor=None, video_processor=None, tokenizer=None):
+    def __init__(
+        self,
+        image_processor: PeCoreImageProcessor | None = None,
+        video_processor: PeCoreVideoProcessor | None = None,
+        tokenizer: PeCoreTokenizer | None = None,
+    ):
         super().__init__(image_processor, video_processor, tokenizer)
 
 

@@ -30,7 +30,6 @@ FAMILY = Family(
         "PeVisionModel": "modeling_pe_vision",
         "PeVisionPreTrainedModel": "modeling_pe_vision",
     },
-    key_prefixes=("module.",),
     video_processor_class="PeCoreVideoProcessor",
     image_processor_classes=("PeCoreImageProcessor",),
     tokenizer_class="PeCoreTokenizer",

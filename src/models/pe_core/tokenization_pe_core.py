@@ -10,6 +10,7 @@ import html
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import regex
@@ -72,7 +73,7 @@ class PeCoreTokenizer(TokenizersBackend):
         )
 
     @classmethod
-    def convert_to_native_format(cls, **kwargs):
+    def convert_to_native_format(cls, **kwargs) -> dict[str, Any]:
         """What `from_pretrained` found in a directory, as it is: `__init__` reads the files."""
         kwargs.pop("trust_remote_code", None)
         return kwargs

@@ -1,5 +1,6 @@
 """Configuration of PE Video: text tower, temporal encoder, and the frame tower under it."""
 
+import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -91,7 +92,7 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             self.vision_config = PeVisionConfig(**_with_width(self.vision_config or {}))
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"`num_attention_heads` ({self.num_attention_heads}) must be a multiple of `num_key_value_heads` "
@@ -108,7 +109,9 @@ class PeVideoEncoderConfig(PreTrainedConfig):
             raise ValueError(f'`rope_type` must be "default", got {self.rope_parameters["rope_type"]!r}.')
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As the base class, but refuse the configuration of a PE audio-video model.
 
         Args:
@@ -189,7 +192,9 @@ class PeVideoConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As the base class; of the configuration of a PE audio-video model, its video and text part.
 
         Args:
@@ -212,7 +217,7 @@ class PeVideoConfig(PreTrainedConfig):
         video_config = (fields.get("audio_video_config") or {}).get("video_config")
         return {**kept, "model_type": cls.model_type, "video_config": video_config}, kwargs
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         if self.text_config.model_type != "modernbert":
             raise ValueError(f"`text_config` must be of ModernBERT, got {self.text_config.model_type!r}.")
 

@@ -1,6 +1,9 @@
 """Processor of PE Video: video processor and tokenizer in one."""
 
+from transformers import PreTrainedTokenizerBase
+
 from ..processing import TextProcessor
+from .video_processing_pe_video import PeVideoVideoProcessor
 
 
 class PeVideoProcessor(TextProcessor):
@@ -18,7 +21,11 @@ class PeVideoProcessor(TextProcessor):
 
     text_kwargs = {"padding": "longest", "truncation": True, "max_length": 512}
 
-    def __init__(self, video_processor=None, tokenizer=None):
+    def __init__(
+        self,
+        video_processor: PeVideoVideoProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ):
         super().__init__(video_processor, tokenizer)
 
 

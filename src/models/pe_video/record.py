@@ -19,7 +19,6 @@ FAMILY = Family(
             auto_models={"AutoModel": "PeVideoEncoder"},
         ),
     ),
-    key_prefixes=("module.",),
     video_processor_class="PeVideoVideoProcessor",
     processor_class="PeVideoProcessor",
     based_on=("pe_core",),

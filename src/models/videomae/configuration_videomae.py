@@ -142,7 +142,7 @@ class VideoMAEConfig(PreTrainedConfig):
         (height, width), (patch_height, patch_width) = self.image_height_width, self.patch_height_width
         return self.num_frames // self.tubelet_size, height // patch_height, width // patch_width
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         for name in ("image_size", "patch_size"):
             size = getattr(self, name)
             if not isinstance(size, int) and len(size) != 2:

@@ -1,5 +1,6 @@
 """Image processor of VideoMAE: its video processor under the names and in the file that older code looks for."""
 
+import os
 from typing import Any
 
 from transformers.image_processing_base import ImageProcessingMixin
@@ -25,7 +26,7 @@ class VideoMAEImageProcessor(VideoMAEVideoProcessor):
 
     @classmethod
     def get_video_processor_dict(
-        cls, pretrained_model_name_or_path, **kwargs
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings, from the file of image processors.
 

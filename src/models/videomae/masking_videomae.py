@@ -160,3 +160,6 @@ def _require(condition: torch.Tensor, message: str) -> None:
         torch._assert_async(condition, message)
     elif not condition:
         raise ValueError(message)
+
+
+__all__ = ["random_mask", "tube_mask"]

@@ -9,6 +9,7 @@ D channels of a token.
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import nn
@@ -278,7 +279,7 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
     is_initialized_by_fans = False
 
     @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs):
+    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs) -> Any:
         """Load a directory, in whichever of the two spellings the biases of queries and values are stored."""
         loaded = super().from_pretrained(*args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded

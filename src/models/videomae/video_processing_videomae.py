@@ -1,6 +1,8 @@
 """Video processor of VideoMAE: the validation transform of MCG-NJU/VideoMAE (14ef8d85), `kinetics.py`."""
 
+from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.video_utils import VideoInput
 
 from vidformers.video.inputs import are_files
 from vidformers.video.processor import VideoProcessor
@@ -50,7 +52,7 @@ class VideoMAEVideoProcessor(VideoProcessor):
             kwargs["size"] = {"shortest_edge": _longer_side(crop_size)}
         super().__init__(**kwargs)
 
-    def preprocess(self, videos, **kwargs):
+    def preprocess(self, videos: VideoInput, **kwargs) -> BatchFeature:
         unsaid = kwargs.get("do_sample_frames") is None and self.do_sample_frames is None
         if unsaid and self.num_frames is not None and are_files(videos):
             kwargs["do_sample_frames"] = True

@@ -111,7 +111,7 @@ class VideoPrismVisionConfig(PreTrainedConfig):
     pooler_head_dim: int | None = None
     num_pooling_queries: int = 1
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         check_heads(self)
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"`image_size` must be one number or height and width, got {self.image_size}.")
@@ -211,7 +211,7 @@ class VideoPrismTextConfig(PreTrainedConfig):
 
     apply_l2norm: bool = True
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         check_heads(self)
         if self.norm_policy not in ("pre", "primer_hybrid"):
             raise ValueError(f'`norm_policy` must be "pre" or "primer_hybrid", got {self.norm_policy!r}.')
@@ -245,7 +245,7 @@ class VideoPrismConfig(PreTrainedConfig):
         build_towers(self)
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         widths = self.vision_config.hidden_size, self.text_config.hidden_size
         if widths[0] != widths[1]:
             raise ValueError(

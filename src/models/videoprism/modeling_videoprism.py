@@ -32,7 +32,7 @@ from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, Vi
 TowerConfig = VideoPrismVisionConfig | VideoPrismTextConfig
 
 DEFAULT_TEMPERATURE = 0.01
-"""What `compare` divides similarities by where the model has learned no temperature, as in the demonstrations."""
+"""What `compare` divides similarities by where the model has learned none (`videoprism_video_text_demo.ipynb`)."""
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Processor of VideoPrism's video-text models: tokenizer and video processor in one."""
 
 from ..processing import TextProcessor
+from .tokenization_videoprism import VideoPrismTokenizer
+from .video_processing_videoprism import VideoPrismVideoProcessor
 
 
 class VideoPrismProcessor(TextProcessor):
@@ -18,7 +20,11 @@ class VideoPrismProcessor(TextProcessor):
 
     text_kwargs = {"padding": "max_length", "truncation": True}
 
-    def __init__(self, video_processor=None, tokenizer=None):
+    def __init__(
+        self,
+        video_processor: VideoPrismVideoProcessor | None = None,
+        tokenizer: VideoPrismTokenizer | None = None,
+    ):
         super().__init__(video_processor, tokenizer)
 
 

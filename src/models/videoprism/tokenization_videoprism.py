@@ -97,7 +97,7 @@ class VideoPrismTokenizer(TokenizersBackend):
         self.canonicalize = canonicalize
 
     @classmethod
-    def convert_to_native_format(cls, **kwargs):
+    def convert_to_native_format(cls, **kwargs) -> dict[str, Any]:
         """What `from_pretrained` found in a directory, as it is: `__init__` reads the files."""
         kwargs.pop("trust_remote_code", None)
         return kwargs

@@ -3,6 +3,7 @@
 import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
+from transformers.video_utils import VideoInput
 
 from vidformers.video.processor import VideoProcessor
 
@@ -43,7 +44,7 @@ class VideoPrismVideoProcessor(VideoProcessor):
             kwargs["size"] = {"height": height, "width": width}
         super().__init__(**kwargs)
 
-    def preprocess(self, videos, **kwargs) -> BatchFeature:
+    def preprocess(self, videos: VideoInput, **kwargs) -> BatchFeature:
         output = super().preprocess(videos, **kwargs)
         pixels = output["pixel_values_videos"]
         if isinstance(pixels, list) and len({video.shape for video in pixels}) == 1:

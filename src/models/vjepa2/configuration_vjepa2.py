@@ -187,7 +187,7 @@ class VJEPA2Config(PreTrainedConfig):
     anticipation_num_steps: int = 1
     anticipation_use_encoder_tokens: bool = True
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         for name in ("patch_size", "tubelet_size", "in_chans", "num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")

@@ -486,17 +486,18 @@ class VJEPA2Predictor(nn.Module):
             hidden_states, probabilities = layer(hidden_states, rotary=rotary, output_attentions=output_attentions)
             records.add(hidden_states, probabilities)
 
+        normed = self.layernorm(hidden_states)
         if return_all_tokens:
-            wanted = select_tokens(hidden_states, token_ids.argsort(dim=1, stable=True))
+            wanted = select_tokens(normed, token_ids.argsort(dim=1, stable=True))
         else:
-            wanted = hidden_states[:, num_context:]
+            wanted = normed[:, num_context:]
         output = VJEPA2WithMaskedInputPredictorOutput(
-            last_hidden_state=self.proj(self.layernorm(wanted)),
+            last_hidden_state=self.proj(wanted),
             hidden_states=records.hidden_states,
             attentions=records.attentions,
         )
         if config.use_context_projection:
-            output.context_predictions = self.proj_context(self.layernorm(hidden_states[:, :num_context]))
+            output.context_predictions = self.proj_context(normed[:, :num_context])
         return output
 
     def _position_grid(self, grid: Grid) -> Grid:

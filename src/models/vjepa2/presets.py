@@ -87,7 +87,7 @@ PRESETS = {
             "pred_num_hidden_layers": 24,
             "pred_num_attention_heads": 16,
         },
-        checkpoint_keys={"ac_encoder": "encoder", "ac_predictor": "predictor"},
+        checkpoint_keys={"encoder": "encoder", "predictor": "predictor"},
         video_processor={"crop_size": 256},
         architecture="VJEPA2ACModel",
     ),

@@ -19,7 +19,6 @@ FAMILY = Family(
         "VJEPA2ACModel": "modeling_vjepa2_ac",
     },
     video_processor_class="VJEPA2VideoProcessor",
-    key_prefixes=("module.", "backbone."),
     presets=PRESETS,
     paper="https://arxiv.org/abs/2506.09985",
 )

@@ -1,5 +1,7 @@
 """Video processor of V-JEPA 2: the evaluation transform of facebookresearch/vjepa2 (c2963a47)."""
 
+from typing import Any
+
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 from vidformers.video.processor import VideoProcessor
@@ -43,7 +45,7 @@ class VJEPA2VideoProcessor(VideoProcessor):
         super().__init__(**kwargs)
 
     @classmethod
-    def from_dict(cls, video_processor_dict, **kwargs):
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs) -> Any:
         if kwargs.get("crop_size") is not None:
             video_processor_dict = {key: value for key, value in video_processor_dict.items() if key != "size"}
         return super().from_dict(video_processor_dict, **kwargs)
