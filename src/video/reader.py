@@ -124,6 +124,7 @@ class VideoReader:
                 missing[number] -= 1
             for number, slot in places.pop(index, ()):
                 buffers[number][slot] = frame
+            del frame  # so that the next one takes its memory
             while following < len(chosen) and not missing[following]:
                 frames = buffers.pop(following, np.empty((0, *shape), dtype=np.uint8))
                 yield frames, self.metadata.choosing(chosen[following])
