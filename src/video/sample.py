@@ -168,7 +168,7 @@ def all_indices(video: int | VideoMetadata) -> np.ndarray:
     return np.arange(_total_num_frames(video), dtype=np.int64)
 
 
-def middle_indices(video, num_frames: int) -> np.ndarray:
+def middle_indices(video: int | VideoMetadata, num_frames: int) -> np.ndarray:
     """`num_frames` consecutive indices from the middle of the video, int64 of shape (num_frames,).
 
     Args:
