@@ -11,7 +11,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 OLDEST := $(VENV)/oldest
 INSTALLED_OLDEST := $(OLDEST)/.installed
 
-.PHONY: demo test test-slow test-oldest check bench docs
+.PHONY: demo test test-slow test-oldest check fuzz bench docs
 
 demo: $(INSTALLED)
 	$(BIN)/python utils/demo/demo.py
@@ -34,6 +34,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python utils/checks/check_repo.py
+
+# Damaged video files, read against a plain decode.
+FUZZ_COUNT ?= 200
+fuzz: $(INSTALLED)
+	$(BIN)/python utils/checks/fuzz_video.py --count $(FUZZ_COUNT)
 
 bench: $(INSTALLED)
 	$(BIN)/python utils/benchmarks/run.py

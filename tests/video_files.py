@@ -32,6 +32,7 @@ def write_video(
     pts: list[int] | None = None,
     time_base: Fraction | None = None,
     container_options: dict | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Encode `num_frames` pictures; `pts`, in units of `time_base`, make the rate variable."""
     options = dict(options or {})
@@ -40,6 +41,7 @@ def write_video(
         extra = options.pop("x264-params", "")
         options["x264-params"] = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0:{extra}"
     with av.open(str(path), "w", options=container_options or {}) as container:
+        container.metadata.update(metadata or {})
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         stream.codec_context.gop_size = gop
@@ -111,10 +113,15 @@ def truncate(path: Path, fraction: float) -> Path:
 def set_rotation(path: Path, clockwise_degrees: int) -> Path:
     """Writes a rotation into the track header of an mp4, as phones do."""
     cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise_degrees]
-    one = 1 << 16
+    return set_matrix(path, (cos, sin, -sin, cos))
+
+
+def set_matrix(path: Path, numbers: tuple[int, int, int, int]) -> Path:
+    """Writes a display matrix into the track header of an mp4: a pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    a, b, c, d = (number << 16 for number in numbers)
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
-    data[matrix : matrix + 36] = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
@@ -126,6 +133,50 @@ def set_edit_start(path: Path, media_time: int) -> Path:
     data[entry + 4 : entry + 8] = struct.pack(">i", media_time)
     path.write_bytes(data)
     return path
+
+
+def packet_places(path: Path) -> list[tuple[int, int]]:
+    """(position in the file, size) in bytes of every encoded picture."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def zero_packet(path: Path, number: int) -> Path:
+    """A copy of the file in which one encoded picture is zeros; its packets must lie bare in it."""
+    data = bytearray(path.read_bytes())
+    start, size = packet_places(path)[number]
+    data[start : start + size] = bytes(size)
+    damaged = path.with_name(f"zero{number}_{path.name}")
+    damaged.write_bytes(data)
+    return damaged
+
+
+def add_empty_pictures(path: Path, numbers: list[int], data: bytes = b"\0\0\1\xb6\x50\x4f") -> Path:
+    """A copy of an MPEG-4 file, after some pictures packets that say "nothing changed" (not coded), as Xvid does."""
+    target = path.with_name(f"empty_{path.name}")
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        count = 0
+        for number, picture in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            for content in [bytes(picture)] + [data] * (number in numbers):
+                packet = av.Packet(content)
+                packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), count, count
+                packet.is_keyframe = picture.is_keyframe and content is not data
+                container.mux(packet)
+                count += 1
+    return target
+
+
+def announce_samples(path: Path, count: int) -> Path:
+    """A copy of an mp4 whose table claims that many pictures of one size, which the file needn't hold."""
+    data = bytearray(path.read_bytes())
+    table = data.index(b"stsz") + 4
+    data[table + 4 : table + 12] = struct.pack(">II", 100, count)  # one size for all, and their number
+    times = data.index(b"stts") + 4
+    data[times + 4 : times + 12] = struct.pack(">II", 1, count)
+    crafted = path.with_name(f"announces_{path.name}")
+    crafted.write_bytes(data)
+    return crafted
 
 
 def decode_all(source) -> list[np.ndarray]:

@@ -15,7 +15,10 @@ _MODULES = {
     "clip_indices": ".sample",
     "contiguous_indices": ".sample",
     "fps_indices": ".sample",
+    "middle_indices": ".sample",
+    "named_sampler": ".sample",
     "seconds_indices": ".sample",
+    "three_crops": ".transform",
     "uniform_indices": ".sample",
 }
 __all__ = list(_MODULES)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .metadata import VideoFileMetadata
-from .reader import Sample, VideoReader
+from .metadata import Sample, VideoFileMetadata
+from .reader import VideoReader
 from .sample import seconds_indices
 from .source import VideoLimits
 from .torchcodec import decode_with_torchcodec
@@ -27,7 +27,7 @@ def decode_video(
         source: path, `os.PathLike`, http(s) URL, `bytes`, or a binary file object (read from its beginning). Nothing
             else is read: playlists and lists of files are refused.
         sample: frame numbers in any order, repeats allowed; or a function from the metadata to such numbers
-            (`functools.partial(vidformers.video.uniform_indices, num_frames=16)`); or None for all frames.
+            (`functools.partial(vidformers.video.uniform_indices, num_frames=16)`); or None for all.
         seconds: in the place of `sample`, times on the file's own clock: a sequence takes the frame that is shown at
             each; `slice(10, 20)` all frames shown from second 10 to before second 20, `slice(10, 20, 0.5)` those shown
             at 10, 10.5 … 19.5.
@@ -36,8 +36,7 @@ def decode_video(
 
     Returns:
         frames, uint8 RGB of shape (num_frames, height, width, 3), turned and mirrored as the file says; and the
-        metadata: `fps` in frames per second and `duration` in seconds are measured over all frames, `width` and
-        `height` are those of the returned frames, `frames_indices` are the numbers that were decoded, `timestamps`
+        metadata, with `width` and `height` of the returned frames, `frames_indices`, their numbers, and `timestamps`,
         the file's times of them in seconds.
 
     Raises:

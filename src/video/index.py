@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +13,14 @@ import numpy as np
 SEEKABLE_CODECS = frozenset(
     "h264 hevc vp9 av1 mpeg4 mpeg1video mpeg2video mjpeg prores dnxhd ffv1 huffyuv rawvideo png".split()
 )
+# Codecs whose pictures may come in another order than they are shown.
+_REORDERING_CODECS = frozenset("h264 hevc mpeg4 mpeg1video mpeg2video".split())
 # VP8 files hold packets that are decoded and never shown, without a mark.
 _UNCOUNTABLE_CODECS = frozenset({"vp8"})
 # AVI stores no presentation times: where frames are reordered, FFmpeg reports those of the decoding order.
 _UNTIMED_FORMATS = frozenset({"avi"})
+# Formats of transmissions, in which a picture may be lacking without a mark.
+_LOSSY_FORMATS = frozenset({"mpegts", "mpeg"})
 # A seek empties the decoder's pipeline: below this many saved packets, reading on is as fast.
 _MIN_SAVED_PACKETS = 4
 # The farthest that a picture is decoded before it is shown, in the codecs that reorder.
@@ -24,16 +29,15 @@ _MOST_REORDERED = 17
 _SMALLEST_MPEG4_PICTURE = 32
 
 
-@dataclass(frozen=True)
-class Packet:
-    """What the index needs of an encoded picture; times are in the stream's time base."""
+class Packets(NamedTuple):
+    """What the index needs of encoded pictures, one entry each; times are in the stream's time base."""
 
-    pts: int | None
-    dts: int | None
-    duration: int | None
-    is_keyframe: bool
-    is_discarded: bool
-    is_intact: bool
+    pts: tuple[int | None, ...]
+    dts: tuple[int | None, ...]
+    duration: tuple[int | None, ...]
+    is_keyframe: tuple[bool, ...]
+    is_discarded: tuple[bool, ...]
+    is_intact: tuple[bool, ...]
 
 
 def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
@@ -53,16 +57,18 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
     in_lengths = extradata[:1] == b"\1"
     if codec == "h264":
         size = (extradata[4] & 3) + 1 if in_lengths and len(extradata) > 4 else 4
-        is_slice = lambda first: 1 <= first & 31 <= 5 and first < 128  # noqa: E731
+        is_slice = [1 <= first & 31 <= 5 and first < 128 for first in range(256)]
     else:
         size = (extradata[21] & 3) + 1 if in_lengths and len(extradata) > 21 else 4
-        is_slice = lambda first: first >> 1 < 32 and first < 128  # noqa: E731
+        is_slice = [first >> 1 < 32 and first < 128 for first in range(256)]
+
+    read = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
 
     def counted(data: Any) -> bool:
         position, end, found = 0, len(data), False
-        while position + size < end:
-            length = int.from_bytes(data[position : position + size], "big")
-            found |= is_slice(data[position + size])
+        while read and position + size < end:
+            length, first = read.unpack_from(data, position)
+            found |= is_slice[first]
             position += size + length
         return found and position == end
 
@@ -73,7 +79,7 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
         data = bytes(data)
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
-            if is_slice(data[position + 3]):
+            if is_slice[data[position + 3]]:
                 return True
             position = data.find(b"\0\0\1", position + 3)
         return False
@@ -131,6 +137,7 @@ class FrameIndex:
         frame_pts: (frames,) ascending.
         seek_offsets: (packets,) where to aim a seek for the packet.
         is_hidden: (packets,) whether it is decoded and never shown: an edit list cuts it.
+        is_promised: (packets,) whether its marks promise a picture. Where one doesn't, only decoding tells.
         last_duration: of the last frame, where it is known.
     """
 
@@ -140,6 +147,7 @@ class FrameIndex:
     frame_pts: np.ndarray
     seek_offsets: np.ndarray
     is_hidden: np.ndarray
+    is_promised: np.ndarray
     last_duration: int | None
 
     def segments(self, frame_indices: Iterable[int]) -> list["Segment"]:
@@ -159,16 +167,24 @@ class FrameIndex:
                 runs.append(Segment(start, stop))
         return runs
 
-    def up_to(self, last_pts: int) -> "FrameIndex":
-        """The index without the frames that are shown after `last_pts`."""
-        count = int(np.searchsorted(self.frame_pts, last_pts, side="right"))
-        is_whole = count == len(self.frame_pts)
+    def counting(self, positions: Iterable[int], last_pts: int) -> "FrameIndex":
+        """The index of these packets and those that promise a picture, without what is shown after `last_pts`."""
+        counts = self.is_promised.copy()
+        counts[list(positions)] = True
+        shown = self.shown_positions[counts[self.shown_positions] & (self.frame_pts <= last_pts)]
         return replace(
             self,
-            shown_positions=self.shown_positions[:count],
-            frame_pts=self.frame_pts[:count],
-            last_duration=self.last_duration if is_whole else None,
+            shown_positions=shown,
+            frame_pts=self.packet_pts[shown],
+            last_duration=self.last_duration if len(shown) == len(self.shown_positions) else None,
         )
+
+    def number_at(self, pts: int | None) -> int | None:
+        """The number of the frame that is shown at exactly this time."""
+        if pts is None:
+            return None
+        number = int(np.searchsorted(self.frame_pts, pts))
+        return number if number < len(self.frame_pts) and self.frame_pts[number] == pts else None
 
     def has_leading_frames(self, segment: "Segment") -> bool:
         """Whether frames follow the segment's key frame in the file that are shown before it (open GOP)."""
@@ -197,36 +213,63 @@ def has_times(codec: str, format_name: str, reorder_depth: int) -> bool:
     return codec not in _UNCOUNTABLE_CODECS and not (format_name in _UNTIMED_FORMATS and reorder_depth)
 
 
-def build_index(packets: list[Packet], codec: str, breaks_off: bool) -> FrameIndex | None:
+def build_index(packets: Packets, codec: str, format_name: str, breaks_off: bool) -> FrameIndex | None:
     """The index, or `None` where packets don't tell, so that frames must be counted by decoding them.
 
     Args:
         packets: of the stream, in decoding order, without those that a broken-off file holds in part.
-        codec: FFmpeg's name of it.
+        codec, format_name: FFmpeg's names of them.
         breaks_off: whether the file ends before its stream does. Frames after the first that is lacking are left out.
     """
-    pts = [packet.pts for packet in packets]
-    is_hidden = np.array([packet.is_discarded for packet in packets], dtype=bool)
-    if None in pts or len(set(pts)) != len(pts) or not packets[0].is_keyframe or is_hidden.all():
+    is_hidden = np.array(packets.is_discarded, dtype=bool)
+    if None in packets.pts or not packets.is_keyframe[0] or is_hidden.all():
         return None
-    if not all(packet.is_intact for packet in packets):
+    packet_pts = np.array(packets.pts, dtype=np.int64)
+    is_keyframe = np.array(packets.is_keyframe, dtype=bool)
+    if not _can_be_the_order(packet_pts, is_keyframe, codec):
         return None
-    packet_pts = np.array(pts, dtype=np.int64)
     shown = np.flatnonzero(~is_hidden)
     shown = shown[np.argsort(packet_pts[shown])]
     if breaks_off:
         shown = shown[: frames_before_gap(packet_pts[shown])]
-    key_positions = np.flatnonzero([packet.is_keyframe for packet in packets])
-    offsets = [packet.pts if packet.dts is None else min(packet.pts, packet.dts) for packet in packets]
+    is_promised = np.array(packets.is_intact, dtype=bool)
+    if format_name in _LOSSY_FORMATS and len(shown) > 1:
+        steps = np.diff(packet_pts[shown])
+        is_promised[shown[1:][steps > 1.75 * np.median(steps)]] = False  # 1.5 are films at the rate of television
+    key_positions = np.flatnonzero(is_keyframe)
+    dts = [pts if dts is None else dts for pts, dts in zip(packets.pts, packets.dts)]
     return FrameIndex(
         packet_pts=packet_pts,
         keyframe_positions=key_positions if codec in SEEKABLE_CODECS else np.zeros(1, dtype=np.int64),
         shown_positions=shown,
         frame_pts=packet_pts[shown],
-        seek_offsets=np.array(offsets, dtype=np.int64),
+        seek_offsets=np.minimum(packet_pts, np.array(dts, dtype=np.int64)),
         is_hidden=is_hidden,
-        last_duration=packets[shown[-1]].duration or None,
+        is_promised=is_promised,
+        last_duration=packets.duration[shown[-1]] or None,
     )
+
+
+def _can_be_the_order(packet_pts: np.ndarray, is_keyframe: np.ndarray, codec: str) -> bool:
+    """Whether pictures could be shown in the order of these times: a wrong one would number the frames wrongly.
+
+    Pictures before a key frame in the file are shown before it. Those shown before it that follow it in the file come
+    at once. No two have the same time.
+    """
+    order = np.argsort(packet_pts)
+    if not np.diff(packet_pts[order]).all():
+        return False
+    if codec not in _REORDERING_CODECS:
+        return bool((np.diff(packet_pts) > 0).all())
+    latest_before = np.maximum.accumulate(packet_pts)[:-1]
+    if (latest_before > packet_pts[1:])[is_keyframe[1:]].any():
+        return False
+    last_keyframe = np.maximum.accumulate(np.where(is_keyframe, np.arange(len(packet_pts)), 0))
+    is_leading = packet_pts < packet_pts[last_keyframe]
+    late = is_leading[1:] & ~is_leading[:-1] & ~is_keyframe[:-1]
+    rank = np.empty(len(packet_pts), dtype=np.int64)
+    rank[order] = np.arange(len(packet_pts))
+    return not late.any() and int(np.abs(rank - np.arange(len(rank))).max()) <= _MOST_REORDERED
 
 
 def frames_before_gap(frame_pts: np.ndarray) -> int:

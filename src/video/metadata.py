@@ -1,5 +1,7 @@
 """What is known of a video before its frames are decoded."""
 
+from collections.abc import Callable, Iterable, Sequence
+
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
@@ -24,13 +26,23 @@ class VideoFileMetadata(VideoMetadata):
         return self.frame_seconds[self.frames_indices].tolist()
 
     def choosing(self, frame_indices: list[int] | None) -> "VideoFileMetadata":
-        """The same video with these frames chosen."""
+        """The same video with frames chosen.
+
+        Args:
+            frame_indices: their numbers; `None` for no choice.
+        """
         chosen = type(self)(**{**self, "frames_indices": frame_indices})
         chosen.frame_seconds = self.frame_seconds
         return chosen
 
     def seconds_of(self, frame_indices: np.ndarray) -> np.ndarray:
-        """When frames are shown: the file's times, or their number over `fps` where it has none.
+        """When frames are shown, in seconds: the file's times, or their number over `fps` where it has none.
+
+        Args:
+            frame_indices: integers (frames,).
+
+        Returns:
+            float64 (frames,).
 
         Raises:
             ValueError: neither the times nor the rate is known.
@@ -40,3 +52,27 @@ class VideoFileMetadata(VideoMetadata):
         if self.fps is None:
             raise ValueError("This video tells neither the times of its frames nor its rate: choose frames by number.")
         return np.asarray(frame_indices) / self.fps
+
+
+Sample = Sequence[int] | Callable[[VideoFileMetadata], Iterable[int]] | None
+"""Frame numbers, a function from the metadata to them, or `None` for all frames."""
+
+
+def checked_indices(sample: Sample, metadata: VideoFileMetadata, name: str) -> list[int]:
+    """The frame numbers that a sample stands for, as [`~vidformers.video.VideoReader.frame_indices`]."""
+    total = metadata.total_num_frames
+    if sample is None:
+        return list(range(total))
+    chosen = sample(metadata.choosing(None)) if callable(sample) else sample
+    chosen = np.asarray(chosen)
+    if chosen.ndim != 1 or (chosen.size and not np.issubdtype(chosen.dtype, np.integer)):
+        raise ValueError(
+            f"Expected frame indices as a flat sequence of integers, got shape {chosen.shape} of {chosen.dtype}."
+        )
+    outside = chosen[(chosen < 0) | (chosen >= total)]
+    if outside.size:
+        raise IndexError(
+            f"{name} has {total} frames: expected indices from 0 to {total - 1}, got {int(outside[0])}. Choose them "
+            "from the metadata's total_num_frames by passing a function as `sample`."
+        )
+    return [int(index) for index in chosen]

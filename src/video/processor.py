@@ -1,28 +1,30 @@
 """The base of every family's video processor: any kind of video in, a batch of model input out, no torchvision."""
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import ChannelDimension, PILImageResampling, load_image
+from transformers.image_utils import ChannelDimension, PILImageResampling
+from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from . import transform
 from .decode import decode_video
-from .sample import all_indices, fps_indices, uniform_indices
+from .inputs import channels_first, is_decoder, is_file, list_videos, to_tensor
+from .sample import SAMPLERS, all_indices, fps_indices, named_sampler, uniform_indices
 from .torchcodec import read_torchcodec
 
 
 logger = logging.get_logger(__name__)
 
-_ACCEPTED = (
-    "a path, URL, bytes or file object of a video; frames as an array or tensor (frames, height, width, channels) or "
-    "(frames, channels, height, width), or as a list of images; or a list of such videos"
-)
+
+class VideoProcessorKwargs(VideosKwargs, total=False):
+    """What a call of a video processor takes: transformers' arguments and `sampling`."""
+
+    sampling: str | None
 
 
 class VideoProcessor(VideoProcessorMixin):
@@ -35,6 +37,8 @@ class VideoProcessor(VideoProcessorMixin):
     - `do_convert_rgb` is on by default. Grey frames become RGB; transparent ones are laid on white and stay uint8.
     - `num_frames` or `fps` in a call turns frame sampling on unless the call's `do_sample_frames` says otherwise, and
       overrides the other one's stored value.
+    - `sampling`, a name of [`~vidformers.video.sample.SAMPLERS`], chooses frames in another way than the family's own:
+      `sampling="fps_by_time", fps=2` takes the frame that is shown every half second. It is stored like the rest.
     - `do_pad=True` pads videos of unequal length with zeros where tensors are returned, and adds
       `padding_mask_videos`, bool (batch, frames), True where a frame is real.
     - Unknown arguments, frames of unequal size, and videos that cannot form a batch are errors.
@@ -44,6 +48,8 @@ class VideoProcessor(VideoProcessorMixin):
     (`model_input_names`), and repeat frames of videos that are shorter than `num_frames` (`repeats_frames`).
     """
 
+    valid_kwargs = VideoProcessorKwargs
+    sampling = None
     do_convert_rgb = True
     resample = PILImageResampling.BILINEAR
     repeats_frames = False
@@ -51,6 +57,15 @@ class VideoProcessor(VideoProcessorMixin):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
+        if self.sampling is not None and self.sampling not in SAMPLERS:
+            named_sampler(self.sampling)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved: without `sampling` where the family's own way is kept, as transformers writes it."""
+        saved = super().to_dict()
+        if saved.get("sampling") is None:
+            saved.pop("sampling", None)
+        return saved
 
     def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
         """Prepare videos, as a call of the processor does.
@@ -71,8 +86,9 @@ class VideoProcessor(VideoProcessorMixin):
         num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
         if num_frames is not None or fps is not None:
             kwargs["num_frames"], kwargs["fps"] = num_frames, fps
-            if kwargs.get("do_sample_frames") is None:
-                kwargs["do_sample_frames"] = True
+        asks = num_frames is not None or fps is not None or kwargs.get("sampling") is not None
+        if asks and kwargs.get("do_sample_frames") is None:
+            kwargs["do_sample_frames"] = True
         if kwargs.get("data_format", ChannelDimension.FIRST) not in (None, ChannelDimension.FIRST):
             raise ValueError(
                 f'Expected data_format "channels_first", as models take it, got {kwargs["data_format"]!r}.'
@@ -107,17 +123,24 @@ class VideoProcessor(VideoProcessorMixin):
             return list(zip(*[self.fetch_videos(source, sample_indices_fn) for source in video_url_or_urls]))
         return decode_video(video_url_or_urls, sample_indices_fn)
 
+    def _sampler(self, sample_indices_fn):
+        """The family's own way to choose frames, which comes with the arguments of the call, or the named one."""
+        arguments = sample_indices_fn.keywords
+        if arguments.get("sampling") is None:
+            return lambda metadata: sample_indices_fn(metadata=metadata)
+        return named_sampler(arguments["sampling"], arguments.get("num_frames"), arguments.get("fps"))
+
     def _decode_and_sample_videos(
         self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None
     ) -> tuple[list[np.ndarray | torch.Tensor], list[VideoMetadata]]:
-        sources = _list_videos(videos)
+        sources = list_videos(videos)
         given = _list_metadata(video_metadata, len(sources))
-        sample = sample_indices_fn and (lambda metadata: sample_indices_fn(metadata=metadata))
+        sample = sample_indices_fn and self._sampler(sample_indices_fn)
         decoded = []
         for source, metadata in zip(sources, given):
-            if _is_decoder(source):
+            if is_decoder(source):
                 decoded.append(read_torchcodec(source, sample))
-            elif _is_file(source):
+            elif is_file(source):
                 decoded.append(decode_video(source, sample))
             else:
                 decoded.append(_sample_array(source, metadata, sample))
@@ -129,7 +152,7 @@ class VideoProcessor(VideoProcessorMixin):
     ) -> list[torch.Tensor]:
         prepared = []
         for video in videos:
-            video = _channels_first(_to_tensor(video), input_data_format)
+            video = channels_first(to_tensor(video), input_data_format)
             if 0 in video.shape:
                 raise ValueError(f"Expected videos with at least one frame and pixel, got shape {tuple(video.shape)}.")
             if do_convert_rgb:
@@ -201,85 +224,6 @@ def _batch(name: str, pixels, do_pad: bool | None, return_tensors: str | None) -
     return BatchFeature(data=data, tensor_type=return_tensors)
 
 
-def _is_pil(item) -> bool:
-    return hasattr(item, "convert") and hasattr(item, "mode") and hasattr(item, "getbands")
-
-
-def _is_array(item) -> bool:
-    return isinstance(item, (np.ndarray, torch.Tensor))
-
-
-def _is_decoder(item) -> bool:
-    """Whether this is a `torchcodec.decoders.VideoDecoder`."""
-    return hasattr(item, "get_frames_at")
-
-
-def _is_file(item) -> bool:
-    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
-
-
-def are_files(videos) -> bool:
-    """Whether this is a video file or a decoder of one, or (nested) lists of nothing else."""
-    if isinstance(videos, (list, tuple)):
-        return bool(videos) and _depth_of_names(videos) < 3 and all(are_files(item) for item in videos)
-    return _is_file(videos) or _is_decoder(videos)
-
-
-def _list_videos(videos) -> list[Any]:
-    """Flatten nested input to videos: files, decoders, or arrays of four dimensions."""
-    if _is_pil(videos):
-        return [_stack_images([videos])]
-    if _is_array(videos):
-        if videos.ndim == 5:
-            return list(videos)
-        if videos.ndim not in (3, 4):
-            raise ValueError(f"Expected a video of 4 dimensions, a batch of 5 or an image of 3, got {_shape(videos)}.")
-        return [videos if videos.ndim == 4 else videos[None]]
-    if _is_decoder(videos) or _is_file(videos):
-        return [videos]
-    if not isinstance(videos, (list, tuple)):
-        raise TypeError(f"Expected {_ACCEPTED}; got {type(videos).__name__}.")
-    if not videos:
-        raise ValueError(f"Expected {_ACCEPTED}; got an empty list.")
-    if _depth_of_names(videos) == 3:  # batch, video, paths of its frames
-        return [_stack_images([load_image(path) for path in paths]) for batch in videos for paths in batch]
-    if all(_is_pil(item) or (_is_array(item) and item.ndim <= 3) for item in videos):
-        return [_stack_images(videos)]
-    return [video for item in videos for video in _list_videos(item)]
-
-
-def _depth_of_names(item, depth: int = 0) -> int:
-    """How many lists deep the first string lies; 0 where there is none."""
-    if isinstance(item, str):
-        return depth
-    return _depth_of_names(item[0], depth + 1) if isinstance(item, (list, tuple)) and item else 0
-
-
-def _stack_images(images) -> np.ndarray | torch.Tensor:
-    """Frames as one array of four dimensions."""
-    frames = [_pil_to_array(image) if _is_pil(image) else image for image in images]
-    shapes = sorted({tuple(frame.shape) for frame in frames})
-    if len(shapes) > 1 or len(shapes[0]) != 3:
-        raise ValueError(
-            f"Expected the frames of a video to have 3 dimensions and one size, got {shapes}. To pass several images "
-            "as videos of one frame each, nest them: [[image], [image]]."
-        )
-    if isinstance(frames[0], torch.Tensor):
-        return torch.stack([torch.as_tensor(frame) for frame in frames])
-    return np.stack([np.asarray(frame) for frame in frames])
-
-
-def _pil_to_array(image) -> np.ndarray:
-    """(height, width, 1, 3 or 4) uint8; palettes and other colour spaces become RGB or RGBA."""
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        raise ValueError(f"Expected images of 8 bits a channel, got mode {image.mode}: scale it to 0…255 first.")
-    target = {"1": "L", "LA": "RGBA", "PA": "RGBA", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        target = "RGBA"
-    array = np.asarray(image if image.mode == target else image.convert(target))
-    return array[..., None] if array.ndim == 2 else array
-
-
 def _list_metadata(video_metadata, num_videos: int) -> list[VideoMetadata | None]:
     """One entry a video, from nothing, one mapping, or (nested) lists of them."""
     if video_metadata is None:
@@ -294,7 +238,7 @@ def _list_metadata(video_metadata, num_videos: int) -> list[VideoMetadata | None
 def _sample_array(video, metadata: VideoMetadata | None, sample) -> tuple[Any, VideoMetadata]:
     """The chosen frames of an array, and its metadata, made up from the shape where none was given."""
     if metadata is None:
-        height, width = _channels_first(_to_tensor(video[:1]), None).shape[-2:] if len(video) else (None, None)
+        height, width = channels_first(to_tensor(video[:1]), None).shape[-2:] if len(video) else (None, None)
         indices = None if sample else list(range(len(video)))
         metadata = VideoMetadata(total_num_frames=len(video), height=height, width=width, frames_indices=indices)
     if sample is None:
@@ -307,36 +251,6 @@ def _sample_array(video, metadata: VideoMetadata | None, sample) -> tuple[Any, V
         )
     metadata.frames_indices = indices.tolist()
     return video[torch.from_numpy(indices) if isinstance(video, torch.Tensor) else indices], metadata
-
-
-def _to_tensor(video: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Without a copy where torch can share the memory."""
-    if isinstance(video, torch.Tensor):
-        return video
-    if video.dtype.kind not in "buif":
-        raise ValueError(f"Expected a video of numbers, got an array of {video.dtype}.")
-    if video.dtype in (np.uint16, np.uint32, np.uint64):
-        video = video.astype(np.int64)
-    if video.dtype == bool:
-        video = video.astype(np.uint8)
-    video = video.astype(video.dtype.newbyteorder("="), copy=False)
-    shareable = video.flags.writeable and all(stride >= 0 for stride in video.strides)
-    return torch.from_numpy(video if shareable else video.copy())
-
-
-def _channels_first(video: torch.Tensor, input_data_format: str | None) -> torch.Tensor:
-    """View (frames, channels, height, width); the axis of 3 is taken for the channels, else that of 1 or 4."""
-    if video.ndim != 4:
-        raise ValueError(f"Expected a video of 4 dimensions, got {_shape(video)}.")
-    if input_data_format is None:
-        axes = [axis for counts in ((3,), (1, 4)) for axis in (1, 3) if video.shape[axis] in counts]
-        if not axes:
-            raise ValueError(
-                f"Expected a video with 1, 3 or 4 channels on its second or last axis, got {_shape(video)}. Pass "
-                'input_data_format="channels_first" or "channels_last" if it has another number.'
-            )
-        return video if axes[0] == 1 else video.permute(0, 3, 1, 2)
-    return video.permute(0, 3, 1, 2) if ChannelDimension(input_data_format) == ChannelDimension.LAST else video
 
 
 def _to_rgb(video: torch.Tensor) -> torch.Tensor:
@@ -371,7 +285,3 @@ def _warn_if_already_scaled(video: torch.Tensor, do_rescale: bool | None) -> Non
             "A floating-point video with values within 0…1 is being rescaled again. Pass do_rescale=False if it was "
             "scaled before."
         )
-
-
-def _shape(video) -> str:
-    return f"shape {tuple(video.shape)}"

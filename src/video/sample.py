@@ -9,7 +9,8 @@ multiplies a rounded step and so lands one frame too early for some lengths (nev
 of two, as in `endpoint=False` with 8 or 16 frames).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from transformers.video_utils import VideoMetadata
@@ -165,6 +166,49 @@ def all_indices(video: int | VideoMetadata) -> np.ndarray:
         video: number of frames, or metadata with `total_num_frames`.
     """
     return np.arange(_total_num_frames(video), dtype=np.int64)
+
+
+def middle_indices(video: int | VideoMetadata, num_frames: int) -> np.ndarray:
+    """`num_frames` consecutive indices from the middle of the video, int64 of shape (num_frames,).
+
+    Args:
+        video: number of frames, or metadata with `total_num_frames`.
+        num_frames: at least 1. The last frame repeats where the video has fewer.
+    """
+    return clip_indices(video, num_frames)[0]
+
+
+SAMPLERS: dict[str, tuple[Callable[..., np.ndarray], str | None]] = {
+    "uniform": (uniform_indices, "num_frames"),
+    "uniform_to_end": (partial(uniform_indices, endpoint=True), "num_frames"),
+    "fps": (fps_indices, "fps"),
+    "fps_by_time": (partial(fps_indices, by="time"), "fps"),
+    "contiguous": (contiguous_indices, "num_frames"),
+    "middle": (middle_indices, "num_frames"),
+    "all": (all_indices, None),
+}
+"""Ways to choose frames by name: the function, and the number that it needs."""
+
+
+def named_sampler(name: str, num_frames: int | None = None, fps: float | None = None) -> Callable[..., np.ndarray]:
+    """A function from the number of frames, or the metadata, to indices.
+
+    Args:
+        name: one of `SAMPLERS`.
+        num_frames, fps: the number that this one needs; the other is not looked at.
+
+    Raises:
+        ValueError: an unknown name, or the number is lacking.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"Expected sampling to be one of {', '.join(SAMPLERS)}, got {name!r}.")
+    function, needed = SAMPLERS[name]
+    if needed is None:
+        return function
+    value = {"num_frames": num_frames, "fps": fps}[needed]
+    if value is None:
+        raise ValueError(f'sampling="{name}" needs {needed}. Pass it in the call, or store it in the processor.')
+    return partial(function, **{needed: value})
 
 
 def _total_num_frames(video) -> int:

@@ -124,10 +124,11 @@ class VideoSource:
             )
         with ExitStack() as stack:
             target = self.target
+            name = getattr(target, "name", "") if hasattr(target, "seek") else target
+            if _PATTERN_CHARACTERS & set(os.path.basename(str(name))):
+                target = _Nameless(target if hasattr(target, "seek") else stack.enter_context(open(target, "rb")))
             if hasattr(target, "seek"):
                 target.seek(0)
-            elif _PATTERN_CHARACTERS & set(os.path.basename(target)):
-                target = stack.enter_context(open(target, "rb"))
             yield stack.enter_context(self._container(target))
 
     def _container(self, target: Any) -> Any:
@@ -144,6 +145,13 @@ class VideoSource:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoDecodeError(self.name, f"FFmpeg finds no complete video in it ({reason})") from error
+
+
+class _Nameless:
+    """A file whose name FFmpeg doesn't see, which it would take for the pattern of an image sequence."""
+
+    def __init__(self, file: Any):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def _checked_path(path: str) -> tuple[str, str]:
@@ -226,7 +234,8 @@ def video_stream(source: VideoSource, container: Any, thread_type: str, *, stric
             cause = f"its frames are {stream.width} × {stream.height}, more than {limits.pixels:,} pixels"
             raise VideoDecodeError(source.name, cause, "Raise `VideoLimits.pixels` if that is right.")
         stream.thread_type = thread_type
-        options = {"max_pixels": str(limits.pixels)}
+        # A later picture may claim to be larger. The decoder counts margins too.
+        options = {"max_pixels": str(2 * limits.pixels + 2**20)}
         stream.codec_context.options = options | ({"err_detect": "+explode"} if strict else {})
         return stream
     found = ", ".join(sorted({stream.type for stream in container.streams})) or "none"

@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .metadata import VideoFileMetadata
-from .reader import Sample, checked_indices
+from .metadata import Sample, VideoFileMetadata, checked_indices
 from .source import VideoDecodeError, VideoLimits, VideoSource, video_stream
 
 

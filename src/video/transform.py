@@ -86,6 +86,23 @@ def center_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return frames[..., top : top + size[0], left : left + size[1]]
 
 
+def three_crops(frames: torch.Tensor) -> torch.Tensor:
+    """Squares at the beginning, in the middle and at the end of the longer side: the views of a test of VideoMAE.
+
+    Resize the shorter side before. VideoMAE's code at commit 14ef8d8, `kinetics.py`, takes the same starts.
+
+    Args:
+        frames: (frames, channels, height, width).
+
+    Returns:
+        (3, frames, channels, side, side), with the shorter side; left, middle, right, or top, middle, bottom.
+    """
+    height, width = frames.shape[-2:]
+    side, rest = min(height, width), abs(height - width)
+    axis = -2 if height > width else -1
+    return torch.stack([frames.narrow(axis, start, side) for start in (0, rest // 2, rest)])
+
+
 def rescale_and_normalize(
     frames: torch.Tensor,
     scale: float | None = None,

@@ -339,7 +339,7 @@ def test_damage_inside_a_file_is_reported(folder, monkeypatch):
     monkeypatch.setattr("vidformers.video.reader.logger.warning", messages.append)
     frames, metadata = decode_video(bytes(data))
     assert len(frames) == metadata.total_num_frames <= 30
-    assert any("damaged packets" in message for message in messages)
+    assert any("damaged packet" in message for message in messages)
 
 
 def test_backends(clip, monkeypatch):

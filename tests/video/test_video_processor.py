@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
@@ -11,8 +13,10 @@ from transformers.video_utils import VideoMetadata
 
 from tests.video.test_video_transform import GOLDEN, frames
 from tests.video_files import decode_all, picture, write_video
+from vidformers.models.pe_core.video_processing_pe_core import PeCoreVideoProcessor
 from vidformers.models.vjepa2.video_processing_vjepa2 import VJEPA2VideoProcessor
 from vidformers.video import VideoDecodeError, VideoProcessor
+from vidformers.video.inputs import are_files
 
 
 BUILT_IN_JSON = {  # what transformers 5.23 writes for crop_size=384
@@ -331,3 +335,67 @@ def test_fetch_videos(clip):
     assert len(fetched) == metadata.total_num_frames == 20
     batches, _ = VideoProcessor().fetch_videos([str(clip), str(clip)], lambda metadata: [1])
     assert [video.shape for video in batches] == [(1, 64, 96, 3)] * 2
+
+
+# ----------------------------------------------------------------------------------------------------------- by name
+
+
+def test_frames_are_chosen_by_name(clip, tmp_path):
+    expected = np.stack(decode_all(clip))  # 20 frames, 25 a second
+    named = VideoProcessor(sampling="middle", num_frames=4, do_sample_frames=True)
+    assert torch.equal(named(clip, return_tensors="pt")["pixel_values_videos"], as_output(expected[8:12]))
+    by_time = plain(clip, sampling="fps_by_time", fps=50)  # each frame is shown at two ticks
+    assert torch.equal(by_time, as_output(expected.repeat(2, axis=0)))
+    ends = PeCoreVideoProcessor(do_resize=False, do_rescale=False, do_normalize=False)
+    chosen = ends(clip, sampling="uniform", num_frames=2, return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(chosen, as_output(expected[[0, 10]]))
+    named.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "video_preprocessor_config.json").read_text())["sampling"] == "middle"
+    assert VideoProcessor.from_pretrained(tmp_path).sampling == "middle"
+    assert "sampling" not in VideoProcessor().to_dict()
+    for call in (lambda: VideoProcessor(sampling="random"), lambda: plain(clip, sampling="random", num_frames=2)):
+        with pytest.raises(ValueError, match="Expected sampling to be one of uniform, .*got 'random'"):
+            call()
+    with pytest.raises(ValueError, match='sampling="fps_by_time" needs fps'):
+        plain(clip, sampling="fps_by_time", num_frames=2)
+
+
+# ------------------------------------------------------------------------------------ what other packages wrap them in
+
+
+class Column(Sequence):
+    """Like a column of `datasets`: rows are made when they are asked for."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@dataclass
+class FrameBatch:
+    """Like torchcodec's frames with their times."""
+
+    data: torch.Tensor
+    pts_seconds: torch.Tensor
+
+
+def test_wrapped_videos(clip):
+    expected = as_output(np.stack(decode_all(clip))[:1])
+    data = clip.read_bytes()
+    rows = [{"path": str(clip), "bytes": None}, {"path": None, "bytes": data}, {"bytes": data}, {"path": str(clip)}]
+    for row in rows:
+        assert torch.equal(plain(row, num_frames=1), expected)
+        assert are_files(row)
+    assert plain(rows, num_frames=1).shape[0] == 4
+    assert torch.equal(plain(Column([str(clip), rows[1]]), num_frames=1), expected.repeat(2, 1, 1, 1, 1))
+    assert are_files(Column([str(clip)])) and not are_files(Column([A]))
+    assert torch.equal(plain(Column([A, A])), as_output(A, A))
+    batch = FrameBatch(torch.from_numpy(A).permute(0, 3, 1, 2), torch.arange(len(A)) / 25)
+    assert torch.equal(plain(batch), as_output(A)) and torch.equal(plain([batch, batch]), as_output(A, A))
+    with pytest.raises(TypeError, match="got dict"):
+        plain({"video": str(clip)})

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
-from vidformers.video.sample import all_indices, contiguous_indices, fps_indices, uniform_indices
+from vidformers.video.metadata import VideoFileMetadata
+from vidformers.video.sample import (
+    SAMPLERS,
+    all_indices,
+    clip_indices,
+    contiguous_indices,
+    fps_indices,
+    named_sampler,
+    seconds_indices,
+    uniform_indices,
+)
 
 
 ALL = [
@@ -93,3 +103,57 @@ def test_common_contract(function):
 def test_num_frames_must_be_positive(function):
     with pytest.raises(ValueError, match="num_frames above 0, got 0"):
         function(10, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- by time
+
+UNEVEN = VideoFileMetadata(total_num_frames=6, fps=3.0, duration=2.0)
+UNEVEN.frame_seconds = np.array([0.5, 0.6, 0.7, 1.5, 2.0, 2.4])  # the last frame ends at 2.5
+
+
+def test_seconds():
+    assert seconds_indices(UNEVEN, [0.5, 0.55, 0.6, 1.49, 1.5, 2.49, 0.7]).tolist() == [0, 0, 1, 2, 3, 5, 2]
+    assert seconds_indices(UNEVEN, [0.5999999]).tolist() == [1]  # times are rounded
+    assert seconds_indices(UNEVEN, slice(0.65, 2.0)).tolist() == [1, 2, 3]
+    assert seconds_indices(UNEVEN, slice(1.5, None)).tolist() == [3, 4, 5]
+    assert seconds_indices(UNEVEN, slice(None, None)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert seconds_indices(UNEVEN, slice(0.5, 2.5, 0.5)).tolist() == [0, 2, 3, 4]
+    for outside in ([0.4], [2.5], slice(0.1, 1.0), [-1.0]):
+        with pytest.raises(IndexError, match="shows frames from 0.500 to 2.500 seconds"):
+            seconds_indices(UNEVEN, outside)
+    for wrong in (slice(2.0, 1.0), slice(0.5, 1.0, 0), [[1.0]], [np.nan]):
+        with pytest.raises(ValueError, match="slice of seconds|flat sequence of finite numbers"):
+            seconds_indices(UNEVEN, wrong)
+    with pytest.raises(ValueError, match="needs their times or the video's rate"):
+        seconds_indices(10, [1.0])
+
+
+def test_fps_by_time_takes_what_is_shown_at_each_tick():
+    assert fps_indices(UNEVEN, 2, by="time").tolist() == [0, 2, 3, 4]  # 0.5, 1.0, 1.5, 2.0 seconds
+    assert fps_indices(UNEVEN, 10, by="time").tolist() == [0, 1] + [2] * 8 + [3] * 5 + [4] * 4 + [5]
+    assert fps_indices(UNEVEN, 0.1, by="time").tolist() == [0]
+    even = VideoMetadata(total_num_frames=50, fps=25.0)
+    assert fps_indices(even, 5, by="time").tolist() == fps_indices(even, 5).tolist() == list(range(0, 50, 5))
+    with pytest.raises(ValueError, match='by="number" or "time", got \'frames\''):
+        fps_indices(UNEVEN, 2, by="frames")
+
+
+def test_clips():
+    assert clip_indices(100, 4, stride=2).tolist() == [[46, 48, 50, 52]]
+    assert clip_indices(100, 3, num_clips=3).tolist() == [[0, 1, 2], [48, 49, 50], [97, 98, 99]]
+    assert clip_indices(3, 4, stride=2, num_clips=2).tolist() == [[0, 2, 2, 2]] * 2
+    with pytest.raises(ValueError, match="num_clips above 0"):
+        clip_indices(10, 2, num_clips=0)
+
+
+def test_samplers_by_name():
+    assert named_sampler("middle", num_frames=4)(100).tolist() == [48, 49, 50, 51]
+    assert named_sampler("uniform_to_end", num_frames=2, fps=3)(100).tolist() == [0, 99]
+    assert named_sampler("fps_by_time", fps=2)(UNEVEN).tolist() == [0, 2, 3, 4]
+    for name, (_, needed) in SAMPLERS.items():
+        assert named_sampler(name, num_frames=2, fps=2)(UNEVEN).dtype == np.int64
+        if needed:
+            with pytest.raises(ValueError, match=f'sampling="{name}" needs {needed}'):
+                named_sampler(name)
+    with pytest.raises(ValueError, match="one of uniform, .*, all, got 'random'"):
+        named_sampler("random")

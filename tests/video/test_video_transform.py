@@ -117,3 +117,14 @@ def test_pad_videos():
     assert batch.shape == (3, 3, 3, 2, 2) and mask.dtype == torch.bool
     assert mask.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
     assert torch.equal(batch[..., 0, 0, 0] == 1, mask)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (5, 5)])
+def test_three_crops(height, width):
+    frames = torch.arange(2 * 3 * height * width).view(2, 3, height, width)
+    views = transform.three_crops(frames)
+    side = min(height, width)
+    assert views.shape == (3, 2, 3, side, side)
+    for view, start in zip(views, (0, int((max(height, width) - side) / 2), max(height, width) - side)):
+        wide = frames if width >= height else frames.mT
+        assert torch.equal(view if width >= height else view.mT, wide[..., start : start + side])

@@ -4,7 +4,8 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 from transformers.video_utils import VideoInput
 
-from vidformers.video.processor import VideoProcessor, are_files
+from vidformers.video.inputs import are_files
+from vidformers.video.processor import VideoProcessor
 
 
 class VideoMAEVideoProcessor(VideoProcessor):
