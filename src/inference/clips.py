@@ -11,6 +11,7 @@ from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.video import uniform_indices
 from vidformers.video.decode import decode_video
 from vidformers.video.processor import VideoProcessor
+from vidformers.video.sample import named_sampler
 
 
 DEFAULT_FRAMES = 8
@@ -60,7 +61,7 @@ def frames_of_a_clip(model: VideoPreTrainedModel, processor: VideoProcessor) -> 
 def read_clip(
     source: str | os.PathLike, processor: VideoProcessor, num_frames: int, *, exactly: bool = False
 ) -> tuple[np.ndarray, VideoMetadata]:
-    """Frames of a video, spread as its checkpoint's processor does.
+    """Frames of a video, spread as its checkpoint's processor does or, where it names a `sampling`, by that.
 
     Args:
         source: what [`~vidformers.decode_video`] takes.
@@ -77,6 +78,8 @@ def read_clip(
     """
 
     def sample(metadata: VideoMetadata) -> np.ndarray:
+        if processor.sampling is not None:
+            return named_sampler(processor.sampling, num_frames, processor.fps)(metadata)
         if processor.repeats_frames or num_frames <= metadata.total_num_frames:
             return processor.sample_frames(metadata, num_frames=num_frames)
         if exactly:

@@ -102,7 +102,7 @@ class FrameDecoder:
         )
         with self.source.open() as container:
             stream = video_stream(self.source, container, thread_type="AUTO", strict=not conceal_damage)
-            if stream.codec.canonical_name == "mpeg4":
+            if stream.codec.canonical_name.startswith("mpeg"):
                 stream.thread_type = "SLICE"  # with several frames in flight, some damage goes unreported
             for place, segment in enumerate(segments):
                 expected = index.expected_pts(segment)
