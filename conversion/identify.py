@@ -203,7 +203,7 @@ def _has_our_names(source: Source) -> bool:
     names = {sub(r"\d+", "0", name) for name in source.tensors}
     for form in (form for family in FAMILIES for form in forms_of(family)):
         rules = form.rules(public_class(form.architecture).config_class())
-        if names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
+        if names and names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
             return True
     return False
 

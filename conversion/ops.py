@@ -101,15 +101,10 @@ class Stack(Op):
 
 
 @dataclass(frozen=True)
-class Unstack(Op):
-    """One tensor for each index of axis 0."""
+class Unstack(Stack):
+    """One tensor for each index of axis 0: the other way round."""
 
-    def forward(self, tensors: Tensors) -> Tensors:
-        (stacked,) = tensors
-        return list(stacked.unbind(0))
-
-    def inverse(self, tensors: Tensors) -> Tensors:
-        return [torch.stack(tensors)]
+    forward, inverse = Stack.inverse, Stack.forward
 
 
 @dataclass(frozen=True)

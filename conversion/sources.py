@@ -24,7 +24,7 @@ from .ops import ConversionError
 from .pickles import refusal, storage_checksums, unpickled
 
 
-WINDOW_BYTES = 128 * 2**20
+WINDOW_BYTES = 64 * 2**20
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MOST_LISTED = 5

@@ -74,12 +74,8 @@ def original_stages(
 def _vision_settings(config: Any) -> dict[str, Any]:
     config = getattr(config, "vision_config", config)
     return {
+        **_sizes(config),
         "patch_size": config.patch_size,
-        "width": config.hidden_size,
-        "layers": config.num_hidden_layers,
-        "heads": config.num_attention_heads,
-        "mlp_ratio": _ratio(config),
-        "output_dim": config.projection_dim or None,
         "ls_init_value": config.layer_scale_init_value or None,
         "image_size": config.image_size,
         "use_cls_token": config.use_cls_token,
@@ -92,19 +88,21 @@ def _vision_settings(config: Any) -> dict[str, Any]:
 def _text_settings(config: Any) -> dict[str, Any]:
     config = getattr(config, "text_config", config)
     return {
+        **_sizes(config),
         "context_length": config.max_position_embeddings,
-        "width": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "layers": config.num_hidden_layers,
-        "output_dim": config.projection_dim,
-        "mlp_ratio": _ratio(config),
         "vocab_size": config.vocab_size,
     }
 
 
-def _ratio(config: Any) -> float:
-    """What the original, which rounds down, multiplies a width with to have that of the MLP."""
-    return (config.intermediate_size + 0.5) / config.hidden_size
+def _sizes(config: Any) -> dict[str, Any]:
+    """What both towers have; the original rounds the product of width and ratio down."""
+    return {
+        "width": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "mlp_ratio": (config.intermediate_size + 0.5) / config.hidden_size,
+        "output_dim": config.projection_dim or None,
+    }
 
 
 def build_tower(config: Any, part: FoundPart) -> nn.Module:

@@ -221,6 +221,11 @@ def test_weights_of_ours_without_their_configuration(name):
         identify(sources(*names, "another"), Request())
 
 
+def test_a_file_without_tensors():
+    with pytest.raises(ConversionError, match="not recognized; file.pt holds no tensors"):
+        identify(sources(), Request())
+
+
 @pytest.mark.parametrize(
     ("name", "title"),
     [

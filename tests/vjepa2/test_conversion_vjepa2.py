@@ -319,7 +319,7 @@ BAD_TREES = {
     ),
     "mixed prefixes": (
         lambda part: part.update({"norm.weight": part.pop("module.backbone.norm.weight")}),
-        r"begins with 'module\.backbone\.' and norm\.weight does not; all names of a state dict must carry the same",
+        r"begins with 'module\.backbone\.' and norm\.weight does not; all names .* must carry the same prefix",
     ),
 }
 
