@@ -36,6 +36,8 @@ from vidformers.models.vjepa2 import modeling_vjepa2 as modeling
 from vidformers.models.vjepa2 import modeling_vjepa2_probes as probes
 
 
+pytestmark = pytest.mark.slow
+
 CASES = {case.folder[0]: case for case in GOLDENS if case.committed}
 
 
@@ -567,8 +569,8 @@ def test_bad_file_accepted(check, monkeypatch):
 
 
 def test_colors_of_one_form_swapped(check, wrap):
-    processor = import_module("vidformers.video.processor")
-    wrap(processor, "_pil_to_array", lambda original, image: original(image)[..., ::-1])
+    inputs = import_module("vidformers.video.inputs")
+    wrap(inputs, "_pil_to_array", lambda original, image: original(image)[..., ::-1])
     with fails("list of images"):
         check(ProcessingMixin.test_forms_of_one_video)
 

@@ -165,6 +165,7 @@ class ConversionMixin(FamilyTest):
                 assert set(back) == set(kept)
                 assert_close(golden.folder, expected, back, EXACT)
 
+    @pytest.mark.slow
     @over(goldens)
     def test_parity_notices_every_tensor(self, golden: GoldenCase):
         """A change of any one tensor of the original file shows in the recorded outputs."""

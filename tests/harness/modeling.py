@@ -364,8 +364,16 @@ class GraphMixin(FamilyTest):
             origin = output._base.grad_fn if output._is_view() else None
             assert origin is None or origin.name() != "UnsafeViewBackward0", f"{name}: slice before the product"
 
-    @over(models)
+    @pytest.mark.slow
+    @over(further_models)
+    def test_every_class_exports(self, model: ModelSpec):
+        self.check_export(model)
+
+    @over(first_model)
     def test_export(self, model: ModelSpec):
+        self.check_export(model)
+
+    def check_export(self, model: ModelSpec):
         if not isinstance(model.export, Export):
             raise SkipTest(model.export)
         built, (batch, size) = self.spec.build(model, attention="sdpa", **model.shallow), model.export.example

@@ -81,6 +81,7 @@ def test_page_gets_one_block_and_keeps_the_rest():
     assert f"<!-- measured: vjepa2 -->\n{table}<!-- end -->" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_script_of_a_family_measures(family):
     """Its first table and its first peak, with tiny models."""
@@ -100,6 +101,7 @@ def test_script_of_a_family_measures(family):
         assert peak(options)() is not None
 
 
+@pytest.mark.slow
 def test_command_writes_the_blocks_that_are_asked_for(monkeypatch, tmp_path):
     page, ran = tmp_path / "benchmarks.md", []
     page.write_text(PAGE, "utf-8")

@@ -30,6 +30,7 @@ def test_make_demo_runs_the_script():
     assert recipe == "$(BIN)/python utils/demo/demo.py"
 
 
+@pytest.mark.slow
 def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "SIDE", 128)
     monkeypatch.setattr(demo, "SETTINGS", {**demo.SETTINGS, "crop_size": 112, "frames_per_clip": 4})

@@ -53,6 +53,7 @@ def run(copy: Path, *command: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_passes_every_command_of_make_check(written):
     recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (written / "Makefile").read_text("utf-8"), re.MULTILINE)[1]
     commands = [line.replace("$(BIN)/", "").split() for line in recipe.splitlines()]

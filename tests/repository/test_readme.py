@@ -43,7 +43,6 @@ from vidformers.families import FAMILIES
 
 
 ROOT = Path(__file__).parents[2]
-QUICK_PAGES = ("README.md", "docs/quickstart.md")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
@@ -299,9 +298,8 @@ def run_commands(text: str) -> None:
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
 
 
-@pytest.mark.parametrize(
-    "page", [page if page in QUICK_PAGES else pytest.param(page, marks=pytest.mark.slow) for page in PAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
 def test_blocks_run(page, folder):
     namespace = {"check_shape": check_shape}
     for line, language, text in blocks(page):
