@@ -283,11 +283,19 @@ def original(tmp_path) -> Path:
     return tmp_path / "vit.pt"
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C counts, also where a shell that runs the tests in the background lets its processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("activity", "way"),
     [("reading tensors", "SIGINT"), ("comparing tensors", "SIGINT"), ("comparing tensors", "SIGTERM")],
 )
-def test_a_conversion_that_is_stopped_leaves_nothing(original, activity, way):
+def test_a_conversion_that_is_stopped_leaves_nothing(original, interrupts, activity, way):
     def stop(name: str, done: int, total: int) -> None:
         if name == activity:
             signal.raise_signal(signal.Signals[way])
