@@ -53,6 +53,7 @@ class AutoMixin(FamilyTest):
         self.spec.processor_class(**self.spec.processor.arguments).save_pretrained(folder)
         assert type(AutoVideoProcessor.from_pretrained(folder)) is self.spec.processor_class
 
+    @pytest.mark.slow
     @pytest.mark.xdist_group("fresh")
     @over(IMPORTS)
     def test_import_orders(self, order: str):

@@ -308,6 +308,7 @@ def test_directories_of_other_families_keep_their_class(tmp_path, model_type, se
         assert adopted_class(tmp_path, {"config": VideoMAEConfig()}, kind) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
 @pytest.mark.parametrize("order", IMPORTS)

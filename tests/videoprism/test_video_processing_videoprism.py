@@ -151,6 +151,7 @@ def test_unused_arguments_come_back(tmp_path):
     assert type(loaded) is VideoPrismVideoProcessor and unused["foo"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
 def test_the_other_family_keeps_its_class(tmp_path, torchvision):
@@ -245,6 +246,7 @@ def test_directories_without_text_have_a_video_processor_alone(tmp_path):
     assert type(AutoProcessor.from_pretrained(tmp_path)) is VideoPrismVideoProcessor
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("torchvision", [False, True], ids=["torchvision absent", "torchvision present"])
 @pytest.mark.parametrize("order", IMPORTS)
