@@ -28,6 +28,7 @@ from tests.harness.processing import ProcessingMixin
 from tests.harness.tolerances import EXACT, GOLDEN, REORDERED
 from tests.pe_core.spec import CORE_MODEL
 from tests.pe_core.spec import SPEC as PE_CORE
+from tests.test_families import MIXINS
 from tests.vjepa2.spec import ANTICIPATION, CLASSIFIER, GOLDENS, MODEL, SPEC
 from vidformers.conversion.ops import Split
 from vidformers.conversion.vjepa2 import checkpoint
@@ -41,18 +42,7 @@ pytestmark = pytest.mark.slow
 CASES = {case.folder[0]: case for case in GOLDENS if case.committed}
 
 
-class AnyTest(
-    ConfigMixin,
-    ModelingMixin,
-    AttentionMixin,
-    PositionsMixin,
-    ProcessingMixin,
-    AutoMixin,
-    CitizenMixin,
-    ConversionMixin,
-    ParityMixin,
-    unittest.TestCase,
-):
+class AnyTest(*MIXINS, unittest.TestCase):
     """All shared tests, none of them written out."""
 
     __test__ = False

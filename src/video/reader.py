@@ -11,6 +11,7 @@ are warned of, once.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -293,8 +294,8 @@ def _ends_early(container: Any, stream: Any, packets: Packets | None) -> bool:
 
 def _frames_before_cut(shown: Sequence[tuple[int, int | None]], cut: dict[int, int | None]) -> int:
     """How many of the frames that come out come before any of a cut packet, by order and by time."""
-    lost = [pts for pts in cut.values() if pts is not None]
+    first_lost = min((pts for pts in cut.values() if pts is not None), default=math.inf)
     for index, (number, pts) in enumerate(shown):
-        if number in cut or (lost and pts is not None and pts > min(lost)):
+        if number in cut or (pts is not None and pts > first_lost):
             return index
     return len(shown)
