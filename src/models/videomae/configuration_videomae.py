@@ -33,6 +33,9 @@ class VideoMAEConfig(PreTrainedConfig):
             Number of attention heads of an encoder block.
         qv_bias (`bool`, *optional*, defaults to `True`):
             Whether queries and values have biases; keys have none. Also read as `qkv_bias`.
+        cos_attn (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether attention compares directions: queries and keys of length one, with a learned factor of
+            each head in the place of 1/√d, at most 100. An option of VideoMAE V2 that no published checkpoint uses.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of every MLP.
         layer_norm_eps (`float`, *optional*, defaults to 1e-6):
@@ -61,6 +64,10 @@ class VideoMAEConfig(PreTrainedConfig):
         use_mean_pooling (`bool`, *optional*, defaults to `True`):
             Whether the classifier reads the mean of all tokens, normalized after that, instead of the first token of
             the encoder's normalized output. With it [`VideoMAEModel`] does not normalize its output.
+        use_pooler (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether [`VideoMAEModel`] also returns one vector for each video, `pooler_output`: what a
+            classifier would read, by `use_mean_pooling` with a norm of its own. The encoders of VideoMAE V2 that are
+            published by themselves have it.
         head_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
             *Ours.* Epsilon of the two norms before a head, `fc_norm` of the classifier and `decoder.norm`.
             transformers computes both with 1e-5.
@@ -100,6 +107,7 @@ class VideoMAEConfig(PreTrainedConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     qv_bias: bool = True
+    cos_attn: bool = False
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
 
@@ -113,6 +121,7 @@ class VideoMAEConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     use_mean_pooling: bool = True
+    use_pooler: bool = False
     head_layer_norm_eps: float = 1e-6
 
     use_pretraining_norm: bool = True
