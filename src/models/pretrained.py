@@ -13,6 +13,8 @@ from transformers.utils import ModelOutput
 
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
+from .loading import check_model_type, check_weights
+
 
 class NestedOutput(ModelOutput):
     """An output with fields that are outputs themselves, and become tuples with it."""
@@ -62,6 +64,27 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     has_text_tower: ClassVar[bool] = False
     encodes_frames_separately: ClassVar[bool] = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        config: Any = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a directory, as the inherited method; one of another model is an error, no model of random weights.
+
+        Raises:
+            ValueError: the directory's model type is another one, or it lacks the weights for the most part. Heads
+                that it lacks are new, which a warning says.
+        """
+        path = pretrained_model_name_or_path
+        check_model_type(cls, path, config, kwargs)
+        model, info = super().from_pretrained(path, *args, config=config, output_loading_info=True, **kwargs)
+        check_weights(model, path, info["missing_keys"])
+        return (model, info) if output_loading_info else model
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **kwargs) -> "VideoPreTrainedModel":

@@ -127,8 +127,8 @@ def dual_masks(
         seed: as for [`tube_mask`].
 
     Returns:
-        `bool_masked_pos`, true where hidden from the encoder, and `decode_masked_pos`, true where not predicted: (B, N)
-        booleans each, on the CPU.
+        `bool_masked_pos`, true where hidden from the encoder, and `decode_masked_pos`, true where not predicted:
+        (B, N) booleans each, on the CPU.
 
     Raises:
         ValueError: a ratio that leaves nothing on one side.

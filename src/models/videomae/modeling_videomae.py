@@ -7,25 +7,29 @@ Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a gr
 D channels of a token.
 """
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Records, drop_path_rates
 from vidformers.layers.cpu import runs_in_blocks, transform_in_blocks
 from vidformers.layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
 
+from ..loading import where
 from ..pretrained import VideoPreTrainedModel
-from .configuration_videomae import VideoMAEConfig
+from .configuration_videomae import VideoMAEConfig, is_of_remote_code
 from .masking_videomae import split_tokens
 from .positions_videomae import VideoMAEPositions, alternating_sinusoids
 
@@ -298,13 +302,43 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
     is_initialized_by_fans = False
 
     @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs) -> Any:
-        """Load a directory, in whichever of the two spellings the biases of queries and values are stored."""
-        loaded = super().from_pretrained(*args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        key_mapping: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a directory, in whichever of the two spellings the biases of queries and values are stored.
+
+        Directories of VideoMAE V2 with remote code load too, without running it.
+        """
+        path = pretrained_model_name_or_path
+        if path is not None and is_of_remote_code(_settings_of(path, kwargs)):
+            return cls._from_remote_code(path, *args, **kwargs)
+        loaded = super().from_pretrained(path, *args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would undo at saving what it renamed at loading.
         renamed = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [each for each in renamed if not set(each.source_patterns) & set(BIAS_SPELLINGS)]
+        return loaded
+
+    @classmethod
+    def _from_remote_code(cls, path: str | os.PathLike, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+        """Load a directory OpenGVLab/VideoMAEv2-*, whose tensors have the original's names."""
+        from vidformers.conversion.videomae.hub import read_hub_weights
+
+        place, dtype = where(kwargs), kwargs.get("dtype", kwargs.get("torch_dtype"))
+        kwargs = {name: value for name, value in kwargs.items() if name not in {*place, "dtype", "torch_dtype"}}
+        if not isinstance(config, PreTrainedConfig):
+            config, kwargs = cls.config_class.from_pretrained(
+                config or path, return_unused_kwargs=True, **place, **kwargs
+            )
+        file = cached_file(path, SAFE_WEIGHTS_NAME, **place)
+        config, tensors = read_hub_weights(file, cls, config)
+        loaded = super().from_pretrained(None, *args, config=config, state_dict=tensors, dtype=dtype, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = str(path)
         return loaded
 
     @torch.no_grad()
@@ -349,6 +383,14 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
             init.zeros_(attention.v_bias)
         if attention.scale is not None:
             init.constant_(attention.scale, FIRST_LOG_SCALE)
+
+
+def _settings_of(path: str | os.PathLike, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a directory as they stand there; none where it has no configuration."""
+    try:
+        return PreTrainedConfig.get_config_dict(path, **where(arguments))[0]
+    except (OSError, ValueError):
+        return {}
 
 
 class VideoMAEModel(VideoMAEPreTrainedModel):

@@ -149,12 +149,13 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         predicted_ids = masked_ids
         if decode_masked_pos is not None:
             predicted_ids = split_decoded(decode_masked_pos, video, grid)
+        interpolate = interpolate_pos_encoding
         encoded = self.videomae(
-            video, visible_ids=visible_ids, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **flags
+            video, visible_ids=visible_ids, interpolate_pos_encoding=interpolate, return_dict=True, **flags
         )
         visible = self.encoder_to_decoder(encoded.last_hidden_state)  # (B, V, D)
 
-        positions = self.position_embeddings(grid, interpolate_pos_encoding, video.device)[0]  # (N, D)
+        positions = self.position_embeddings(grid, interpolate, video.device)[0]  # (N, D)
         visible = visible + positions[visible_ids].to(visible.dtype)
         asked = self.mask_token.to(visible.dtype) + positions[predicted_ids].to(visible.dtype)  # (B, K, D)
         tokens = torch.cat([visible, asked], dim=1)
@@ -180,7 +181,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     ) -> torch.Tensor:
         """Mean squared error over the predicted tokens that the encoder didn't see, whichever videos they are of."""
         is_hidden = ~(predicted_ids[:, :, None] == visible_ids[:, None]).any(-1)  # (B, K)
-        require(is_hidden.any(), "`decode_masked_pos` asks for no token that `bool_masked_pos` hides: nothing to learn.")
+        require(is_hidden.any(), "`decode_masked_pos` leaves nothing to predict of what `bool_masked_pos` hides.")
         errors = (logits - targets).square().mean(-1)
         return torch.where(is_hidden, errors, 0.0).sum() / is_hidden.sum()
 
