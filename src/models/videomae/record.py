@@ -15,6 +15,7 @@ FAMILY = Family(
     },
     model_modules={"VideoMAEForPreTraining": "modeling_videomae_pretraining"},
     functions={
+        "detection_features": "detection_videomae",
         "dual_masks": "masking_videomae",
         "random_mask": "masking_videomae",
         "running_cell_mask": "masking_videomae",
