@@ -72,6 +72,6 @@ def check_weights(model: PreTrainedModel, path: str | os.PathLike | None, missin
         more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
         raise ValueError(
             f"{path or 'The state dict'}: lacks the weights of {type(model).__name__} for the most part, "
-            f"{len(lacking)} of {len(sizes)} tensors: {', '.join(lacking[:MOST_NAMED])}{more}. It holds another model, "
-            "or its tensors under other names; files of an original implementation load by `from_original`."
+            f"{len(lacking)} of {len(sizes)} tensors: {', '.join(lacking[:MOST_NAMED])}{more}. It holds another "
+            "model, or its tensors under other names; files of an original implementation load by `from_original`."
         )

@@ -1,11 +1,11 @@
 """Views of a test: several clips and crops of one video, whose predictions are averaged.
 
-As VideoMAE and VideoMAE V2 test: 5 clips of every 4th frame with 3 crops each (Kinetics, UCF101, HMDB51), or 2 clips of
-frames from all over the video with 3 crops each (Something-Something v2). A model averages what it makes of the views
-by [`~vidformers.VideoPreTrainedModel.classify_views`].
+VideoMAE and VideoMAE V2 test with 5 clips of every 4th frame and 3 crops each (Kinetics, UCF101, HMDB51), or with 2
+clips of frames from all over the video and 3 crops each (Something-Something v2). `classify_views` of a classifier
+averages what it makes of them.
 
-Source: OpenGVLab/VideoMAEv2 at 29eab1e8, `dataset/datasets.py`. It places views by numbers with rounding errors, cut to
-integers; so does this, to take the same frames.
+Source: OpenGVLab/VideoMAEv2 at 29eab1e8, `dataset/datasets.py`. It places views by numbers with rounding errors and
+cuts them to integers; so does this, to take the same frames.
 """
 
 import numpy as np

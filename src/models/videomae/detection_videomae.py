@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from .modeling_videomae import VideoMAEForVideoClassification, VideoMAEModel
 from .video_processing_videomae import VideoMAEVideoProcessor
@@ -45,8 +46,8 @@ def detection_features(
         raise ValueError(f"Expected uint8 frames (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}.")
     if len(frames) < num_frames or min(num_frames, stride) < 1:
         raise ValueError(
-            f"A window takes {num_frames} frames, every {stride}; the video has {len(frames)}. Repeat frames of shorter "
-            "videos before, if they are to have features."
+            f"A window takes {num_frames} frames, every {stride}; the video has {len(frames)}. Repeat frames of "
+            "shorter videos before, if they are to have features."
         )
     starts = torch.arange(0, len(frames) - num_frames + 1, stride)
     interpolate = not model.config.use_input_positions
@@ -58,7 +59,7 @@ def detection_features(
 
 
 def _windows(
-    model: torch.nn.Module, frames: torch.Tensor, starts: torch.Tensor, length: int
+    model: PreTrainedModel, frames: torch.Tensor, starts: torch.Tensor, length: int
 ) -> Iterator[torch.Tensor]:
     """Pixels of a few windows after the others, (windows, T, C, S, S); every frame is prepared once."""
     processor = VideoMAEVideoProcessor.for_detection(model.config.image_height_width)
@@ -81,9 +82,7 @@ def _pooled(
         return model.pool(encoded.last_hidden_state)
     pooled = model(windows, interpolate_pos_encoding=interpolate, return_dict=True).pooler_output
     if pooled is None:
-        raise ValueError(
-            f"{type(model).__name__} without `config.use_pooler` has no pooled output; take a classifier."
-        )
+        raise ValueError(f"{type(model).__name__} has no pooled output without `config.use_pooler`.")
     return pooled
 
 

@@ -28,7 +28,7 @@ from vidformers.layers.cpu import runs_in_blocks, transform_in_blocks
 from vidformers.layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
 
 from ..loading import where
-from ..pretrained import VideoPreTrainedModel
+from ..pretrained import ClassifiesViews, VideoPreTrainedModel
 from .configuration_videomae import VideoMAEConfig, is_of_remote_code
 from .masking_videomae import split_tokens
 from .positions_videomae import VideoMAEPositions, alternating_sinusoids
@@ -494,7 +494,7 @@ def pooled(tokens: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
     return tokens[:, 0] if norm is None else norm(tokens.mean(1))
 
 
-class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
+class VideoMAEForVideoClassification(ClassifiesViews, VideoMAEPreTrainedModel):
     """The encoder with a linear classifier on the mean of its tokens or, with `use_mean_pooling` off, on the first."""
 
     def __init__(self, config: VideoMAEConfig):

@@ -99,14 +99,15 @@ class VideoMAEVideoProcessor(VideoProcessor):
         if antialias is False and kwargs["do_resize"]:
             if kwargs["do_rescale"]:
                 videos = [video.float() / (1 / kwargs["rescale_factor"]) for video in videos]
-            videos = [self._resize(video.float().contiguous(), kwargs["size"], kwargs["resample"]) for video in videos]
+            videos = [self._resize(video.float(), kwargs["size"], kwargs["resample"]) for video in videos]
             kwargs |= {"do_resize": False, "do_rescale": False}
         return super()._preprocess(videos, **kwargs)
 
     @staticmethod
     def _resize(video: torch.Tensor, size: SizeDict, resample: int) -> torch.Tensor:
         new_size = transform.resize_size(*video.shape[-2:], size)
-        return transform.resize(video, new_size, int(resample), antialias=False)
+        # torch rounds elsewhere where frames come before channels; the original has channels first.
+        return transform.resize(video.transpose(0, 1), new_size, int(resample), antialias=False).transpose(0, 1)
 
 
 def _longer_side(crop_size) -> int:
