@@ -85,7 +85,7 @@ The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the check
 
 def _license(plan: Plan) -> str:
     """What must be said of a published checkpoint that comes without a license."""
-    if plan.published is None or plan.published.license:
+    if plan.published is None or plan.published.license or not plan.published.source:
         return ""
     return "Whoever publishes the checkpoint states no license for it.\n\n"
 

@@ -315,6 +315,7 @@ class FamilySpec:
         many_frames: a video of so many frames that 16-bit positions would coincide.
         skips: tests that cannot apply, "test_name" or "test_name[Model]", with the reason.
         goldens_folder: folder of the recorded cases, where it isn't named after the family.
+        committed_folder: likewise, of those that the repository holds.
     """
 
     family: Family
@@ -332,6 +333,7 @@ class FamilySpec:
     later_goldens: Mapping[str, str] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
     goldens_folder: str | None = None
+    committed_folder: str | None = None
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
