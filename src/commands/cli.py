@@ -3,23 +3,37 @@
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from .console import Json, Quiet, errors, terminal
 
-app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True, add_completion=False)
-console = Console()
-errors = Console(stderr=True)
+
+app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        from vidformers import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Video foundation models for Transformers."""
 
 
 class Dtype(str, Enum):
