@@ -3,8 +3,8 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print results as JSON, one o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but results and problems.")]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Terminal:
     """What a command prints, and where.
 
@@ -41,24 +41,27 @@ class Terminal:
         json: results are JSON, one object a line, and nothing else is on the standard output.
         quiet: neither notes nor progress.
         progress: called with an activity, how much of it is done, and its whole.
+        aside: clears the bars away while something is printed.
     """
 
     json: bool = False
     quiet: bool = False
-    progress: Callable[[str, int, int], None] = field(default=lambda activity, done, total: None)
+    progress: Callable[[str, int, int], None] = lambda activity, done, total: None
+    aside: Callable[[], AbstractContextManager] = nullcontext
 
     def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
         """Print a result: as `record` where JSON is asked for, otherwise as it is to be shown."""
-        if self.json:
-            typer.echo(json.dumps(record))
-        else:
-            for each in shown:
-                output.print(each)
+        with self.aside():
+            if self.json:
+                typer.echo(json.dumps(record))
+            else:
+                output.print(*shown, sep="\n")
 
     def note(self, text: str) -> None:
         """Print a line about what was done, in rich's markup."""
         if not self.quiet and not self.json:
-            output.print(text)
+            with self.aside():
+                output.print(text)
 
     def problem(self, text: str) -> None:
         """Print a line about something that went wrong while the rest goes on."""
@@ -76,7 +79,7 @@ def terminal(*, json: bool = False, quiet: bool = False) -> Iterator[Terminal]:
             yield Terminal(json, quiet)
         elif errors.is_terminal:
             with _Bars() as bars:
-                yield Terminal(json, quiet, bars.update)
+                yield Terminal(json, quiet, bars.update, bars.aside)
         else:
             yield Terminal(json, quiet, Lines().update)
     except (OSError, ValueError, ModuleNotFoundError, NotImplementedError) as error:
@@ -105,7 +108,8 @@ class _Bars:
 
     def __init__(self) -> None:
         columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
-        self.bars = Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=errors)
+        columns = (*columns, TimeRemainingColumn(elapsed_when_finished=True))
+        self.bars = Progress(*columns, console=errors, redirect_stdout=False)
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "_Bars":
@@ -114,6 +118,15 @@ class _Bars:
 
     def __exit__(self, *error: Any) -> None:
         self.bars.stop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Without bars while the block prints to the same terminal."""
+        self.bars.stop()
+        try:
+            yield
+        finally:
+            self.bars.start()
 
     def update(self, activity: str, done: int, total: int) -> None:
         """Tell how much of an activity is done."""
