@@ -7,6 +7,7 @@ Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a gr
 D channels of a token.
 """
 
+import copy
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -388,6 +389,16 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         if self.layernorm is not None:
             encoded.last_hidden_state = self.layernorm(encoded.last_hidden_state)
         return encoded
+
+    @classmethod
+    def for_classification(cls, config: VideoMAEConfig) -> VideoMAEConfig:
+        """The same configuration with the mean of the tokens in front of the classifier, as the original trains it.
+
+        Directories of pre-trained models have `use_mean_pooling` off, and the first token says nothing of a video.
+        """
+        config = copy.deepcopy(config)
+        config.use_mean_pooling = True
+        return config
 
     @property
     def frames_per_clip(self) -> int:
