@@ -30,8 +30,8 @@ from transformers.utils import logging
 from vidformers.files import check_target, written_whole
 from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.directory import Directory
+from vidformers.inference.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.models.pretrained import VideoPreTrainedModel
-from vidformers.training.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.video.processor import VideoProcessor
 
 from .training_card import write_card
@@ -137,7 +137,7 @@ def prepare(
     """Find clips, open each once so that a broken one does not stop the training, and load a model with a new head.
 
     Args:
-        source: what [`~vidformers.training.labeled_clips.find_clips`] takes.
+        source: what [`~vidformers.inference.labeled_clips.find_clips`] takes.
         model: a directory or the name of a repository on the Hub. Its head is kept if it has as many classes.
         validation: a source of clips to measure with; by default a share of `source` is.
         num_frames: frames to take of a clip; by default the model's number.

@@ -20,8 +20,8 @@ from tests.video_files import write_video
 from vidformers import VJEPA2Config, VJEPA2Model, VJEPA2VideoProcessor
 from vidformers.commands import finetune
 from vidformers.commands.cli import app
-from vidformers.training import labeled_clips
-from vidformers.training.labeled_clips import Clip, find_clips, split
+from vidformers.inference import labeled_clips
+from vidformers.inference.labeled_clips import Clip, find_clips, split
 
 
 SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"

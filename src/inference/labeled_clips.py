@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidformers.inference.clips import VIDEO_SUFFIXES, read_clip, videos_below
 from vidformers.video import VideoDecodeError, probe_video
 from vidformers.video.processor import VideoProcessor
+
+from .clips import VIDEO_SUFFIXES, read_clip, videos_below
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
