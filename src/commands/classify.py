@@ -29,12 +29,12 @@ def gather_labels(
     Args:
         labels: one label each.
         text: labels with commas between them.
-        file: of labels, as for [`~vidformers.commands.convert.read_labels`].
+        file: of labels, as for [`~vidformers.conversion.labels.read_labels`].
 
     Raises:
         ValueError: fewer than two labels, or one of them twice.
     """
-    from .convert import read_labels
+    from vidformers.conversion.labels import read_labels
 
     every = [*labels, *text.split(","), *(read_labels(file) if file is not None else ())]
     every = [label.strip() for label in every if label.strip()]

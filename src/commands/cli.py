@@ -69,6 +69,9 @@ def convert(
     probe_index: Annotated[int, typer.Option(help="Which head to take where the probe's file holds several.")] = 0,
     checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
+    keep_labels: Annotated[
+        Path | None, typer.Option(help="Names of the classes to keep of these, such as Kinetics-400's of K710's.")
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Vocabulary of the text tower, such as a tokenizer.json.")
     ] = None,
@@ -99,6 +102,7 @@ def convert(
             probe_index=probe_index,
             tokenizer=tokenizer,
             labels=labels,
+            keep_labels=keep_labels,
             dtype=dtype.value,
             model_class=model_class,
             settings=set_ or [],

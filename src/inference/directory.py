@@ -56,8 +56,8 @@ class Directory:
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
                 processor_class = getattr(package, family.processor_class)
-            elif model_type in family.model_types:
-                model_class = getattr(package, family.record(model_type).auto_models["AutoModel"])
+            elif own_type := family.own_model_type(model_type):
+                model_class = getattr(package, family.record(own_type).auto_models["AutoModel"])
                 processor_class = AutoProcessor
             else:
                 continue

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import vidformers
 from tests.original_files import V2_CONFIG, probe_tree, v2_tree
 from vidformers.commands.cli import app
-from vidformers.commands.convert import read_labels
 from vidformers.commands.listing import describe
+from vidformers.conversion.labels import read_labels
 from vidformers.families import FAMILIES
 
 
