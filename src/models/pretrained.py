@@ -116,6 +116,18 @@ class VideoPreTrainedModel(PreTrainedModel):
         """
         return config
 
+    @classmethod
+    def for_classification(cls, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The configuration of a new classifier on this encoder, where a field of it is meant for something else.
+
+        Args:
+            config: the encoder's; it is not changed.
+
+        Returns:
+            A configuration for the family's classifier, by default the same one.
+        """
+        return config
+
     @property
     def frames_per_clip(self) -> int | None:
         """Number of frames that the checkpoint is meant for; `None` where any number serves."""

@@ -13,7 +13,7 @@ class Preset:
     """A published original checkpoint and what its tensors do not say.
 
     Attributes:
-        source: URL of the original file; `None` where it is not known, and the family's page says who names it.
+        source: URL of the original file; `None` where it is not public.
         config: configuration fields that differ from the family's defaults.
         checkpoint_keys: for each part of the model, the entry of the original file that holds its tensors.
         video_processor: arguments of the family's video processor.

@@ -7,6 +7,7 @@ Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a gr
 D channels of a token.
 """
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -462,6 +463,16 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
+
+    @classmethod
+    def for_classification(cls, config: VideoMAEConfig) -> VideoMAEConfig:
+        """The same configuration with the mean of the tokens in front of the classifier, as the original trains it.
+
+        Directories of pre-trained models have `use_mean_pooling` off, and the first token says nothing of a video.
+        """
+        config = copy.deepcopy(config)
+        config.use_mean_pooling = True
+        return config
 
     @property
     def frames_per_clip(self) -> int:
