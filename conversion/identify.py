@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +38,13 @@ class Request:
     probe_index: int = 0
     model_class: type[PreTrainedModel] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Request":
+        """What keyword arguments ask for; those that are none of its fields are the overrides."""
+        own = {each.name for each in fields(cls)} - {"overrides"}
+        asked = {name: value for name, value in options.items() if name in own}
+        return cls(**asked, overrides={name: value for name, value in options.items() if name not in own})
 
 
 # -------------------------------------------------------------------------------------------------- what a file is

@@ -86,18 +86,15 @@ def load_original(
 ) -> PreTrainedModel:
     """Build one of our models from the files of an original implementation.
 
-    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the
-    original's `config.json`, if there is one beside the checkpoint, from the preset, which wins over it, and from
-    `config_overrides`, which win over both.
+    The shapes of the tensors fix sizes. The rest of the configuration comes from the original's `config.json` beside
+    the checkpoint, the preset and `config_overrides`; later ones win.
 
     Args:
-        path: the checkpoint (.pt, .pth, .npz, .safetensors, …), or an original directory that holds it as
-            `model.safetensors`.
+        path: the checkpoint (.pt, .npz, .safetensors, …), or an original directory that holds `model.safetensors`.
         family: `model_type` of the family, such as "vjepa2". By default the one whose files have these tensors.
         preset: name of a published checkpoint in `vidformers.families`; it gives what shapes don't tell.
         probe: the file of a classifier head that goes on top.
-        checkpoint_key: entry of the file to take where it holds several versions of the model, such as "encoder"
-            instead of V-JEPA 2's "target_encoder".
+        checkpoint_key: entry to take of a file with several versions of the model, such as V-JEPA 2's "encoder".
         probe_index: which head to take where the probe's file holds several.
         dtype: type of the parameters.
         model_class: the class to build; by default the preset's, or the one that the files are made for.
@@ -108,8 +105,7 @@ def load_original(
         The model in evaluation mode, on the CPU. It shares no memory with the file.
 
     Raises:
-        ConversionError: for files that can't be read, tensors that are missing, unknown or of the wrong shape,
-            unknown fields, and fields that contradict the shapes.
+        ConversionError: files or fields that make no model; the message names each tensor or field.
     """
     request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
     with planned(path, probe, request) as plan:
@@ -119,14 +115,20 @@ def load_original(
 @contextmanager
 def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: Request) -> Iterator[Plan]:
     """Open the files, find out what they are and check every name and shape."""
-    weights = weights_of(path)
+    with opened(path, probe) as files:
+        yield plan_of(files, request)
+
+
+@contextmanager
+def opened(path: str | os.PathLike, probe: str | os.PathLike | None) -> Iterator[dict[str, Source]]:
+    """The original files: "checkpoint", of a directory its `model.safetensors`, and "probe", if there is one."""
+    weights = Path(path) / "model.safetensors"
+    weights = weights if weights.is_file() else Path(path)
     if weights.is_dir():
         check_is_original(weights)
     with ExitStack() as stack:
-        files = {"checkpoint": stack.enter_context(open_source(weights))}
-        if probe is not None:
-            files["probe"] = stack.enter_context(open_source(probe))
-        yield plan_of(files, request)
+        files = {"checkpoint": weights} | ({} if probe is None else {"probe": probe})
+        yield {name: stack.enter_context(open_source(file)) for name, file in files.items()}
 
 
 def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
@@ -150,12 +152,6 @@ def target(
     except (StrictDataclassError, ValueError) as error:
         raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
     return empty_model(model_class, config), list(form.rules(config))
-
-
-def weights_of(path: str | os.PathLike) -> Path:
-    """The checkpoint's file: `path` itself, or `model.safetensors` in the directory that it is."""
-    weights = Path(path) / "model.safetensors"
-    return weights if weights.is_file() else Path(path)
 
 
 def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
