@@ -151,6 +151,9 @@ class PeAvForm(Form):
         NO_AUDIO,
     )
 
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": getattr(config, "video_config", config).vision_config.image_size}
+
     def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if "audio_visual_model" not in settings:
             return {}, {}
@@ -187,9 +190,6 @@ class PeAvDirectory(PeAvForm):
         yield rule("text_video_logit_bias", (), Constant(0.0, (1,)), why)
         yield from text_rules(config.text_config)
 
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.video_config.vision_config.image_size}
-
     def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "video_config": encoder_settings(visual),
@@ -211,9 +211,6 @@ class VideoEncoder(PeAvForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config, "")
-
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.vision_config.image_size}
 
     def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
         return encoder_settings(visual)
