@@ -40,9 +40,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
 def _robot_call(config: Any, side: int) -> dict[str, torch.Tensor]:
     """Four frames, which are four steps, and their conditions."""
     video, width = _video(config, 2, side, side), config.action_embed_dim
-    conditions = {
-        name: noise(*video.shape[:2], width, seed=seed) for seed, name in enumerate(("actions", "states"), 1)
-    }
+    conditions = {name: noise(*video.shape[:2], width, seed=i) for i, name in ((1, "actions"), (2, "states"))}
     if config.use_extrinsics:
         conditions["extrinsics"] = noise(*video.shape[:2], width - 1, seed=3)
     return {"pixel_values_videos": video, **conditions}
