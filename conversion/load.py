@@ -179,11 +179,12 @@ def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
 
 def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> PreTrainedModel:
     """Read the tensors of a plan one by one into its model, in evaluation mode."""
-    total = sum(len(entry.ours) for entry in plan.rules)
-    for done, (name, tensor) in enumerate(convert(plan.rules, plan.found.read), start=1):
-        _assign(plan.model, name, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format))
+    total, tensors = sum(len(entry.ours) for entry in plan.rules), {}
+    for name, tensor in convert(plan.rules, plan.found.read):
+        tensors[name] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
         del tensor  # a view would keep its stack in memory while the next one is read
-        progress("reading tensors", done, total)
+        progress("reading tensors", len(tensors), total)
+    plan.model.load_state_dict(tensors, strict=not plan.new_modules, assign=True)
     _initialize(plan, dtype)
     plan.model.config.dtype = dtype
     return plan.model.eval()
@@ -242,14 +243,6 @@ def class_named(name: str) -> type[PreTrainedModel]:
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's tensors by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if leaf in module._parameters:
-        tensor = nn.Parameter(tensor, requires_grad=module._parameters[leaf].requires_grad)
-    setattr(module, leaf, tensor)
 
 
 def form_of(model: PreTrainedModel, title: str | None = None) -> Form:
