@@ -64,15 +64,16 @@ setup(
     extras_require={
         "test": [
             "accelerate>=1.1",
+            "matplotlib>=3.8",
             "parameterized>=0.9",
+            "peft>=0.17",
             "protobuf>=4",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
             "sentencepiece>=0.2",
         ],
-        # The Trainer of transformers, which `vidformers finetune` uses, asks for it.
-        "train": ["accelerate>=1.1"],
+        "train": ["accelerate>=1.1", "matplotlib>=3.8", "peft>=0.17"],
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],

@@ -20,7 +20,7 @@ def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: s
         f"# {plan.preset or plan.form.architecture}",
         _introduction(plan, provenance),
         _example(plan, provenance, autos, hub_repo),
-        "## Origin",
+        "## Origin" + _license(plan),
         _table(("file", "expected at", "SHA-256"), _sources(provenance)),
         f"Read as {plan.form.title}: {_places(provenance)}. {_changes(plan)}",
         "## Checks at conversion",
@@ -86,10 +86,19 @@ def _checks(provenance: dict[str, Any]) -> Iterable[tuple[str, ...]]:
         yield report["title"], str(report["stages"]), *numbers
 
 
+def _license(plan: Plan) -> str:
+    """What must be said of a published checkpoint that comes without a license."""
+    if plan.published is None or plan.published.license:
+        return ""
+    return "\n\nWhoever publishes the checkpoint states no license for it."
+
+
 def _changes(plan: Plan) -> str:
     """What of the files the directory lacks, and what it has that they lack."""
     left_out = {**{f"`{name}`": why for name, why in plan.found.left_out.items()}, **left_out_tensors(plan)}
     text = "Left out:" + ("".join(f"\n- {what}: {why}" for what, why in left_out.items()) or " nothing.")
+    if plan.label_rows:
+        text += f"\n\nOf the classifier's rows {len(plan.label_rows)} are kept, by the names of their classes."
     if plan.new_modules:
         text += f"\n\nNew, and to be trained: {', '.join(f'`{name}`' for name in plan.new_modules)}."
     return text

@@ -24,6 +24,7 @@ from vidformers.models.records import Family
 
 from .found import Found
 from .identify import MODEL_CLASSES, Request, family_of, identify, public_class
+from .labels import keep_rows
 from .load import Progress, form_of, no_progress, opened
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
@@ -238,12 +239,13 @@ def _check_digests(directory: Path, provenance: Mapping[str, Any]) -> None:
 def _identify_again(
     files: Mapping[str, Source], model: PreTrainedModel, provenance: Mapping[str, Any]
 ) -> tuple[Form, Found]:
-    """The form of a model's original files, and its state dicts at the places that were noted."""
+    """The form of a model's original files, and its state dicts at the places, with the rows, that were noted."""
     noted = noted_entries(form_of(model, provenance.get("form")), provenance)
     places = {key: entry["entry"] for key, entry in noted.items()}
     request = Request(family_of(model.config.model_type).model_type, model_class=type(model))
     _, form, found = identify(files, request, places)
-    return form, found
+    rows = provenance.get("label_rows")
+    return form, keep_rows(form, found, rows) if rows else found
 
 
 def load_directory(directory: Path) -> PreTrainedModel:

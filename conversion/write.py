@@ -61,7 +61,7 @@ def convert_checkpoint(
         original_repo: a checkout of the original code, to run beside the model.
         hub_repo: the Hub repository from which the card loads the model.
         progress: called as work is done.
-        options: other arguments of [`load_original`].
+        options: other arguments of [`load_original`], such as `preset`, and fields of the configuration.
 
     Returns:
         The reports of the checks, all passed.
