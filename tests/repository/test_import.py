@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 import pytest
 
 import vidformers
-from tests.harness.fresh import NO_TORCHVISION, fake_torchvision
+from tests.harness.fresh import IMPORTS, NO_TORCHVISION, fake_torchvision, succeed_afresh
 from vidformers import compat
 from vidformers.families import FAMILIES
 
@@ -174,7 +174,8 @@ def test_changes_in_transformers_are_on_their_page():
         assert f"compat.{name}(" in called
 
 
-@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("torchvision", ["absent", "present"])
 def test_registration_changes_what_compat_says(tmp_path, torchvision):
     """Names of transformers' modules and attributes of its Auto classes, before and after."""
     code = f"""
@@ -222,17 +223,13 @@ print(sorted(changed))
     assert printed.strip().splitlines()[-1] == str(sorted(expected))
 
 
-@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
-def test_auto_classes_give_ours(stock_directory, tmp_path, first, torchvision):
-    imports = [
-        "import transformers as earlier\n"
-        "from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor\n",
-        "import vidformers\n",
-    ]
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
-{"".join(imports if first == "transformers" else imports[::-1])}
+@pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("torchvision", [False, True], ids=["absent", "present"])
+@pytest.mark.parametrize("order", IMPORTS)
+def test_auto_classes_give_ours(stock_directory, order, torchvision):
+    code = """
+earlier = transformers
 import sys
 import transformers
 from transformers.models.auto import AutoVideoProcessor as FromSubmodule
@@ -245,9 +242,9 @@ for auto in (AutoVideoProcessor, FromSubmodule, transformers.AutoVideoProcessor,
     assert type(auto.from_pretrained(sys.argv[1])) is vidformers.VJEPA2VideoProcessor
 for module in (earlier, transformers):
     assert issubclass(vidformers.VJEPA2VideoProcessor, module.VideoProcessorMixin)
-    assert module.VIDEO_PROCESSOR_MAPPING[type(config)] == {{"torchvision": vidformers.VJEPA2VideoProcessor}}
+    assert module.VIDEO_PROCESSOR_MAPPING[type(config)] == {"torchvision": vidformers.VJEPA2VideoProcessor}
 """
-    succeed(code, stock_directory, path=fake_torchvision(tmp_path) if torchvision == "present" else None)
+    succeed_afresh(code, stock_directory, order=order, torchvision=torchvision)
 
 
 @pytest.mark.slow
@@ -275,6 +272,7 @@ import vidformers
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("first", ["transformers", "vidformers"])
 def test_classes_of_transformers_stay_as_they_are(stock_directory, first):
     imports = ["from transformers import VJEPA2Config, VJEPA2Model\n", "import vidformers\n"]
