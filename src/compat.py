@@ -14,7 +14,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from .families import FAMILIES
-from .models.records import HUB_ARGUMENTS
+
+
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 
 
 # ------------------------------------------------------------------------------------------------------- the changes

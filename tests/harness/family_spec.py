@@ -316,6 +316,7 @@ class FamilySpec:
         machine_code: whether its first model is the one that goes all the way through torch's compiler.
         skips: tests that cannot apply, "test_name" or "test_name[Model]", with the reason.
         goldens_folder: folder of the recorded cases, where it isn't named after the family.
+        committed_folder: likewise, of those that the repository holds.
     """
 
     family: Family
@@ -334,6 +335,7 @@ class FamilySpec:
     machine_code: bool = False
     skips: Mapping[str, str] = field(default_factory=dict)
     goldens_folder: str | None = None
+    committed_folder: str | None = None
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:

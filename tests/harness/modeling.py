@@ -1,7 +1,9 @@
 """Models: storage, interchange with transformers, recorded states, training, compilation, export, number formats."""
 
 import copy
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
@@ -10,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -117,6 +119,54 @@ class StorageMixin(FamilyTest):
         )
         assert not any(info.values()), info
         self._same_outputs(model, theirs, ours)
+
+    @over(models)
+    def test_directories_of_other_models_are_refused(self, model: ModelSpec):
+        """By both model types: a warning and a model of random weights serve nobody."""
+        folder = self.temporary_folder()
+        own = self.spec.config(model).model_type
+        (folder / "config.json").write_text(json.dumps({"model_type": "timesformer", "hidden_size": 32}))
+        with pytest.raises(ValueError, match=f"'timesformer'.*'{own}'"):
+            model.model_class.from_pretrained(folder)
+
+    @over(models)
+    def test_missing_weights_are_an_error(self, model: ModelSpec):
+        """That names them, where they are more than half of what isn't a head; else a warning does."""
+        folder = self.temporary_folder()
+        built = self.spec.build(model)
+        built.save_pretrained(folder)
+        stored = load_file(folder / "model.safetensors")
+        body = [name for name in stored if name.startswith(f"{built.base_model_prefix}.")] or list(stored)
+        largest = sorted(body, key=lambda name: -stored[name].numel())
+        for lacking, is_error in ((largest[:1], False), (body, True)):
+            kept = {name: tensor for name, tensor in stored.items() if name not in lacking}
+            kept = kept or {"other.weight": torch.zeros(1)}
+            save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+            if is_error:
+                named = "|".join(re.escape(name) for name in sorted(body)[:3])
+                with pytest.raises(ValueError, match=f"lacks the weights .*{len(body)} of {len(body)}.*({named})"):
+                    model.model_class.from_pretrained(folder)
+            else:
+                _, info = model.model_class.from_pretrained(folder, output_loading_info=True)
+                assert set(info["missing_keys"]) == set(lacking)
+
+    @over(models)
+    def test_heads_may_be_new(self, model: ModelSpec):
+        """A model with a head loads from its base model's directory, and the base model from the head's."""
+        built = self.spec.build(model)
+        base = built.base_model
+        if base is built:
+            raise SkipTest(f"{model.name} is a base model")
+        folder = self.temporary_folder()
+        built.save_pretrained(folder / "whole")
+        base.save_pretrained(folder / "base")
+        loaded, info = model.model_class.from_pretrained(folder / "base", output_loading_info=True, **model.config)
+        prefix = f"{built.base_model_prefix}."
+        assert info["missing_keys"] and not any(name.startswith(prefix) for name in info["missing_keys"])
+        assert_close("base of it", base.state_dict(), loaded.base_model.state_dict(), EXACT)
+        alone = type(base).from_pretrained(folder / "whole")
+        shared = {name: tensor for name, tensor in base.state_dict().items() if name in alone.state_dict()}
+        assert_close("base alone", shared, alone.state_dict(), EXACT)
 
     def _same_outputs(self, model: ModelSpec, theirs: PreTrainedModel, ours: PreTrainedModel) -> None:
         """Compare at the configured size, the only one at which transformers is right in every family."""
