@@ -49,7 +49,8 @@ def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], boo
     """
     if codec in ("h264", "hevc"):
         return _holds_slice(codec, extradata or b"")
-    return _MARKS.get(codec, lambda data: True)
+    mark = _MARKS.get(codec)
+    return (lambda packet: mark(memoryview(packet))) if mark else lambda packet: True
 
 
 def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
@@ -62,21 +63,25 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
         size = (extradata[21] & 3) + 1 if in_lengths and len(extradata) > 21 else 4
         is_slice = [first >> 1 < 32 and first < 128 for first in range(256)]
 
-    read = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
+    form = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
+    if form is None:
+        return lambda packet: False
+    read = form.unpack_from
 
-    def counted(data: Any) -> bool:
-        position, end, found = 0, len(data), False
-        while read and position + size < end:
-            length, first = read.unpack_from(data, position)
-            found |= is_slice[first]
+    def counted(packet: Any) -> bool:  # runs for every packet: no view of its bytes, which would cost as much again
+        position, end, found = 0, packet.size, False
+        last = end - size
+        while position < last:
+            length, first = read(packet, position)
             position += size + length
+            if is_slice[first]:
+                found = True
         return found and position == end
 
-    def marked(data: Any) -> bool:
-        head = bytes(data[:4])
-        if head[:3] != b"\0\0\1" and head != b"\0\0\0\1":
+    def marked(packet: Any) -> bool:
+        data = bytes(packet)
+        if not data.startswith((b"\0\0\1", b"\0\0\0\1")):
             return False
-        data = bytes(data)
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
             if is_slice[data[position + 3]]:

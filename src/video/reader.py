@@ -184,7 +184,7 @@ class VideoReader:
             first_frame, limit = None, self.source.limits.packets
             for packet in itertools.chain(self._decoder.packets(container, stream), [None]):
                 if packet is not None:
-                    is_intact = not packet.is_corrupt and promises(memoryview(packet))
+                    is_intact = not packet.is_corrupt and promises(packet)
                     rows.append(
                         (packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, is_intact)
                     )

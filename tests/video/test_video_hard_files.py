@@ -85,15 +85,26 @@ def test_a_cut_end_drops_by_time(name, tmp_path, warnings):
     path = write_video(tmp_path / name, b_frames=3, container_options=options)
     expected = decode_all(path)
     places, data = video_files.packet_places(path), path.read_bytes()
-    for number in (33, 34, 35):  # the picture of packet 31 is shown after those of packets 32 to 34
+    # The picture of packet 31 is shown after those of packets 32 to 34.
+    for number, share in itertools.product((33, 34, 35), (0, 0.5)):  # 0: exactly between two packets
         start, size = places[number]
-        path.write_bytes(data[: start + size // 2])
+        path.write_bytes(data[: start + int(share * size)])
         frames, metadata = decode_video(path)
         assert 30 <= len(frames) < number or number == 35
         for index, frame in enumerate(frames):
             assert np.array_equal(frame, expected[index]), (number, index)
         np.testing.assert_allclose(np.diff(metadata.timestamps), 0.04, atol=1e-3)
         assert f"breaks off after frame {len(frames) - 1} (" in warnings[-1]
+
+
+def test_a_transport_stream_cut_between_packets_is_read_as_it_is(tmp_path, warnings):
+    """Nothing in it tells that pictures are lacking: the frames are those that a player shows."""
+    path = write_video(tmp_path / "cut.ts", b_frames=3)
+    start = video_files.packet_places(path)[33][0]
+    path.write_bytes(path.read_bytes()[: start - start % 188])
+    expected = decode_all(path)
+    assert len(expected) == 33 and not warnings
+    assert_frames(path, expected)
 
 
 MATRICES = [(sign_x, 0, 0, sign_y) for sign_x, sign_y in itertools.product((1, -1), repeat=2)] + [
