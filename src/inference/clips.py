@@ -11,7 +11,6 @@ from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.video import uniform_indices
 from vidformers.video.decode import decode_video
 from vidformers.video.processor import VideoProcessor
-from vidformers.video.sample import named_sampler
 
 
 DEFAULT_FRAMES = 8
@@ -78,12 +77,11 @@ def read_clip(
     """
 
     def sample(metadata: VideoMetadata) -> np.ndarray:
-        if processor.sampling is not None:
-            return named_sampler(processor.sampling, num_frames, processor.fps)(metadata)
-        if processor.repeats_frames or num_frames <= metadata.total_num_frames:
-            return processor.sample_frames(metadata, num_frames=num_frames)
+        stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
+        if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
+            return processor.choose_frames(metadata, num_frames, **stored)
         if exactly:
             return uniform_indices(metadata, num_frames)
-        return processor.sample_frames(metadata, num_frames=metadata.total_num_frames)
+        return processor.choose_frames(metadata, metadata.total_num_frames)
 
     return decode_video(source, sample)

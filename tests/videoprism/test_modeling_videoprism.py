@@ -31,7 +31,7 @@ from vidformers import (
 )
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.positions import resize_position_grid
-from vidformers.models.videoprism.modeling_videoprism import sinusoidal_positions
+from vidformers.models.videoprism.modeling_videoprism_clip import sinusoidal_positions
 
 
 class VideoPrismConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):

@@ -27,6 +27,10 @@ FAMILY = Family(
         ),
     ),
     other_models=("VideoPrismVideoModel",),
+    model_modules={
+        "VideoPrismClipModel": "modeling_videoprism_clip",
+        "VideoPrismTextModel": "modeling_videoprism_clip",
+    },
     video_processor_class="VideoPrismVideoProcessor",
     tokenizer_class="VideoPrismTokenizer",
     processor_class="VideoPrismProcessor",
