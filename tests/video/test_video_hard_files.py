@@ -150,6 +150,33 @@ def test_a_wrong_time_does_not_number_the_frames(tmp_path):
     assert_frames(path, expected)
 
 
+def test_a_picture_without_its_own_tables_takes_those_before(tmp_path):
+    """A decoder keeps the tables of a JPEG picture for the next one: such a picture alone must not lose them."""
+    path = write_video(tmp_path / "pictures.mov", codec="mjpeg", pix_fmt="yuvj420p")
+    data, places = bytearray(path.read_bytes()), video_files.packet_places(path)
+    table, lacking = (data.index(b"\xff\xdb", places[number][0]) + 4 for number in (9, 10))
+    data[table + 1 : table + 65] = bytes(min(255, 3 * value) for value in data[table + 1 : table + 65])
+    data[lacking] = 2  # the picture refers to table 0
+    path.write_bytes(data)
+    assert_frames(path, decode_all(path))
+
+
+@pytest.mark.parametrize("kind", ["picture", "entry", "offset"])
+def test_an_index_that_leads_elsewhere_is_not_followed(kind, tmp_path):
+    """AVI counts pictures by its index: where it is damaged, a seek comes to another one with the same number."""
+    path = write_video(tmp_path / "pictures.avi", codec="mjpeg", pix_fmt="yuvj420p")
+    data, (start, _) = bytearray(path.read_bytes()), video_files.packet_places(path)[20]
+    entry = data.index(b"idx1") + 8 + 16 * 20
+    if kind == "picture":
+        data[start - 8 : start - 4] = b"0xdc"
+    elif kind == "entry":
+        data[entry : entry + 4] = b"zzzz"
+    else:
+        data[entry + 8] ^= 0x40
+    path.write_bytes(data)
+    assert_frames(path, decode_all(path))
+
+
 # ------------------------------------------------------- one pass, workers
 
 
