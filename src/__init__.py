@@ -20,6 +20,7 @@ _MODULES = {
     "decode_video": ".video",
     "load_original": ".conversion",
     "VideoPreTrainedModel": ".models.pretrained",
+    "Windows": ".inference.windows",
     **public_modules(),
 }
 __all__ = ["__version__", "register", *_MODULES]
