@@ -187,7 +187,7 @@ for name in vidformers.__all__:
 from transformers.models.auto import (
     configuration_auto, image_processing_auto, modeling_auto, processing_auto, tokenization_auto, video_processing_auto
 )
-LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin")
+LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin", "VideoMAEFeatureExtractor")
 
 def snapshot():
     modules = {{name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}}
@@ -213,6 +213,7 @@ print(sorted(changed))
         *((name, "from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
         *((name, "_transformers_from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
         *(("processors", name) for name in ("pe_video", "videoprism")),
+        ("transformers", "VideoMAEFeatureExtractor"),
     }
     if torchvision == "absent":
         names = "AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin"
@@ -289,6 +290,38 @@ assert type(model.config) is VJEPA2Config
 assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
 """
     succeed(code, stock_directory)
+
+
+@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
+def test_names_give_ours_if_that_is_asked_for(first):
+    """Whichever package is imported first, and until that is undone."""
+    code = f"""
+import {first}
+import transformers, vidformers
+from vidformers.families import public_modules
+assert transformers.VideoMAEFeatureExtractor is vidformers.VideoMAEImageProcessor
+# Without torchvision transformers makes its image processor anew at every request.
+shared = [name for name in public_modules() if name in dir(transformers) and not name.startswith("VideoMAE")]
+assert "PeVideoModel" in shared and "VJEPA2VideoProcessor" in shared
+theirs = {{name: getattr(transformers, name) for name in shared[::2]}}
+assert not any(theirs[name] is getattr(vidformers, name) for name in theirs)
+vidformers.register(names=True)
+vidformers.register(names=True)
+from transformers import PeVideoModel
+assert PeVideoModel is vidformers.PeVideoModel
+assert all(getattr(transformers, name) is getattr(vidformers, name) for name in shared)
+vidformers.unregister()
+vidformers.unregister()
+assert all(getattr(transformers, name) is theirs[name] for name in theirs)
+assert not any(getattr(transformers, name) is getattr(vidformers, name) for name in shared)
+"""
+    succeed(code)
+
+
+@pytest.mark.slow
+def test_names_by_the_environment():
+    code = "import vidformers, transformers; assert transformers.VJEPA2Model is vidformers.VJEPA2Model"
+    succeed(code, VIDFORMERS_AUTO="names")
 
 
 def test_pe_core_directories_may_name_the_processor_of_pe_video(tmp_path):
