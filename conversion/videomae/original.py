@@ -12,7 +12,7 @@ from torch import nn
 
 from vidformers.conversion.found import FoundPart
 from vidformers.conversion.ops import ConversionError
-from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.originals import filled, importable, noise, recorded
 
 
 Stages = dict[str, torch.Tensor]
@@ -34,8 +34,8 @@ def _call(config: Any, architecture: str, grid: tuple[int, int, int]) -> dict[st
     """A random video with so many tokens, of which a model that reconstructs sees half, the same at every time."""
     time, rows, columns = grid
     height, width = config.patch_height_width
-    size = (1, time * config.tubelet_size, config.num_channels, rows * height, columns * width)
-    call = {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(0))}
+    frames = time * config.tubelet_size
+    call = {"pixel_values": noise(1, frames, config.num_channels, rows * height, columns * width)}
     if architecture == "VideoMAEForPreTraining":
         order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(1))
         call["bool_masked_pos"] = (order >= rows * columns // 2).repeat(1, time)  # (1, N)
