@@ -172,7 +172,7 @@ class CoreFile(PeCoreForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config.vision_config, "vision_model.", "visual.")
         yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale")
+        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"size": config.vision_config.image_size}

@@ -262,6 +262,25 @@ def finetune(
     console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
 
 
+export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    directory: Annotated[Path, typer.Argument(help="Directory of a model that embeds videos.")],
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
+    ] = None,
+) -> None:
+    """Let `SentenceTransformer(DIRECTORY, trust_remote_code=True)` load a directory."""
+    with _reported_errors():
+        from .export import export_sentence_transformers as job
+
+        for path in job(directory, num_frames):
+            console.print(f"Wrote [bold]{escape(str(path))}[/bold].")
+
+
 @app.command("list")
 def list_presets() -> None:
     """List the families and the published checkpoints that can be converted."""

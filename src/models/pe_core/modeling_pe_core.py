@@ -20,6 +20,7 @@ from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.norms import unit_length
 
 from ..pretrained import NestedOutput, with_own_parameters
+from ..vectors import read_scalar_as_vector
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
 from .modeling_pe_vision import (
     PeLayer,
@@ -171,7 +172,7 @@ class PeCoreModel(PeCorePreTrainedModel):
         super().__init__(config)
         self.vision_model = PeVisionModel(config.vision_config)
         self.text_model = PeCoreTextModel(config.text_config)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -406,5 +407,7 @@ def _with_pooler(output: ModelOutput, embeds: torch.Tensor) -> BaseModelOutputWi
         attentions=output.attentions,
     )
 
+
+read_scalar_as_vector("PeCoreModel", "logit_scale")
 
 __all__ = ["PeCoreModel", "PeCorePreTrainedModel", "PeCoreTextModel"]

@@ -6,7 +6,7 @@ Shapes: B videos, N tokens on a grid of t × h × w, of which K are masked.
 import numpy as np
 import torch
 
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, ascending_order
 
 
 def tube_mask(
@@ -131,7 +131,7 @@ def _split_by_mask(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     _require((counts == counts[0]).all(), "`bool_masked_pos` must mask the same number of tokens in every video.")
     num_visible = mask.shape[1] - counts[0].item()
     torch._check_value(num_visible >= 1, lambda: "`bool_masked_pos` masks all tokens: leave at least one visible.")
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N): visible ones first
+    order = ascending_order(mask)  # (B, N): visible ones first
     return order[:, :num_visible], order[:, num_visible:]
 
 
@@ -151,7 +151,7 @@ def _split_by_numbers(masked_ids: torch.Tensor, num_tokens: int) -> tuple[torch.
     _require(
         (mask.sum(1) == num_masked).all(), "A token number occurs twice in a row of `bool_masked_pos`; give each once."
     )
-    return mask.argsort(dim=1, stable=True)[:, : num_tokens - num_masked], masked_ids
+    return ascending_order(mask)[:, : num_tokens - num_masked], masked_ids
 
 
 def _require(condition: torch.Tensor, message: str) -> None:

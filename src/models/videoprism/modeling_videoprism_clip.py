@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 from vidformers.layers.losses import contrastive_loss
 
 from ..pretrained import NestedOutput, with_own_parameters
+from ..vectors import read_scalar_as_vector
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig
 from .modeling_videoprism import (
     OffsetLayerNorm,
@@ -214,7 +215,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         self.text_model = VideoPrismTextModel(config.text_config)
         self.logit_scale = None
         if config.logit_scale_init_value is not None:
-            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+            self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -392,5 +393,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
             return similarity / temperature
         return similarity if self.logit_scale is None else similarity * self.logit_scale.exp()
 
+
+read_scalar_as_vector("VideoPrismClipModel", "logit_scale")
 
 __all__ = ["VideoPrismClipModel", "VideoPrismTextModel"]
