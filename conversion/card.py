@@ -67,7 +67,7 @@ model = {loader}.from_pretrained({place})
 
 ## Origin
 
-| file | expected at | SHA-256 |
+{_license(plan)}| file | expected at | SHA-256 |
 |---|---|---|
 {sources}
 
@@ -83,10 +83,19 @@ The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the check
 """
 
 
+def _license(plan: Plan) -> str:
+    """What must be said of a published checkpoint that comes without a license."""
+    if plan.published is None or plan.published.license:
+        return ""
+    return "Whoever publishes the checkpoint states no license for it.\n\n"
+
+
 def _changes(plan: Plan) -> str:
     """What of the files the directory lacks, and what it has that they lack."""
     left_out = {**{f"`{name}`": why for name, why in plan.found.left_out.items()}, **left_out_tensors(plan)}
     text = "Left out:" + ("".join(f"\n- {what}: {why}" for what, why in left_out.items()) or " nothing.")
+    if plan.label_rows:
+        text += f"\n\nOf the classifier's rows {len(plan.label_rows)} are kept, by the names of their classes."
     if plan.new_modules:
         text += f"\n\nNew, and to be trained: {', '.join(f'`{name}`' for name in plan.new_modules)}."
     return text

@@ -16,12 +16,14 @@ from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .found import Found, find, names_in, overview, unwrapped
+from .labels import Labels
 from .ops import ConversionError
 from .rules import Entry, Form, forms_of
 from .sources import MOST_LISTED, Source
 
 
 MODEL_CLASSES = tuple(name for family in FAMILIES.values() for name in family.model_classes)
+REMOTE_CODE = tuple(beginning for family in FAMILIES.values() for beginning in family.remote_code)
 NOTHING_TO_CONVERT = "is in transformers' format already; there is nothing to convert."
 
 Names = Callable[[Entry], frozenset[str]]
@@ -37,6 +39,8 @@ class Request:
     checkpoint_key: str | None = None
     probe_index: int = 0
     model_class: type[PreTrainedModel] | None = None
+    labels: Labels | None = None
+    keep_labels: Labels | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -215,7 +219,9 @@ def check_is_original(path: Path) -> None:
         settings = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return
-    if isinstance(settings, dict) and {"architectures", "transformers_version"} & set(settings):
+    if not isinstance(settings, dict) or str(settings.get("model_type")).startswith(REMOTE_CODE):
+        return
+    if {"architectures", "transformers_version"} & set(settings):
         raise ConversionError(
             f"{path}: {NOTHING_TO_CONVERT}\n"
             f"Load it with from_pretrained({str(folder)!r}), or check it with `vidformers verify {folder}`."

@@ -29,6 +29,7 @@ from .identify import (
     shortened,
     similar,
 )
+from .labels import Labels, keep_rows, names_of, rows_of
 from .ops import ConversionError
 from .rules import Form, Rule, check_ours, check_theirs, convert, forms_of
 from .sources import Source, open_source
@@ -54,6 +55,7 @@ class Plan:
         model: the model, its parameters without memory until `build` fills them.
         new_modules: modules of the model that no file holds and that start as in a new one.
         processor_settings: arguments of the video processor that the original's settings tell.
+        label_rows: rows of the original's classifier that are kept; empty for all.
     """
 
     family: Family
@@ -64,6 +66,7 @@ class Plan:
     model: PreTrainedModel
     new_modules: Sequence[str]
     processor_settings: Mapping[str, Any]
+    label_rows: Sequence[int] = ()
 
     @property
     def published(self) -> Preset | None:
@@ -81,6 +84,8 @@ def load_original(
     probe_index: int = 0,
     dtype: torch.dtype = torch.float32,
     model_class: type[PreTrainedModel] | None = None,
+    labels: Labels | None = None,
+    keep_labels: Labels | None = None,
     progress: Progress = no_progress,
     **config_overrides: Any,
 ) -> PreTrainedModel:
@@ -101,6 +106,8 @@ def load_original(
         probe_index: which head to take where the probe's file holds several.
         dtype: type of the parameters.
         model_class: the class to build; by default the preset's, or the one that the files are made for.
+        labels: names of the classes in order, or a file of them: JSON, or text with one a line.
+        keep_labels: names of the classes to keep, likewise: the classifier has these alone, in this order.
         progress: called as tensors are read.
         config_overrides: fields of the configuration (dictionaries for sub-configurations).
 
@@ -111,7 +118,9 @@ def load_original(
         ConversionError: for files that can't be read, tensors that are missing, unknown or of the wrong shape,
             unknown fields, and fields that contradict the shapes.
     """
-    request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
+    request = Request(
+        family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, overrides=config_overrides
+    )
     with planned(path, probe, request) as plan:
         return build(plan, dtype, progress)
 
@@ -132,10 +141,16 @@ def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: R
 def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
     """Find out what opened files are and check every name and shape; no value is read."""
     family, form, found = identify(files, request)
-    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), request.overrides)
+    names, kept, rows, overrides = names_of(request.labels), names_of(request.keep_labels), [], request.overrides
+    if kept is not None:
+        rows = rows_of(kept, names)
+        found = keep_rows(form, found, rows, len(names))
+    if names is not None:
+        overrides = {**overrides, "id2label": dict(enumerate(kept or names))}
+    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), overrides)
     model, rules = target(form, request.model_class or public_class(form.architecture), fields)
     new = [name for name in form.new_modules if getattr(model, name) is not None]
-    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings)
+    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings, rows)
     _check_tensors(plan, files)
     return plan
 

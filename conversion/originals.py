@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ def importable(repository: Path, packages: tuple[str, ...] = (), modules: tuple[
 
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if ours(name)}
     sys.path.insert(0, str(repository))
+    for name in packages:  # A package without `__init__.py` would give way to any other of its name.
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(repository / name)]
     importlib.invalidate_caches()
     try:
         with warnings.catch_warnings():

@@ -45,6 +45,7 @@ def write_provenance(
         },
         "tokenizer": tokenizer and {"file": tokenizer.name, "sha256": sha256(tokenizer)},
         "left_out": dict(plan.found.left_out),
+        "label_rows": list(plan.label_rows),
         "initialized": list(plan.new_modules),
         # A digest of the rules: it changes whenever one of them does.
         "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],

@@ -161,6 +161,7 @@ class Form:
             namespace up to a dot or slash.
         required: dotted paths of configuration fields that no shape tells and no default is right for.
         new_modules: modules of our model, where it has them, that no file holds and that start as in a new model.
+        label_rows: tensors with a row for each class, of which a part may be kept, by the names of the classes.
         videos: whether the model takes videos, and its directory a video processor.
         images: whether it takes images, and its directory an image processor.
         settings_file: name of a JSON file beside the checkpoint that `read_settings` reads.
@@ -176,6 +177,7 @@ class Form:
     left_out: Mapping[str, str] = {}
     required: tuple[str, ...] = ()
     new_modules: tuple[str, ...] = ()
+    label_rows: tuple[str, ...] = ()
     videos: bool = True
     images: bool = False
     settings_file: str | None = None

@@ -24,6 +24,7 @@ from vidformers.models.records import Family
 
 from .found import Found
 from .identify import MODEL_CLASSES, Request, family_of, identify, public_class
+from .labels import keep_rows
 from .load import Progress, form_of, no_progress, weights_of
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
@@ -232,6 +233,8 @@ def verify_directory(
             places = {key: entry["entry"] for key, entry in noted.items()}
             request = Request(family.model_type, model_class=type(model))
             _, form, found = identify(files, request, places)
+            if rows := provenance.get("label_rows"):
+                found = keep_rows(form, found, rows)
             rules = list(form.rules(model.config))
             reports.append(compare_tensors(directory, rules, found, progress))
             if original_repo is not None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from vidformers.files import check_target, explained_write, written_whole
 
 from .card import write_card
+from .labels import Labels
 from .load import Plan, Progress, Request, build, form_of, no_progress, planned
 from .ops import ConversionError
 from .processors import processors_of, tokenizer_beside
@@ -47,6 +48,8 @@ def convert_checkpoint(
     tokenizer: str | os.PathLike | None = None,
     dtype: torch.dtype = torch.float32,
     model_class: type[PreTrainedModel] | None = None,
+    labels: Labels | None = None,
+    keep_labels: Labels | None = None,
     original_repo: str | os.PathLike | None = None,
     hub_repo: str | None = None,
     progress: Progress = no_progress,
@@ -69,7 +72,9 @@ def convert_checkpoint(
         tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. By default that of
             an original directory; without any, the directory has a video processor alone.
         dtype: type of the weights on disk.
-        model_class: the class to build, as for `load_original`.
+        model_class: the class to build, as for `load_original`, like `labels` and `keep_labels`.
+        labels: names of the classes.
+        keep_labels: names of those to keep.
         original_repo: a checkout of the original code, to run beside the converted model.
         hub_repo: the Hub repository that the directory is meant for; the card loads the model from there.
         progress: called as work is done.
@@ -84,7 +89,9 @@ def convert_checkpoint(
     """
     with _as_conversion_error():
         out = check_target(out, folder=True)
-    request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
+    request = Request(
+        family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, overrides=config_overrides
+    )
     with planned(source, probe, request) as plan:
         tokenizer = Path(tokenizer) if tokenizer else tokenizer_beside(plan)
         processors = processors_of(plan, tokenizer)

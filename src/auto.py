@@ -24,6 +24,7 @@ def register() -> None:
         for record in (family, *family.parts):
             _register_models(family, record)
             _register_processors(family, record)
+    compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
     compat.prefer_registered_processors()
     compat.show_video_classes(earlier)

@@ -38,9 +38,13 @@ def find_videos(paths: Sequence[str | os.PathLike]) -> dict[str, Path]:
         File for each name: its file name, or, if several files have that, its path as given.
 
     Raises:
+        FileNotFoundError: a file or folder is not there.
         ValueError: a folder without a video, or a file given twice.
     """
     files: list[Path] = []
+    missing = [str(path) for path in paths if not os.path.exists(path)]
+    if missing:
+        raise FileNotFoundError(f"There is no such file: {', '.join(missing)}.")
     for path in map(Path, paths):
         inside = videos_below(path)
         if path.is_dir() and not inside:

@@ -12,6 +12,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .clips import frames_of_a_clip, read_clip
+from .device import find_device
 from .directory import Directory
 
 
@@ -87,8 +88,8 @@ class Embedder:
         if pool == "joint" and not joint:
             raise ValueError(f"{directory}: {name} has no joint embedding of videos and texts.")
         self.pool = pool if pool != "auto" else "joint" if joint else "mean"
-        self.model = opened.load_model(dtype, features_only=True)
-        self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = find_device(device)
+        self.model = opened.load_model(dtype, features_only=True).to(place)
         self.processor = AutoVideoProcessor.from_pretrained(directory)
         self.num_frames = num_frames or frames_of_a_clip(self.model, self.processor)
 

@@ -24,7 +24,7 @@ from vidformers.layers.cpu import float32_products
 from vidformers.layers.patchify import Grid, embed_video, on_grid
 from vidformers.layers.positions import resize_position_grid
 
-from ..pretrained import VideoPreTrainedModel
+from ..pretrained import ClassifiesViews, VideoPreTrainedModel
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig, VideoPrismVisionConfig
 
 
@@ -605,7 +605,7 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         return l2_normalize(pooled) if self.config.apply_l2norm else pooled
 
 
-class VideoPrismForVideoClassification(VideoPrismPreTrainedModel):
+class VideoPrismForVideoClassification(ClassifiesViews, VideoPrismPreTrainedModel):
     """The encoder with a pooler and a linear classifier."""
 
     config_class = VideoPrismVisionConfig

@@ -18,6 +18,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
 from vidformers.layers.patchify import Grid
 
+from ..pretrained import ClassifiesViews
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
@@ -201,7 +202,7 @@ class VJEPA2ProbeModel(VJEPA2PreTrainedModel):
             module.initialize(self.config.initializer_range)
 
 
-class VJEPA2ForVideoClassification(VJEPA2ProbeModel):
+class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
     """The encoder with an attentive probe and a linear classifier. It holds no predictor."""
 
     _keys_to_ignore_on_load_unexpected = [r"^(vjepa2\.)?predictor\."]
