@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import ConversionOps, WeightConverter
 
 
@@ -22,12 +21,10 @@ class _AsVector(ConversionOps):
         return self
 
 
-def read_scalar_as_vector(model_class: str, name: str) -> None:
-    """Let `from_pretrained` take a parameter of shape (1,) from directories that hold it as a scalar.
+def scalar_as_vector(name: str) -> WeightConverter:
+    """What gives a parameter of shape (1,) to a model from a directory that holds it as a scalar.
 
     Args:
-        model_class: name of the class.
         name: of the parameter.
     """
-    converter = WeightConverter(name, name, operations=[_AsVector()])
-    register_checkpoint_conversion_mapping(model_class, [converter], overwrite=True)
+    return WeightConverter(name, name, operations=[_AsVector()])

@@ -20,7 +20,6 @@ from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.norms import unit_length
 
 from ..pretrained import NestedOutput, with_own_parameters
-from ..vectors import read_scalar_as_vector
 from .configuration_pe_core import PeCoreConfig, PeCoreTextConfig
 from .modeling_pe_vision import (
     PeLayer,
@@ -166,6 +165,7 @@ class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: PeCoreConfig):
@@ -407,7 +407,5 @@ def _with_pooler(output: ModelOutput, embeds: torch.Tensor) -> BaseModelOutputWi
         attentions=output.attentions,
     )
 
-
-read_scalar_as_vector("PeCoreModel", "logit_scale")
 
 __all__ = ["PeCoreModel", "PeCorePreTrainedModel", "PeCoreTextModel"]

@@ -18,7 +18,6 @@ from transformers.utils import can_return_tuple
 from vidformers.layers.losses import contrastive_loss
 
 from ..pretrained import NestedOutput, with_own_parameters
-from ..vectors import read_scalar_as_vector
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig
 from .modeling_videoprism import (
     OffsetLayerNorm,
@@ -202,6 +201,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismConfig):
@@ -393,7 +393,5 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
             return similarity / temperature
         return similarity if self.logit_scale is None else similarity * self.logit_scale.exp()
 
-
-read_scalar_as_vector("VideoPrismClipModel", "logit_scale")
 
 __all__ = ["VideoPrismClipModel", "VideoPrismTextModel"]
