@@ -5,7 +5,7 @@ Commands import what they work with when they run, so that `vidformers --help` i
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +42,7 @@ def main_options(
     """Video foundation models for Transformers."""
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """Types of weights."""
 
     float32 = "float32"
@@ -179,7 +179,7 @@ def show(say: Terminal, reports: list) -> None:
                 say.result(report.summary)
 
 
-class Pool(str, Enum):
+class Pool(StrEnum):
     """What is kept of a video."""
 
     auto = "auto"
@@ -376,6 +376,25 @@ def finetune(
         )
         say.note(f"Accuracy {measures.accuracy:.1%} on the clips kept from training.")
         say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
+export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    directory: Annotated[Path, typer.Argument(help="Directory of a model that embeds videos.")],
+    num_frames: NumFrames = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let `SentenceTransformer(DIRECTORY, trust_remote_code=True)` load a directory."""
+    with terminal(json=json, quiet=quiet) as say:
+        from .export import export_sentence_transformers as job
+
+        for path in job(directory, num_frames):
+            say.result({"file": str(path)}, f"Wrote [bold]{escape(str(path))}[/bold].")
 
 
 @app.command("list")
