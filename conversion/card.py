@@ -88,7 +88,7 @@ def _checks(provenance: dict[str, Any]) -> Iterable[tuple[str, ...]]:
 
 def _license(plan: Plan) -> str:
     """What must be said of a published checkpoint that comes without a license."""
-    if plan.published is None or plan.published.license:
+    if plan.published is None or plan.published.license or not plan.published.source:
         return ""
     return "\n\nWhoever publishes the checkpoint states no license for it."
 

@@ -212,11 +212,15 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
 def _has_our_names(source: Source) -> bool:
     """Whether all tensors are called as those of one of our models, whatever its numbers of layers."""
     names = {sub(r"\d+", "0", name) for name in source.tensors}
-    for form in (form for family in FAMILIES for form in forms_of(family)):
-        rules = form.rules(public_class(form.architecture).config_class())
-        if names and names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
-            return True
-    return False
+    return bool(names) and any(names <= ours for ours in _our_names())
+
+
+@cache
+def _our_names() -> list[set[str]]:
+    """Of each form, the names of our tensors, with 0 for every number."""
+    forms = (form for family in FAMILIES for form in forms_of(family))
+    rules = (form.rules(public_class(form.architecture).config_class()) for form in forms)
+    return [{sub(r"\d+", "0", name) for entry in each for name in entry.ours} for each in rules]
 
 
 def check_is_original(path: Path) -> None:

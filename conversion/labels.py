@@ -58,9 +58,7 @@ def rows_of(kept: Sequence[str], labels: Sequence[str] | None) -> list[int]:
         ConversionError: the names of all classes are not given, or lack some of these.
     """
     if labels is None:
-        raise ConversionError(
-            "keep_labels says which classes to keep by their names; give the names of all as labels."
-        )
+        raise ConversionError("keep_labels gives the names of classes to keep; give those of all as labels.")
     rows = {name: row for row, name in reversed(list(enumerate(labels)))}
     if unknown := [repr(name) for name in kept if name not in rows]:
         raise ConversionError(f"keep_labels: not among the {len(labels)} labels: {listed(unknown)}.")

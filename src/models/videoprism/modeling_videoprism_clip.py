@@ -196,6 +196,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismConfig):
@@ -209,7 +210,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         self.text_model = VideoPrismTextModel(config.text_config)
         self.logit_scale = None
         if config.logit_scale_init_value is not None:
-            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+            self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
