@@ -124,8 +124,10 @@ class StorageMixin(FamilyTest):
     def test_directories_of_other_models_are_refused(self, model: ModelSpec):
         """By both model types: a warning and a model of random weights serve nobody."""
         folder = self.temporary_folder()
-        own = self.spec.config(model).model_type
-        (folder / "config.json").write_text(json.dumps({"model_type": "timesformer", "hidden_size": 32}))
+        built = self.spec.build(model)
+        built.save_pretrained(folder)
+        own, settings = built.config.model_type, json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**settings, "model_type": "timesformer"}))
         with pytest.raises(ValueError, match=f"'timesformer'.*'{own}'"):
             model.model_class.from_pretrained(folder)
 
