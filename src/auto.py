@@ -24,8 +24,11 @@ def register() -> None:
         for record in (family, *family.parts):
             _register_models(family, record)
             _register_processors(family, record)
+            compat.refuse_other_classes(_load(family, record.config_class), record)
     compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
+    compat.choose_tokenizers_by_configuration()
+    compat.give_parts_their_processors()
     compat.prefer_registered_processors()
     compat.show_video_classes(earlier)
 

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "layers": set(),
     "": {"auto", "families", "lazy"},
     "auto": {"compat", "families", "models"},
-    "compat": {"families"},
+    "compat": {"families", "models"},
     "families": {"models"},
     "files": set(),
     "lazy": set(),
