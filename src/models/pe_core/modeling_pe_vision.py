@@ -35,7 +35,7 @@ class PeVisionOutput(BaseModelOutputWithPooling):
     Args:
         last_hidden_state: (B, N, D), the tokens after the last block, normalized if `config.use_post_norm` is on; the
             class token first, where there is one.
-        pooler_output: (B, D), the pooled tokens; `None` in a tower without pooling.
+        pooler_output: (B, D), the pooled tokens, which are projected; `None` in a tower without pooling and head.
         hidden_states: (B, N, D) each: the input of every block and the output of the last one, not normalized.
         attentions: (B, heads, N, N) of every block.
         image_embeds: (B, E), the pooled tokens projected to the space that PE core shares with texts; not of length
@@ -248,8 +248,12 @@ class PeVisionModel(PeVisionPreTrainedModel):
             )
             records.add(hidden_states, probabilities)
         last_hidden_state = self.norm(hidden_states)
-        pooled = None if self.attn_pool is None else self.attn_pool(last_hidden_state)  # (B, D)
         patches = last_hidden_state[:, int(self.config.use_cls_token) :]
+        pooled = None  # (B, D)
+        if self.attn_pool is not None:
+            pooled = self.attn_pool(last_hidden_state)
+        elif self.head is not None:
+            pooled = patches.mean(1)
         return PeVisionOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
