@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .records import HUB_ARGUMENTS
 
-
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 MOST_NAMED = 5
 """How many missing tensors a message names."""
 
@@ -25,7 +25,8 @@ def check_model_type(
     """Raise if a directory's configuration is another model's.
 
     Configurations that hold one of the right type as a part are as good, so are the `other_model_types` of a
-    configuration class, and those that are given as an object count as they are. What can't be read, `from_pretrained` says itself.
+    configuration class, and those that are given as an object count as they are. What can't be read,
+    `from_pretrained` says itself.
 
     Args:
         model_class: the class to load.

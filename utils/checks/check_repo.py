@@ -44,6 +44,7 @@ MAY_IMPORT = {
 # What may be imported against these rules: the part, what it imports, and the module or the function that does so.
 EXCEPTIONS = {
     ("models", "conversion", "from_original"),
+    ("models", "conversion", "_from_remote_code"),
     ("conversion", "commands", f"{PACKAGE}.conversion.__main__"),
 }
 ONLY_IN_TESTS = {"timm", "torchvision"}
