@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.block import Records
-from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.losses import contrastive_loss, gather_pairs
 from vidformers.layers.norms import unit_length
 
 from ..pretrained import NestedOutput, with_own_parameters
@@ -328,7 +328,8 @@ class PeCoreModel(PeCorePreTrainedModel):
             padding_mask_videos: (videos, T), 1 at frames of the video and 0 at frames that only fill the batch.
             normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalized again then, as in
                 the original's retrieval benchmarks.
-            return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i.
+            return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i. In
+                distributed training the pairs of all processes count, and each of them must ask for it.
             output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
@@ -358,8 +359,10 @@ class PeCoreModel(PeCorePreTrainedModel):
             )
             video_embeds = video_embeds if normalize_frames else unit_length(video_embeds)
         if input_ids is not None and has_vision:
-            logits = self._logits(video_embeds if image_embeds is None else image_embeds, text_embeds)
-            loss = contrastive_loss(logits) if return_loss else None
+            visual_embeds = video_embeds if image_embeds is None else image_embeds
+            logits = self._logits(visual_embeds, text_embeds)
+            if return_loss:
+                loss = contrastive_loss(self._logits(*gather_pairs(visual_embeds, text_embeds)))
         return PeCoreOutput(
             loss=loss,
             logits_per_image=None if image_embeds is None else logits,
