@@ -18,7 +18,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
 from vidformers.layers.patchify import Grid
 
-from ..pretrained import ClassifiesViews
+from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
@@ -279,11 +279,17 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         )
 
 
-class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
+class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
     """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
 
     Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
     """
+
+    classifiers = {
+        "action_classifier": "num_labels",
+        "verb_classifier": "num_verb_labels",
+        "noun_classifier": "num_noun_labels",
+    }
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
