@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, on_grid
 
 from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
@@ -329,8 +329,10 @@ class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
             [`VJEPA2ActionAnticipationOutput`].
         """
         flags = self._flags(output_hidden_states, output_attentions)
-        encoded = self.vjepa2.encoder(pixel_values_videos, **flags)
-        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)  # (B, N', D)
+        encoded = self.vjepa2(pixel_values_videos, skip_predictor=True, return_dict=True, **flags)
+        observed = encoded.last_hidden_state  # (B, N, D)
+        grid = Grid(*on_grid(observed, pixel_values_videos, self.config.patch_size).shape[1:4])
+        tokens = self.anticipate(observed, grid, anticipation_times)  # (B, N', D)
         pooled = self.pooler(tokens)  # (B, 1 or 3, D)
         logits = {"logits": self.action_classifier(pooled[:, -1])}
         if self.config.num_verb_labels:
