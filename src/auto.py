@@ -57,7 +57,7 @@ def _register_processors(family: Family, record: Family | Part) -> None:
     """Enter what prepares the input of a family or of a part of it."""
     config_class = _load(family, record.config_class)
     # A class of ours with a name that other families' directories give would take those directories too.
-    if record.input == "videos" and family.video_processor_class not in family.shared_processors:
+    if record.input != "text" and family.video_processor_class not in family.shared_processors:
         processor_class = _load(family, family.video_processor_class)
         _auto("video_processing").AutoVideoProcessor.register(config_class, processor_class, exist_ok=True)
     if record is not family and record.image_processor_class:

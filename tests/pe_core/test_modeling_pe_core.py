@@ -38,6 +38,7 @@ from vidformers import (
     decode_video,
 )
 from vidformers.commands.classify import Classifier
+from vidformers.inference.features import Embedder
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid
 from vidformers.models.pe_core.configuration_pe_vision import PE_ARCHITECTURES
@@ -597,6 +598,45 @@ def test_a_tower_s_directory_has_an_image_processor(tmp_path, auto):
     assert type(loaded) is PeCoreImageProcessor
     batch = loaded(picture(20, 30), return_tensors="pt")
     assert run(transformers.AutoModel.from_pretrained(tmp_path), **batch).image_embeds.shape == (1, 20)
+
+
+# ----------------------------------------------------------------------------------------- videos, patches and words
+
+
+def test_patches_in_the_space_of_texts():
+    """As the tower embeds an image of which its pooler sees one patch alone."""
+    model = SPEC.build(next(model for model in SPEC.models if model.name == "PeCoreModel"))
+    tower, video = model.vision_model, seeded(2, 3, 3, 16, 24)
+    embeds = run(model.get_patch_embeds, video)
+    assert embeds.shape == (2, 3, 4, 6, 20) and embeds.dtype == torch.float32
+    features = run(model.get_feature_map, video)
+    with torch.no_grad():
+        expected = tower.head(tower.attn_pool(features[1, 2, 3, 5].view(1, 1, -1)))[0]
+    torch.testing.assert_close(embeds[1, 2, 3, 5], expected / expected.norm())
+
+
+@pytest.mark.parametrize("architecture", ["vit_pe_lang_large_patch14_448", "vit_pe_spatial_gigantic_patch14_448"])
+def test_towers_take_videos(architecture, tmp_path):
+    """In memory, with padding, and as files by `AutoVideoProcessor` and the embedder."""
+    tower = tower_of(architecture, {**VISION, "projection_dim": 0})
+    video = seeded(2, 3, 3, 16, 16)
+    features = run(tower.get_feature_map, video).mean((2, 3))
+    torch.testing.assert_close(run(tower.embed_videos, video), features.mean(1))
+    mask = torch.tensor([[1, 0, 1], [1, 1, 1]])
+    expected = torch.stack([features[0, [0, 2]].mean(0), features[1].mean(0)])
+    torch.testing.assert_close(run(tower.embed_videos, video, mask), expected)
+    with pytest.raises(ValueError, match="leaves a video without any frame"):
+        tower.embed_videos(video, mask * 0)
+
+    tower.save_pretrained(tmp_path)
+    PeCoreImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    path = write_video(tmp_path / "video.mp4", num_frames=5)
+    processor = transformers.models.auto.video_processing_auto.AutoVideoProcessor.from_pretrained(tmp_path)
+    assert type(processor) is PeCoreVideoProcessor
+    batch = processor(str(path), num_frames=4, return_tensors="pt")
+    assert batch["pixel_values_videos"].shape == (1, 4, 3, 16, 16)
+    (found,) = Embedder(tmp_path, num_frames=4).embed({"video": path})
+    torch.testing.assert_close(found.features[None], run(tower.embed_videos, **batch))
 
 
 # ------------------------------------------------------------------------------------------------------------- timm

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.block import Records
+from vidformers.layers.cpu import float32_products
 from vidformers.layers.losses import contrastive_loss, gather_pairs
 from vidformers.layers.norms import unit_length
 
@@ -27,6 +28,8 @@ from .modeling_pe_vision import (
     PeVisionOutput,
     PeVisionPreTrainedModel,
     check_video,
+    mean_of_frames,
+    real_frames,
     run_on_frames,
 )
 
@@ -269,6 +272,24 @@ class PeCoreModel(PeCorePreTrainedModel):
         """
         return self.vision_model.get_feature_map(pixel_values_videos)
 
+    def get_patch_embeds(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Embed every patch as a frame is embedded, pooled by itself, so that it can be compared with texts.
+
+        The attention of the pooler sees one patch at a time, which leaves its values; all that follows stays. The
+        products with `embed_texts` are cosines, by which words segment a picture.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1]; images as videos of one frame.
+
+        Returns:
+            (B, T, h, w, E), float32, of length one.
+        """
+        tower, features = self.vision_model, self.get_feature_map(pixel_values_videos)  # (B, T, h, w, D)
+        with float32_products(self.dtype, self.device):
+            patches = features.flatten(0, 3)  # (B·T·h·w, D)
+            embeds = tower.head(patches if tower.attn_pool is None else tower.attn_pool(patches[:, None]))
+        return unit_length(embeds.float()).unflatten(0, features.shape[:4])
+
     def embed_videos(
         self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -380,20 +401,11 @@ class PeCoreModel(PeCorePreTrainedModel):
     ) -> tuple[PeVisionOutput, torch.Tensor]:
         """The vision tower's output for the frames of videos, and the means (B, E) of their embeddings."""
         check_video(video, self.config.vision_config.num_channels)
-        real = None if padding_mask is None else padding_mask.bool()
-        if real is not None and real.shape != video.shape[:2]:
-            raise ValueError(
-                f"Expected `padding_mask_videos` of shape (batch, frames) = {tuple(video.shape[:2])}, got "
-                f"{tuple(real.shape)}."
-            )
-        if real is not None and not torch.compiler.is_compiling() and not real.any(1).all():
-            raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
+        real = real_frames(padding_mask, video)
         output = run_on_frames(self.vision_model, video, real, **flags)
         embeds = unit_length(output.image_embeds) if normalize_frames else output.image_embeds
         embeds = embeds.unflatten(0, video.shape[:2])  # (B, T, E)
-        if real is None:
-            return output, embeds.mean(1)
-        return output, embeds.sum(1) / real.sum(1, keepdim=True)
+        return output, mean_of_frames(embeds, real)
 
     def _logits(self, visual: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Scaled dot products (images or videos, texts) of embeddings (…, E)."""
