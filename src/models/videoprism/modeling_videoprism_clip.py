@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.losses import contrastive_loss, gather_pairs
 
 from ..pretrained import NestedOutput, with_own_parameters
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig
@@ -332,7 +332,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
             interpolate_pos_encoding: fit the position tables to videos of another length or size.
             temperature: scalar that similarities are divided by. By default the learned temperature, or 1 without
                 one.
-            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
+            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i. In distributed
+                training the pairs of all processes count, and each of them must ask for it.
             padding_mask_videos: (videos, T), 1 at frames of the video.
             output_frame_embeddings: pool every frame by itself as well.
             output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
@@ -361,8 +362,9 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         if input_ids is not None:
             text = self.text_model(input_ids, attention_mask=attention_mask, **flags, return_dict=True)
         if video is not None and text is not None:
-            similarity = self._similarity(video.pooler_output, text.pooler_output, temperature)  # (videos, texts)
-            loss = contrastive_loss(similarity) if return_loss else None
+            embeds = video.pooler_output, text.pooler_output
+            similarity = self._similarity(*embeds, temperature)  # (videos, texts)
+            loss = contrastive_loss(self._similarity(*gather_pairs(*embeds), temperature)) if return_loss else None
         return VideoPrismClipOutput(
             loss=loss,
             logits_per_video=None if similarity is None else similarity.softmax(0),
