@@ -16,6 +16,7 @@ from .lazy import lazy_exports
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Classifier": ".commands.classify",
     "VideoDecodeError": ".video",
     "decode_video": ".video",
     "load_original": ".conversion",

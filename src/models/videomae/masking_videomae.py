@@ -6,7 +6,7 @@ Shapes: B videos, N tokens on a grid of t × h × w, of which K are masked.
 import numpy as np
 import torch
 
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, ascending_order
 
 
 def tube_mask(
@@ -243,7 +243,7 @@ def _split_by_mask(mask: torch.Tensor, name: str, rest: str) -> tuple[torch.Tens
     require((counts == counts[0]).all(), f"`{name}` must mask the same number of tokens in every video.")
     num_left = mask.shape[1] - counts[0].item()
     torch._check_value(num_left >= 1, lambda: f"`{name}` masks all tokens: leave at least one {rest}.")
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N): those left come first
+    order = ascending_order(mask)  # (B, N): those left come first
     return order[:, :num_left], order[:, num_left:]
 
 
@@ -263,7 +263,7 @@ def _split_by_numbers(masked_ids: torch.Tensor, num_tokens: int) -> tuple[torch.
     require(
         (mask.sum(1) == num_masked).all(), "A token number occurs twice in a row of `bool_masked_pos`; give each once."
     )
-    return mask.argsort(dim=1, stable=True)[:, : num_tokens - num_masked], masked_ids
+    return ascending_order(mask)[:, : num_tokens - num_masked], masked_ids
 
 
 def require(condition: torch.Tensor, message: str) -> None:
