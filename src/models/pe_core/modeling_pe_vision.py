@@ -324,7 +324,8 @@ def check_video(video: torch.Tensor, num_channels: int) -> None:
 def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | None, **flags: bool) -> PeVisionOutput:
     """Run the tower on the frames of videos, but not on those that only fill the batch.
 
-    A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
+    A traced program runs it on all of them, since it cannot have shapes that depend on the mask. Otherwise their
+    number has to be known, for which a GPU is waited for once.
 
     Args:
         tower: a [`PeVisionModel`], or what holds one.
@@ -345,12 +346,15 @@ def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | No
         def place(rows: torch.Tensor) -> torch.Tensor:
             return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
     else:
+        index = which.nonzero()[:, 0]
+        if len(index) == len(which):
+            return tower(frames, **flags, return_dict=True)
         # The tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
-        output = tower(frames[which] if which.any() else frames[:1], **flags, return_dict=True)
+        output = tower(frames[index] if len(index) else frames[:1], **flags, return_dict=True)
 
         def place(rows: torch.Tensor) -> torch.Tensor:
             placed = rows.new_zeros(which.shape[0], *rows.shape[1:])
-            return placed.index_put((which.nonzero()[:, 0],), rows[: int(which.sum())])
+            return placed.index_copy(0, index, rows[: len(index)])
 
     placed = {
         name: tuple(map(place, value)) if isinstance(value, tuple) else place(value) for name, value in output.items()

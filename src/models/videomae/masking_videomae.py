@@ -89,17 +89,18 @@ def split_tokens(bool_masked_pos: torch.Tensor, video: torch.Tensor, grid: Grid)
         bool_masked_pos: (B, N), true or 1 where a token is masked, the same number in every video; or (B, K) integers
             below N, K < N, the numbers of the masked tokens. Numbers leave the result a static shape where a graph is
             traced.
-        video: (B, ...), on whose device the result is.
+        video: (B, ...), on whose device the result is. Work is done where the mask is: a mask of booleans on a GPU
+            has to be waited for once, one on the CPU or numbers have not.
         grid: the video's token grid.
 
     Returns:
         (B, N - K) visible ones, ascending, and (B, K) masked ones, ascending or in the order given.
 
     Raises:
-        ValueError: another shape, other values than 0 and 1 in a mask, different counts, repeated numbers or numbers
-            outside the video, or no visible token.
+        ValueError: another shape, different counts, or no visible token; where the mask is on the CPU or traced also
+            other values than 0 and 1, repeated numbers, or numbers outside the video.
     """
-    mask, num_tokens = bool_masked_pos.to(video.device), grid.num_tokens
+    mask, num_tokens = bool_masked_pos, grid.num_tokens
     if mask.ndim != 2 or mask.shape[0] != video.shape[0] or mask.shape[1] > num_tokens:
         raise ValueError(
             f"`bool_masked_pos` must have the shape (batch, tokens) = ({video.shape[0]}, {num_tokens}), because the "
@@ -107,8 +108,11 @@ def split_tokens(bool_masked_pos: torch.Tensor, video: torch.Tensor, grid: Grid)
             "`vidformers.tube_mask` draws such masks."
         )
     if mask.shape[1] < num_tokens:
-        return _split_by_numbers(mask, num_tokens)
-    return _split_by_mask(mask if mask.dtype == torch.bool else _as_booleans(mask))
+        split = _split_by_numbers(mask, num_tokens)
+    else:
+        split = _split_by_mask(mask if mask.dtype == torch.bool else _as_booleans(mask))
+    visible_ids, masked_ids = (ids.to(video.device, non_blocking=True) for ids in split)
+    return visible_ids, masked_ids
 
 
 def _as_booleans(mask: torch.Tensor) -> torch.Tensor:
@@ -123,13 +127,17 @@ def _as_booleans(mask: torch.Tensor) -> torch.Tensor:
 
 def _split_by_mask(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     counts = mask.sum(1)
-    if not torch.compiler.is_compiling() and len(set(counts.tolist())) > 1:
-        raise ValueError(
-            f"`bool_masked_pos` must mask the same number of tokens in every video, got {counts.tolist()}: videos of "
-            "a batch share one tensor of visible tokens. Draw masks of one ratio, or run the videos one by one."
-        )
-    _require((counts == counts[0]).all(), "`bool_masked_pos` must mask the same number of tokens in every video.")
-    num_visible = mask.shape[1] - counts[0].item()
+    if torch.compiler.is_compiling():
+        _require((counts == counts[0]).all(), "`bool_masked_pos` must mask the same number of tokens in every video.")
+        num_masked = counts[0].item()
+    else:
+        num_masked, *others = numbers = counts.tolist()
+        if any(other != num_masked for other in others):
+            raise ValueError(
+                f"`bool_masked_pos` must mask the same number of tokens in every video, got {numbers}: videos of a "
+                "batch share one tensor of visible tokens. Draw masks of one ratio, or run the videos one by one."
+            )
+    num_visible = mask.shape[1] - num_masked
     torch._check_value(num_visible >= 1, lambda: "`bool_masked_pos` masks all tokens: leave at least one visible.")
     order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N): visible ones first
     return order[:, :num_visible], order[:, num_visible:]
@@ -155,10 +163,10 @@ def _split_by_numbers(masked_ids: torch.Tensor, num_tokens: int) -> tuple[torch.
 
 
 def _require(condition: torch.Tensor, message: str) -> None:
-    """A ValueError unless the condition, a scalar tensor, holds; in a traced graph it becomes an assertion."""
+    """A ValueError unless the condition, a scalar tensor on the CPU, holds; in a traced graph it is an assertion."""
     if torch.compiler.is_compiling():
         torch._assert_async(condition, message)
-    elif not condition:
+    elif condition.device.type == "cpu" and not condition:
         raise ValueError(message)
 
 
