@@ -12,6 +12,8 @@ from functools import cache
 import torch
 from transformers.utils import logging
 
+from .modules import is_watched
+
 
 logger = logging.get_logger(__name__)
 
@@ -61,7 +63,7 @@ class Kernel:
 
     def attempt(self, *tensors: torch.Tensor) -> torch.Tensor | None:
         """What the function gives, or `None` where it can't be compiled or called compiled."""
-        if self._fails or not _is_free(tensors[0]):
+        if self._fails or type(tensors[0]) is not torch.Tensor or is_watched():
             return None
         if self._compiled is None:
             self._compiled = torch.compile(self.function, fullgraph=True)
@@ -87,17 +89,6 @@ def _kernel(scaling: float, softcap: float) -> Kernel:
         return flex_attention(query, key, value, score_mod=bound, scale=scaling)
 
     return Kernel(bounded)
-
-
-def _is_free(tensor: torch.Tensor) -> bool:
-    """Whether an ordinary tensor is computed with, outside of traces, and nobody watches operations."""
-    return (
-        type(tensor) is torch.Tensor
-        and not torch.jit.is_tracing()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
 
 
 def _is_of_compiler(error: Exception) -> bool:

@@ -281,6 +281,7 @@ def speed_cases(setting: Setting) -> dict[str, Call]:
 
 def measure(make: Maker, setting: Setting) -> dict[str, Any]:
     """Times, memory and distance of a bench's calls. A call that fails leaves the others standing."""
+    torch._dynamo.reset()  # there is a limit to how often a function is compiled, transformers' flex attention too
     bench = make(setting)
     calls, failed = dict(bench.calls), {}
     with torch.no_grad():

@@ -116,6 +116,6 @@ def count_operations(call: Call) -> float:
 
 
 def distance(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """‖actual - expected‖ / ‖expected‖ in float64."""
-    expected, actual = expected.detach().double(), actual.detach().double()
+    """‖actual - expected‖ / ‖expected‖ in float64, whatever axes of length one there are."""
+    expected, actual = expected.detach().double(), actual.detach().double().reshape(expected.shape)
     return ((actual - expected).norm() / expected.norm()).item()
