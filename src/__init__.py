@@ -19,6 +19,7 @@ _MODULES = {
     "VideoDecodeError": ".video",
     "decode_video": ".video",
     "load_original": ".conversion",
+    "VideoEmbedder": ".inference.embedder",
     "VideoPreTrainedModel": ".models.pretrained",
     "Windows": ".inference.windows",
     **public_modules(),

@@ -148,7 +148,18 @@ class Pool(str, Enum):
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz; with a layout, a folder.")],
+    window: Annotated[
+        str | None,
+        typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="From one window to the next, such as 2s; by default a window's length.")
+    ] = None,
+    edge: Annotated[
+        str | None, typer.Option(help="A window beyond the end: keep (cut), drop, pad or move_back.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
     pool: Annotated[
         Pool,
         typer.Option(
@@ -157,8 +168,9 @@ def embed(
         ),
     ] = Pool.auto,
     num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
+        int | None, typer.Option(min=1, help="Frames to take of a video or window; the model's number by default.")
     ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a batch; by default what fits.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU by default, where there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type to compute in.")] = Dtype.float32,
 ) -> None:
@@ -166,15 +178,24 @@ def embed(
     with _reported_errors():
         import torch
 
+        from vidformers.inference.windows import Windows
+
         from .embed import embed_files
+
+        if window is None and (step, edge) != (None, None):
+            raise ValueError("--step and --edge say how windows follow each other: give --window too.")
+        windows = Windows.preset("whole") if window is None else Windows.parse(window, step, edge=edge)
 
         with _progress_bars() as progress:
             done, total = embed_files(
                 videos,
                 model,
                 out,
+                windows=windows,
+                layout=layout,
                 pool=pool.value,
                 num_frames=num_frames,
+                batch_size=batch_size,
                 device=device,
                 dtype=getattr(torch, dtype.value),
                 progress=progress,

@@ -1,22 +1,17 @@
-"""Features of many videos in one file: what the command `vidformers embed` does."""
+"""Features of many videos in a file or a folder: what the command `vidformers embed` does."""
 
-import json
 import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from vidformers.files import check_target, explained_write, written_whole
 from vidformers.inference.clips import find_videos
-from vidformers.inference.features import Embedder, Embedding, Failure
+from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedder
+from vidformers.inference.files import FeatureFile, FeatureFolder
+from vidformers.inference.windows import Windows
 
 
-OUTPUT_SUFFIXES = (".safetensors", ".npz")
+LAYOUTS = ("npy",)
 
 
 def embed_files(
@@ -24,87 +19,98 @@ def embed_files(
     model: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    windows: Windows = WHOLE,
     pool: str = "auto",
     num_frames: int | None = None,
+    batch_size: int | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    layout: str | None = None,
     progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> tuple[int, int]:
-    """Write the features of videos to one file. A video that cannot be read costs its own features only.
+    """Write the features of videos. A video that cannot be read costs its own features only.
+
+    A file takes its name once all videos are done. A folder gets the files of a video as soon as it is done, so that
+    another run goes on.
 
     Args:
         paths: files and folders, as for [`~vidformers.inference.clips.find_videos`].
         model: a model's directory, or the name of a repository on the Hub.
-        out: the file to write, .safetensors or .npz. Without any features there is none.
-        pool, num_frames, device, dtype: as for [`~vidformers.inference.features.Embedder`].
+        out: the file to write, .safetensors or .npz; or, with a layout, a folder. Without any features there is none.
+        windows: how to cut videos, by default one clip of the whole video.
+        layout: "npy" for a .npy and a .json a video.
+        pool, num_frames, batch_size, device, dtype: as for [`~VideoEmbedder.from_pretrained`].
         progress: called with an activity and how much of it is done.
-        on_failure: called with every video that cannot be embedded.
+        on_failure: called with every video that cannot be embedded to its end.
 
     Returns:
-        Numbers of the videos that were embedded and of all videos.
+        Numbers of the videos that have features and of all videos.
 
     Raises:
-        OSError: there is no such model, or the file cannot be written.
+        OSError: there is no such model, or the output cannot be written.
         ValueError: the output's name, a path or the model doesn't serve.
     """
-    check_output(out)
-    files, done = find_videos(paths), []
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"Expected layout {', '.join(LAYOUTS)}, got {layout!r}.")
+    files = find_videos(paths) if layout else None
+    sink = FeatureFolder(out, list(files)) if files else FeatureFile(out, windows.is_whole)
+    files = files or find_videos(paths)
+    todo = {name: path for name, path in files.items() if not (layout and sink.has(name))}
+    if not todo:
+        return len(files), len(files)
     progress("loading the model", 0, 1)
-    embedder = Embedder(model, pool, num_frames, device, dtype)
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
+    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
+    if layout and embedder.pool == "none":
+        raise ValueError('The layout npy holds one vector a window: choose another pool than "none".')
     progress("loading the model", 1, 1)
-    for number, result in enumerate(embedder.embed(files), start=1):
+    sink.about = {"model": str(model), "pool": embedder.pool, "num_frames": embedder.num_frames}
+    if not windows.is_whole:
+        sink.about["windows"] = embedder.settled(windows).record
+    done = len(files) - len(todo)
+    with sink:
+        for rows in videos_of(embedder.embed(todo, windows), todo, progress, on_failure):
+            sink.add(rows)
+            done += 1
+    return done, len(files)
+
+
+def videos_of(
+    results: Iterable[Embedding | Failure],
+    names: Iterable[str],
+    progress: Callable[[str, int, int], None],
+    on_failure: Callable[[Failure], None],
+) -> Iterator[list[Embedding]]:
+    """Group what an embedder gives by video, and report on the way.
+
+    Args:
+        results: of [`~VideoEmbedder.embed`].
+        names: of the videos.
+        progress: called after every video, and every window of videos that have several.
+        on_failure: called with every failure.
+
+    Yields:
+        The embeddings of each video that has any.
+    """
+    total, videos, windows, known = len(list(names)), 0, 0, 0
+    rows: list[Embedding] = []
+    for result in results:
         if isinstance(result, Failure):
             on_failure(result)
         else:
-            done.append(result)
-        progress("embedding videos", number, len(files))
-    if done:
-        write_embeddings(out, done, model=str(model), pool=embedder.pool, num_frames=embedder.num_frames)
-    return len(done), len(files)
-
-
-def check_output(path: str | os.PathLike) -> Path:
-    """The path of a file to write, once it is known that it can be: ValueError otherwise."""
-    path = Path(path)
-    if path.suffix not in OUTPUT_SUFFIXES:
-        raise ValueError(f"{path}: the name must end in {' or '.join(OUTPUT_SUFFIXES)}.")
-    return check_target(path)
-
-
-def write_embeddings(path: str | os.PathLike, embeddings: Sequence[Embedding], **about: Any) -> None:
-    """Write features under their videos' names, and beside them a JSON text with what they are.
-
-    The text holds `about` and, as "videos", the record of each video. In a safetensors file it is the entry
-    "embeddings" of the metadata, in an npz file the array "__metadata__". npz has no bfloat16: float32 stands in.
-
-    Args:
-        path: the file, .safetensors or .npz; it takes its name once it is whole.
-        embeddings: what to write.
-        **about: what the videos have in common, such as the model's name.
-
-    Raises:
-        OSError: the file cannot be written. Nothing is left behind then.
-    """
-    path = check_output(path)
-    text = json.dumps({**about, "videos": {item.name: item.record for item in embeddings}})
-    tensors = {item.name: item.features.contiguous() for item in embeddings}
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with written_whole(path) as (place,), explained_write(path, num_bytes):
-        if path.suffix == ".npz":
-            arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
-            _write_npz(place, {**arrays, "__metadata__": np.array(text)})
-        else:
-            save_file(tensors, place, metadata={"format": "pt", "embeddings": text})
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An npz file with keys of any kind; `np.savez` takes them for its own arguments where they are alike."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            if not rows:
+                known += result.num_windows
+            rows.append(result)
+            windows += 1
+            if result.num_windows > 1:
+                progress("embedding windows", windows, known)
+        ends = isinstance(result, Failure) or result.window == result.num_windows - 1
+        if ends:
+            videos += 1
+            if rows:
+                yield rows
+            rows = []
+            progress("embedding videos", videos, total)
+    if rows:
+        yield rows

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,26 @@ def frames_of_a_clip(model: VideoPreTrainedModel, processor: VideoProcessor) -> 
     return model.frames_per_clip or processor.num_frames or DEFAULT_FRAMES
 
 
+def choose_clip(
+    metadata: VideoMetadata, processor: VideoProcessor, num_frames: int, exactly: bool = False
+) -> np.ndarray:
+    """The frames of a video that [`read_clip`] takes, which says how.
+
+    Args:
+        metadata: of the video.
+        processor, num_frames, exactly: as there.
+
+    Returns:
+        int64 (frames,).
+    """
+    stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
+    if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
+        return processor.choose_frames(metadata, num_frames, **stored)
+    if exactly:
+        return uniform_indices(metadata, num_frames)
+    return processor.choose_frames(metadata, metadata.total_num_frames)
+
+
 def read_clip(
     source: str | os.PathLike, processor: VideoProcessor, num_frames: int, *, exactly: bool = False
 ) -> tuple[np.ndarray, VideoMetadata]:
@@ -75,13 +96,4 @@ def read_clip(
     Raises:
         VideoDecodeError: the video cannot be read.
     """
-
-    def sample(metadata: VideoMetadata) -> np.ndarray:
-        stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
-        if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
-            return processor.choose_frames(metadata, num_frames, **stored)
-        if exactly:
-            return uniform_indices(metadata, num_frames)
-        return processor.choose_frames(metadata, metadata.total_num_frames)
-
-    return decode_video(source, sample)
+    return decode_video(source, partial(choose_clip, processor=processor, num_frames=num_frames, exactly=exactly))

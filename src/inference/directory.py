@@ -60,7 +60,7 @@ class Directory:
                 model_class = getattr(package, family.contained_in[model_type])
                 processor_class = getattr(package, family.processor_class)
             elif model_type in family.model_types:
-                model_class = getattr(package, family.record(model_type).auto_models["AutoModel"])
+                model_class = _base_class(path, getattr(package, family.record(model_type).auto_models["AutoModel"]))
                 processor_class = AutoProcessor
             else:
                 continue
@@ -93,3 +93,11 @@ class Directory:
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
         return model.eval()
+
+
+def _base_class(path: str | os.PathLike, usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:
+    """The class for features: the directory's own, if that encodes frames one by one and the usual one doesn't."""
+    names = PreTrainedConfig.get_config_dict(path)[0].get("architectures") or ()
+    own = getattr(import_module("vidformers"), names[0], None) if names else None
+    separately = getattr(own, "encodes_frames_separately", False) and not usual.encodes_frames_separately
+    return own if separately else usual
