@@ -135,6 +135,13 @@ def verify(
             raise typer.Exit(1)
 
 
+class StoredAs(str, Enum):
+    """Types of the numbers in a table."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
 class Pool(str, Enum):
     """What is kept of a video."""
 
@@ -148,7 +155,9 @@ class Pool(str, Enum):
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz; with a layout, a folder.")],
+    out: Annotated[
+        str, typer.Option(help="A table, .lance; a file, .safetensors, .npz or .parquet; with a layout, a folder.")
+    ],
     window: Annotated[
         str | None,
         typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
@@ -173,26 +182,38 @@ def embed(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a batch; by default what fits.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU by default, where there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type to compute in.")] = Dtype.float32,
+    stored_as: Annotated[StoredAs, typer.Option(help="Type of the numbers in a new table.")] = StoredAs.float32,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
+    ] = False,
 ) -> None:
-    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
+
+    A table is gone on with: what it holds already is left.
+    """
     with _reported_errors():
         import torch
 
         from vidformers.inference.windows import Windows
 
-        from .embed import embed_files
+        from .embed import embed_files, embed_into_table
 
         if window is None and (step, edge) != (None, None):
             raise ValueError("--step and --edge say how windows follow each other: give --window too.")
         windows = Windows.preset("whole") if window is None else Windows.parse(window, step, edge=edge)
 
+        options: dict[str, Any] = {"stored_as": stored_as.value, "checksum": checksum}
+        is_table = out.rstrip("/").endswith(".lance")
+        if not is_table:
+            options = {"layout": layout}
+        elif layout:
+            raise ValueError("--layout is for folders, and a table is none: leave it out.")
         with _progress_bars() as progress:
-            done, total = embed_files(
+            done, total = (embed_into_table if is_table else embed_files)(
                 videos,
                 model,
                 out,
                 windows=windows,
-                layout=layout,
                 pool=pool.value,
                 num_frames=num_frames,
                 batch_size=batch_size,
@@ -200,11 +221,49 @@ def embed(
                 dtype=getattr(torch, dtype.value),
                 progress=progress,
                 on_failure=lambda failure: _show_failure(f"{failure.name}: {failure.reason}"),
+                **options,
             )
-        if done:
-            console.print(f"Wrote the features of {done} of {total} videos to [bold]{escape(str(out))}[/bold].")
+        if done or is_table:
+            text = f"Wrote the features of {done} of {total} videos to [bold]{escape(out)}[/bold]."
+            console.print(text if not is_table else f"[bold]{escape(out)}[/bold] holds {done} of {total} videos.")
         if done < total:
             raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a table of embeddings holds, and what it was made with."""
+    with _reported_errors():
+        import json
+
+        from .library import describe
+
+        found = describe(table)
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        rows = Table(box=None, show_header=False)
+        for name, value in found.items():
+            rows.add_row(name, escape(json.dumps(value) if isinstance(value, dict) else str(value)))
+        console.print(rows)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+) -> None:
+    """Write the rows of a table to files that other programs read."""
+    with _reported_errors():
+        from . import library
+
+        with _progress_bars() as progress:
+            count = library.export(table, out, layout, progress)
+        console.print(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
 
 
 @app.command()

@@ -7,11 +7,73 @@ import torch
 
 from vidformers.inference.clips import find_videos
 from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedder
-from vidformers.inference.files import FeatureFile, FeatureFolder
+from vidformers.inference.files import FeatureFile, open_output
+from vidformers.inference.store import FileState, Store, settings_of
 from vidformers.inference.windows import Windows
 
 
-LAYOUTS = ("npy",)
+def embed_into_table(
+    paths: Sequence[str | os.PathLike],
+    model: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    windows: Windows = WHOLE,
+    pool: str = "auto",
+    num_frames: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    stored_as: str = "float32",
+    checksum: bool = False,
+    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    on_failure: Callable[[Failure], None] = lambda failure: None,
+) -> tuple[int, int]:
+    """Add the features of videos to a table of Lance, which is made where there is none.
+
+    Windows that the table holds are left, so that a run goes on where the one before it stopped; those of a file that
+    has changed are made again. Rows are written batch after batch. A row's video is the absolute path of its file.
+
+    Args:
+        paths, model, windows, pool, num_frames, batch_size, device, dtype, progress, on_failure: as for
+            [`embed_files`]; the pool "none" has no rows.
+        out: the table, whose name ends in .lance.
+        stored_as: type of the embeddings in a new table, "float32" or "float16".
+        checksum: tell whether a file has changed by its content, and not by its size and time.
+
+    Returns:
+        Numbers of the videos that the table holds to their end and of all videos.
+
+    Raises:
+        OSError: there is no such model, or the table cannot be written.
+        ValueError: a path or the model doesn't serve, or the table's rows are made with another model or settings.
+    """
+    if pool == "none":
+        raise ValueError('A table holds one vector a window: choose another pool than "none".')
+    files = {path.resolve().as_posix(): path for path in find_videos(paths).values()}
+    progress("loading the model", 0, 1)
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
+    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
+    progress("loading the model", 1, 1)
+    store = Store(out, settings_of(embedder, windows), stored_as)
+    states = {name: FileState.of(path, checksum) for name, path in files.items()}
+    found = store.done(states)
+    todo = {name: path for name, path in files.items() if found[name][0] != found[name][1]}
+    results = embedder.embed(todo, windows, done={name: found[name][0] for name in todo})
+    complete = len(files) - len(todo)
+    pending: list[Embedding] = []
+    for rows in _reported(results, todo, progress, on_failure):
+        pending += rows
+        ended = [row for row in rows if row.window == row.num_windows - 1]
+        if len(pending) >= embedder.batch_size or ended:
+            store.add(pending, states)
+            pending = []
+        for row in ended:
+            store.finish(row.name, row.num_windows)
+            complete += 1
+    if pending:
+        store.add(pending, states)
+    store.clean()
+    return complete, len(files)
 
 
 def embed_files(
@@ -37,7 +99,8 @@ def embed_files(
     Args:
         paths: files and folders, as for [`~vidformers.inference.clips.find_videos`].
         model: a model's directory, or the name of a repository on the Hub.
-        out: the file to write, .safetensors or .npz; or, with a layout, a folder. Without any features there is none.
+        out: the file to write, .safetensors, .npz or .parquet; or, with a layout, a folder. Without features there is
+            none.
         windows: how to cut videos, by default one clip of the whole video.
         layout: "npy" for a .npy and a .json a video.
         pool, num_frames, batch_size, device, dtype: as for [`~VideoEmbedder.from_pretrained`].
@@ -51,10 +114,8 @@ def embed_files(
         OSError: there is no such model, or the output cannot be written.
         ValueError: the output's name, a path or the model doesn't serve.
     """
-    if layout not in (None, *LAYOUTS):
-        raise ValueError(f"Expected layout {', '.join(LAYOUTS)}, got {layout!r}.")
-    files = find_videos(paths) if layout else None
-    sink = FeatureFolder(out, list(files)) if files else FeatureFile(out, windows.is_whole)
+    files = find_videos(paths) if layout else {}
+    sink = open_output(out, layout, list(files), windows.is_whole)
     files = files or find_videos(paths)
     todo = {name: path for name, path in files.items() if not (layout and sink.has(name))}
     if not todo:
@@ -62,8 +123,8 @@ def embed_files(
     progress("loading the model", 0, 1)
     options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
     embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
-    if layout and embedder.pool == "none":
-        raise ValueError('The layout npy holds one vector a window: choose another pool than "none".')
+    if embedder.pool == "none" and not isinstance(sink, FeatureFile):
+        raise ValueError(f'{out}: holds one vector a window: choose another pool than "none".')
     progress("loading the model", 1, 1)
     sink.about = {"model": str(model), "pool": embedder.pool, "num_frames": embedder.num_frames}
     if not windows.is_whole:
@@ -93,24 +154,35 @@ def videos_of(
     Yields:
         The embeddings of each video that has any.
     """
-    total, videos, windows, known = len(list(names)), 0, 0, 0
     rows: list[Embedding] = []
-    for result in results:
-        if isinstance(result, Failure):
-            on_failure(result)
-        else:
-            if not rows:
-                known += result.num_windows
-            rows.append(result)
-            windows += 1
-            if result.num_windows > 1:
-                progress("embedding windows", windows, known)
-        ends = isinstance(result, Failure) or result.window == result.num_windows - 1
-        if ends:
-            videos += 1
-            if rows:
-                yield rows
+    for row in _reported(results, names, progress, on_failure):
+        if rows and row and row[0].name != rows[0].name:
+            yield rows
             rows = []
-            progress("embedding videos", videos, total)
+        rows += row
     if rows:
         yield rows
+
+
+def _reported(
+    results: Iterable[Embedding | Failure],
+    names: Iterable[str],
+    progress: Callable[[str, int, int], None],
+    on_failure: Callable[[Failure], None],
+) -> Iterator[list[Embedding]]:
+    """Each embedding in a list of one, after its report; an empty list for a failure."""
+    total, videos, windows, known, before = len(list(names)), 0, 0, 0, None
+    for result in results:
+        ends = isinstance(result, Failure) or result.window == result.num_windows - 1
+        if isinstance(result, Failure):
+            on_failure(result)
+            yield []
+        else:
+            known += result.num_windows - result.window if result.name != before else 0
+            before, windows = result.name, windows + 1
+            yield [result]
+            if result.num_windows > 1:
+                progress("embedding windows", windows, known)
+        if ends:
+            videos += 1
+            progress("embedding videos", videos, total)

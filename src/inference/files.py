@@ -17,6 +17,7 @@ from vidformers.files import check_target, explained_write, written_whole
 from .embedder import Embedding
 
 
+LAYOUTS = ("npy",)
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -190,6 +191,86 @@ class FeatureFolder:
             text.write_text(json.dumps({**self.about, "video": rows[0].name, **record_of(rows, False)}), "utf-8")
 
 
+class FeatureRows:
+    """A Parquet file with a row a window: the columns of a table of Lance, and what rows have in common as metadata.
+
+    Args:
+        path: its name, which it takes when it is closed; without videos there is none.
+        **about: what the videos have in common.
+
+    Raises:
+        ValueError: the name is taken, or its folder is missing or not writable.
+        ModuleNotFoundError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike, **about: Any):
+        self.path, self.about = check_target(path), about
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as parquet
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{path}: Parquet needs the package pyarrow: pip install 'vidformers[search]'."
+            ) from error
+        self._pa, self._parquet, self._stack, self._writer = pa, parquet, ExitStack(), None
+
+    def __enter__(self) -> "FeatureRows":
+        return self
+
+    def add(self, rows: Sequence[Embedding]) -> None:
+        """Write the rows of a video.
+
+        Args:
+            rows: its embeddings, (D,) each, in order.
+
+        Raises:
+            OSError: the file cannot be written. Nothing is left behind then.
+        """
+        pa, numbers = self._pa, torch.stack([row.embedding for row in rows]).float().numpy()
+        names = ("window", "num_windows", "start_seconds", "middle_seconds", "end_seconds", "frame_indices")
+        columns = {
+            "video": [row.name for row in rows],
+            **{name: [getattr(row, name) for row in rows] for name in names},
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1]),
+        }
+        table = pa.table(columns).replace_schema_metadata({"vidformers": json.dumps(self.about)})
+        if self._writer is None:
+            (place,) = self._stack.enter_context(written_whole(self.path))
+            self._writer = self._parquet.ParquetWriter(place, table.schema)
+        with explained_write(self.path, numbers.nbytes):
+            self._writer.write_table(table)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        if error[0] is not None:
+            return self._stack.__exit__(*error)
+        with self._stack:
+            if self._writer is not None:
+                with explained_write(self.path):
+                    self._writer.close()
+        return None
+
+
+def open_output(
+    path: str | os.PathLike, layout: str | None, names: Sequence[str], whole: bool
+) -> FeatureFile | FeatureFolder | FeatureRows:
+    """What writes features to a place, by its name.
+
+    Args:
+        path: a file that ends in .safetensors, .npz or .parquet; with a layout, a folder.
+        layout: one of `LAYOUTS`, or `None`.
+        names: of all videos.
+        whole: whether each is embedded as one clip.
+
+    Raises:
+        ValueError: an unknown layout or ending, or nothing can be written there.
+    """
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"Expected layout {', '.join(LAYOUTS)}, got {layout!r}.")
+    if layout:
+        return FeatureFolder(path, names)
+    return FeatureRows(path) if Path(path).suffix == ".parquet" else FeatureFile(path, whole)
+
+
 def check_output(path: str | os.PathLike) -> Path:
     """The path of a file to write, once it is known that it can be.
 
@@ -198,5 +279,5 @@ def check_output(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     if path.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"{path}: the name must end in .safetensors, .npz or .lance.")
+        raise ValueError(f"{path}: the name must end in .safetensors, .npz, .parquet or .lance.")
     return check_target(path)
