@@ -13,11 +13,15 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .families import FAMILIES
+from .families import FAMILIES, public_modules
 
 
 # What says where a directory of the Hub is, in calls of `from_pretrained`.
 HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
+
+
+REMOVED_NAMES = ("VideoMAEFeatureExtractor",)
+"""Names of our families that transformers had before version 5."""
 
 
 # ------------------------------------------------------------------------------------------------------- the changes
@@ -71,6 +75,40 @@ def choose_processors_by_configuration() -> None:
         _ask_configuration_first(auto_class, kind)
 
 
+def read_remote_configurations() -> None:
+    """Let `AutoConfig`, and with it all Auto classes, read directories of remote code for which there is a class here.
+
+    Directories of VideoMAE V2 have a `model_type` of their own, one for each size, and code for it. `AutoConfig` looks
+    model types up one by one; here it also finds those that begin as a family says. Nothing of such a directory's code
+    is run, `trust_remote_code` or not.
+
+    Mends: `CONFIG_MAPPING` in `models/auto/configuration_auto.py`, which knows no types by their beginnings. Upstream:
+    no issue known. Needed until: the directories name a type of transformers.
+    """
+    mapping = import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
+    if not isinstance(mapping._extra_content, _TypesByBeginning):
+        mapping._extra_content = _TypesByBeginning(mapping._extra_content)
+
+
+class _TypesByBeginning(dict):
+    """Configuration classes by model type, and by types of remote code that are a family's."""
+
+    def __contains__(self, model_type: object) -> bool:
+        return super().__contains__(model_type) or own_model_type(model_type) not in (None, model_type)
+
+    def __missing__(self, model_type: object) -> type:
+        own = own_model_type(model_type)
+        if own in (None, model_type):
+            raise KeyError(model_type)
+        return self[own]
+
+
+def own_model_type(model_type: Any) -> str | None:
+    """The family's own name of a `config.model_type`, if there is such a family."""
+    names = (family.own_model_type(model_type) for family in FAMILIES.values() if isinstance(model_type, str))
+    return next((name for name in names if name is not None), None)
+
+
 def prefer_registered_processors() -> None:
     """Let `AutoProcessor` find our processors, whose names are also those of classes of transformers.
 
@@ -86,6 +124,55 @@ def prefer_registered_processors() -> None:
         for record in (family, *family.parts):
             if record.processor_class:
                 processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
+
+
+def add_removed_names(earlier: set[ModuleType]) -> None:
+    """Add names to `transformers` that it had before version 5, and that published model cards still use.
+
+    Mends: `__init__.py` of transformers, which has removed all feature extractors of images. Upstream: removed on
+    purpose. Needed until: the cards are rewritten.
+
+    Args:
+        earlier: as for [`~compat.show_video_classes`].
+    """
+    for module in earlier | transformers_modules():
+        for name in REMOVED_NAMES:
+            if not hasattr(module, name):
+                setattr(module, name, getattr(import_module(__package__), name))
+
+
+def replace_names(earlier: set[ModuleType]) -> None:
+    """Let `from transformers import PeVideoModel`, and the other names of our families, give classes of this package.
+
+    For code that cannot be changed. It is off unless [`register`] is called with `names=True` or `VIDFORMERS_AUTO` is
+    "names", and [`unregister`] undoes it. What was imported before stays what it was.
+
+    Mends: nothing; it is a wish. Upstream: transformers keeps its own classes. Needed until: the code is changed.
+
+    Args:
+        earlier: as for [`~compat.show_video_classes`].
+    """
+    package = import_module(__package__)
+    for module in earlier | transformers_modules():
+        theirs = _names_replaced.setdefault(module, {})
+        for name in set(public_modules()) & set(dir(module)) - set(theirs):
+            theirs[name] = vars(module).get(name)
+            setattr(module, name, getattr(package, name))
+
+
+def give_names_back() -> None:
+    """Undo [`~compat.replace_names`]."""
+    while _names_replaced:
+        module, theirs = _names_replaced.popitem()
+        for name, value in theirs.items():
+            if value is None:
+                delattr(module, name)  # The module loads it when it is asked for.
+            else:
+                setattr(module, name, value)
+
+
+_names_replaced: dict[ModuleType, dict[str, Any]] = {}
+"""For each object that is the module `transformers`, what it held under the replaced names; `None` for nothing."""
 
 
 # --------------------------------------------------------------------------------- missing and broken torchvision
@@ -213,7 +300,7 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
     except (OSError, ValueError):
         return None  # The Auto class says what is wrong.
     for family in families:
-        if model_type in family.model_types:
+        if family.own_model_type(model_type) is not None:
             return getattr(import_module(f".models.{family.model_type}", __package__), getattr(family, kind.field))
     return None
 

@@ -239,9 +239,8 @@ class _ClipForm(_VideoPrismForm):
             for each in rules:
                 yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
         if config.logit_scale_init_value is not None:
-            yield rule(
-                "logit_scale", (), Constant(config.logit_scale_init_value), "the original learns no temperature"
-            )
+            temperature = Constant(config.logit_scale_init_value, (1,))
+            yield rule("logit_scale", (), temperature, "the original learns no temperature")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return self.video.processor_settings(config.vision_config)

@@ -38,9 +38,13 @@ def find_videos(paths: Sequence[str | os.PathLike]) -> dict[str, Path]:
         File for each name: its file name, or, if several files have that, its path as given.
 
     Raises:
+        FileNotFoundError: a file or folder is not there.
         ValueError: a folder without a video, or a file given twice.
     """
     files: list[Path] = []
+    missing = [str(path) for path in paths if not os.path.exists(path)]
+    if missing:
+        raise FileNotFoundError(f"There is no such file: {', '.join(missing)}.")
     for path in map(Path, paths):
         inside = videos_below(path)
         if path.is_dir() and not inside:
@@ -56,26 +60,6 @@ def find_videos(paths: Sequence[str | os.PathLike]) -> dict[str, Path]:
 def frames_of_a_clip(model: VideoPreTrainedModel, processor: VideoProcessor) -> int:
     """How many frames a checkpoint is meant for: what its model says, or else its video processor."""
     return model.frames_per_clip or processor.num_frames or DEFAULT_FRAMES
-
-
-def choose_clip(
-    metadata: VideoMetadata, processor: VideoProcessor, num_frames: int, exactly: bool = False
-) -> np.ndarray:
-    """The frames of a video that [`read_clip`] takes, which says how.
-
-    Args:
-        metadata: of the video.
-        processor, num_frames, exactly: as there.
-
-    Returns:
-        int64 (frames,).
-    """
-    stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
-    if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
-        return processor.choose_frames(metadata, num_frames, **stored)
-    if exactly:
-        return uniform_indices(metadata, num_frames)
-    return processor.choose_frames(metadata, metadata.total_num_frames)
 
 
 def read_clip(
@@ -96,4 +80,16 @@ def read_clip(
     Raises:
         VideoDecodeError: the video cannot be read.
     """
-    return decode_video(source, partial(choose_clip, processor=processor, num_frames=num_frames, exactly=exactly))
+    return decode_video(source, partial(clip_indices_of, processor, num_frames, exactly=exactly))
+
+
+def clip_indices_of(
+    processor: VideoProcessor, num_frames: int, metadata: VideoMetadata, *, exactly: bool = False
+) -> np.ndarray:
+    """The frames that [`read_clip`] takes of a video with this metadata: their numbers, (T,)."""
+    stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
+    if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
+        return processor.choose_frames(metadata, num_frames, **stored)
+    if exactly:
+        return uniform_indices(metadata, num_frames)
+    return processor.choose_frames(metadata, metadata.total_num_frames)

@@ -16,7 +16,8 @@ from transformers.video_utils import VideoMetadata
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.video.processor import VideoProcessor
 
-from .clips import choose_clip, frames_of_a_clip
+from .clips import clip_indices_of, frames_of_a_clip
+from .device import find_device
 from .directory import Directory
 from .stream import Frames, Plan, Ring, Waiting, prepared_frames, run_ahead
 from .windows import Window, Windows
@@ -133,7 +134,7 @@ class VideoEmbedder:
             name: what `from_pretrained` takes: a converted directory or the name of a Hub repository. Of a classifier
                 the encoder alone is loaded.
             dtype: type in which the model computes.
-            device: where it runs; "auto" is the first GPU, if there is one.
+            device: where it runs; "auto" is an accelerator, if there is one.
             pool, num_frames, batch_size: as for the class.
 
         Raises:
@@ -147,11 +148,10 @@ class VideoEmbedder:
         _check_pool(pool, opened.model_class, name)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = opened.load_model(dtype, features_only=True)
-        if device in (None, "auto"):
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        place = find_device(str(device) if device is not None else None)
         processor = AutoVideoProcessor.from_pretrained(name)
         options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
-        return cls(model.to(device), processor, source=opened, **options)
+        return cls(model.to(place), processor, source=opened, **options)
 
     # ------------------------------------------------------------------------------------------------- what is asked
 
@@ -276,7 +276,7 @@ class VideoEmbedder:
         """A video's windows. The whole is one clip, with the frames that the processor chooses."""
         if not windows.is_whole or windows.num_frames is not None:
             return windows(metadata)
-        indices = tuple(choose_clip(metadata, self.processor, self.num_frames).tolist())
+        indices = tuple(clip_indices_of(self.processor, self.num_frames, metadata).tolist())
         try:
             (whole,) = windows(metadata)
         except ValueError:  # neither times nor a rate are known

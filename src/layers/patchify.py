@@ -161,6 +161,21 @@ def on_grid(tokens: torch.Tensor, video: torch.Tensor, patch_size: int) -> torch
     return tokens.unflatten(1, (-1, height, width))
 
 
+def ascending_order(numbers: torch.Tensor) -> torch.Tensor:
+    """The places that sort every row, equal numbers as they stand.
+
+    Exporters know no stable sort, and with numbers that are all different, none is needed.
+
+    Args:
+        numbers: (B, N) integers or booleans.
+
+    Returns:
+        (B, N) int64.
+    """
+    places = torch.arange(numbers.shape[1], device=numbers.device)
+    return (numbers.long() * numbers.shape[1] + places).argsort(dim=1)
+
+
 def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Pick M selections of K tokens from every sequence.
 

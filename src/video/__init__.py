@@ -14,12 +14,15 @@ _MODULES = {
     "all_indices": ".sample",
     "clip_indices": ".sample",
     "contiguous_indices": ".sample",
+    "dense_view_indices": ".views",
     "fps_indices": ".sample",
     "middle_indices": ".sample",
     "named_sampler": ".sample",
     "seconds_indices": ".sample",
+    "sparse_view_indices": ".views",
     "three_crops": ".transform",
     "uniform_indices": ".sample",
+    "view_crop_starts": ".views",
 }
 __all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

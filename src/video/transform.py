@@ -44,8 +44,8 @@ def resize_size(height: int, width: int, size) -> tuple[int, int]:
     return resized if height <= width else resized[::-1]
 
 
-def resize(frames: torch.Tensor, size: tuple[int, int], resample: int = 2) -> torch.Tensor:
-    """Resize with antialiasing to `size` = (height, width) pixels; dtype and device stay.
+def resize(frames: torch.Tensor, size: tuple[int, int], resample: int = 2, antialias: bool = True) -> torch.Tensor:
+    """Resize to `size` = (height, width) pixels, by default with antialiasing; dtype and device stay.
 
     `resample` is PIL's number: 0 nearest, 2 bilinear, 3 bicubic. Floating-point values are not clipped; integers are
     rounded, and uint8 is clipped to 0…255, which bicubic overshoots.
@@ -60,7 +60,7 @@ def resize(frames: torch.Tensor, size: tuple[int, int], resample: int = 2) -> to
     if frames.shape[-2:] == tuple(size):
         return frames
     mode = _MODES[resample]
-    options = {} if mode == "nearest-exact" else {"antialias": True, "align_corners": False}
+    options = {} if mode == "nearest-exact" else {"antialias": antialias, "align_corners": False}
     images = frames.flatten(0, -4) if frames.ndim > 4 else frames
     native = frames.dtype in (torch.float32, torch.float64) or (frames.dtype == torch.uint8 and frames.is_cpu)
     resized = F.interpolate(images if native else images.float(), size=size, mode=mode, **options)

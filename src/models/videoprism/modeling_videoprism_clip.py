@@ -125,6 +125,7 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
 
     def __init__(self, config: VideoPrismTextConfig):
         super().__init__(config)
@@ -134,12 +135,6 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
         )
         self.layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.token_embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.token_embedding = value
 
     @can_return_tuple
     def forward(
@@ -201,6 +196,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismConfig):
@@ -214,7 +210,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         self.text_model = VideoPrismTextModel(config.text_config)
         self.logit_scale = None
         if config.logit_scale_init_value is not None:
-            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+            self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -222,10 +218,6 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
-
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.vision_config.num_frames
 
     @can_return_tuple
     def get_text_features(

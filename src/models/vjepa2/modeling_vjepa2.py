@@ -27,6 +27,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
 from vidformers.layers.patchify import (
     Grid,
+    ascending_order,
     cut_to_tubelets,
     embed_tubelets,
     embed_video,
@@ -488,7 +489,7 @@ class VJEPA2Predictor(nn.Module):
 
         normed = self.layernorm(hidden_states)
         if return_all_tokens:
-            wanted = select_tokens(normed, token_ids.argsort(dim=1, stable=True))
+            wanted = select_tokens(normed, ascending_order(token_ids))
         else:
             wanted = normed[:, num_context:]
         output = VJEPA2WithMaskedInputPredictorOutput(
