@@ -1,0 +1,16 @@
+"""How models learn: schedules, samplers, losses, metrics and the training of probes. It loads on first use."""
+
+from vidformers.lazy import lazy_exports
+
+
+_MODULES = {
+    "context_weight_schedule": ".schedules",
+    "cosine_decay_schedule": ".schedules",
+    "linear_decay_schedule": ".schedules",
+    "momentum_schedule": ".schedules",
+    "schedule_learning_rate": ".schedules",
+    "warmup_cosine_schedule": ".schedules",
+    "warmup_stable_decay_schedule": ".schedules",
+}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
