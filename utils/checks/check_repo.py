@@ -29,7 +29,7 @@ ROOT_MODULES = {"", "families", "files"}
 MAY_IMPORT = {
     "commands": {*ROOT_MODULES, "conversion", "inference", "layers", "models", "training", "video"},
     "inference": {*ROOT_MODULES, "layers", "models", "training", "video"},
-    "training": {*ROOT_MODULES, "layers", "models", "video"},
+    "training": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "conversion": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "models": {"layers", "lazy", "video"},
     "video": {"lazy"},

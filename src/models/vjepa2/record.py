@@ -10,10 +10,14 @@ FAMILY = Family(
     config_class="VJEPA2Config",
     auto_models={
         "AutoModel": "VJEPA2Model",
-        "AutoModelForPreTraining": "VJEPA2ForPreTraining",
         "AutoModelForVideoClassification": "VJEPA2ForVideoClassification",
     },
-    other_models=("VJEPA2ForActionAnticipation", "VJEPA2ACModel", "VJEPA2ACForPreTraining"),
+    other_models=(
+        "VJEPA2ForActionAnticipation",
+        "VJEPA2ForPreTraining",
+        "VJEPA2ACModel",
+        "VJEPA2ACForPreTraining",
+    ),
     model_modules={
         "VJEPA2ForPreTraining": "modeling_vjepa2_pretraining",
         "VJEPA2ForVideoClassification": "modeling_vjepa2_probes",
