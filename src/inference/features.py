@@ -83,7 +83,7 @@ class Embedder:
             raise ValueError(f"Expected pool {', '.join(map(repr, POOLS))}, got {pool!r}.")
         opened = Directory.open(directory)
         name, joint = opened.model_class.__name__, opened.model_class.has_text_tower
-        if opened.input != "videos":
+        if opened.input == "text":
             raise ValueError(f"{directory}: {name} does not embed videos; it takes {opened.input}.")
         if pool == "joint" and not joint:
             raise ValueError(f"{directory}: {name} has no joint embedding of videos and texts.")

@@ -208,9 +208,10 @@ changed = {{key for key in before if before[key] is not after.get(key)}}
 changed |= {{key for key in after.keys() - before.keys() if key[0].startswith("Auto")}}
 print(sorted(changed))
 """
+    autos = "AutoImageProcessor", "AutoProcessor", "AutoTokenizer", "AutoVideoProcessor"
     expected = {
-        *((name, "from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
-        *((name, "_transformers_from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
+        *((name, "from_pretrained") for name in autos),
+        *((name, "_transformers_from_pretrained") for name in autos),
         *(("processors", name) for name in ("pe_video", "videoprism")),
         ("transformers", "VideoMAEFeatureExtractor"),
     }

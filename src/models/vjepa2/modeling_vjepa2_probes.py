@@ -16,9 +16,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, on_grid
 
-from ..pretrained import ClassifiesViews
+from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
@@ -267,11 +267,17 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         )
 
 
-class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
+class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
     """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
 
     Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
     """
+
+    classifiers = {
+        "action_classifier": "num_labels",
+        "verb_classifier": "num_verb_labels",
+        "noun_classifier": "num_noun_labels",
+    }
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -311,8 +317,10 @@ class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
             [`VJEPA2ActionAnticipationOutput`].
         """
         flags = self._flags(output_hidden_states, output_attentions)
-        encoded = self.vjepa2.encoder(pixel_values_videos, **flags)
-        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)  # (B, N', D)
+        encoded = self.vjepa2(pixel_values_videos, skip_predictor=True, return_dict=True, **flags)
+        observed = encoded.last_hidden_state  # (B, N, D)
+        grid = Grid(*on_grid(observed, pixel_values_videos, self.config.patch_size).shape[1:4])
+        tokens = self.anticipate(observed, grid, anticipation_times)  # (B, N', D)
         pooled = self.pooler(tokens)  # (B, 1 or 3, D)
         logits = {"logits": self.action_classifier(pooled[:, -1])}
         if self.config.num_verb_labels:
