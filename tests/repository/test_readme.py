@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -266,6 +267,11 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
         for name, value in VIDEOMAE.items():
             monkeypatch.setitem(preset.config, name, value)
     monkeypatch.setattr(convert_command, "push", lambda directory, repo: f"https://huggingface.co/{repo}")
+    with socket.socket() as free:  # for a group of one process, as torchrun says it
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
         stand_in.VideoDecoder = StandInDecoder
