@@ -166,7 +166,7 @@ class CoreFile(PeCoreForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config.vision_config, "vision_model.", "visual.")
         yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale")
+        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
 
 class VisionTower(PeCoreForm):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
@@ -14,6 +15,7 @@ from transformers.utils import ModelOutput
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
 from .loading import check_model_type, check_weights
+from .vectors import scalar_as_vector
 
 
 class NestedOutput(ModelOutput):
@@ -53,6 +55,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
     """
@@ -64,6 +67,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     has_text_tower: ClassVar[bool] = False
     encodes_frames_separately: ClassVar[bool] = False
+    scalars_on_disk: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_pretrained(
@@ -85,6 +89,15 @@ class VideoPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(path, *args, config=config, output_loading_info=True, **kwargs)
         check_weights(model, path, info["missing_keys"])
         return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: "VideoPreTrainedModel", state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any
+    ) -> Any:
+        """Read weights, and `scalars_on_disk` as vectors."""
+        mapping = [*(load_config.weight_mapping or ()), *map(scalar_as_vector, model.scalars_on_disk)]
+        load_config = replace(load_config, weight_mapping=mapping)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args)
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **kwargs) -> "VideoPreTrainedModel":

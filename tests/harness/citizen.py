@@ -191,6 +191,12 @@ class CitizenMixin(FamilyTest):
         assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
 
     @over(models)
+    def test_parameters_have_an_axis(self, model: ModelSpec):
+        """FSDP2 cuts parameters along their first one."""
+        scalars = [name for name, parameter in self._build(model).named_parameters() if parameter.ndim == 0]
+        assert not scalars
+
+    @over(models)
     def test_hooks_see_every_call(self, model: ModelSpec):
         """Every module is called once with the whole batch, or as the spec says, however the model is called."""
         built, batch = self._build(model), 3

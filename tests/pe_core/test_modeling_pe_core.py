@@ -38,7 +38,7 @@ from vidformers import (
     decode_video,
 )
 from vidformers.commands.classify import Classifier
-from vidformers.inference.features import Embedder
+from vidformers.inference.embedder import VideoEmbedder
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid
 from vidformers.models.pe_core.configuration_pe_vision import PE_ARCHITECTURES
@@ -635,8 +635,8 @@ def test_towers_take_videos(architecture, tmp_path):
     assert type(processor) is PeCoreVideoProcessor
     batch = processor(str(path), num_frames=4, return_tensors="pt")
     assert batch["pixel_values_videos"].shape == (1, 4, 3, 16, 16)
-    (found,) = Embedder(tmp_path, num_frames=4).embed({"video": path})
-    torch.testing.assert_close(found.features[None], run(tower.embed_videos, **batch))
+    found = VideoEmbedder.from_pretrained(tmp_path, num_frames=4).encode(path)
+    torch.testing.assert_close(found, run(tower.embed_videos, **batch))
 
 
 # ------------------------------------------------------------------------------------------------------------- timm

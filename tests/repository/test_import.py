@@ -85,16 +85,15 @@ assert "vidformers" not in sys.modules
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 def test_import_loads_only_what_registration_needs():
     code = """
-import sys
-import vidformers
 heavy = {"av", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 vidformers.load_original
 assert "vidformers.conversion" in sys.modules
 """
-    succeed(code)
+    succeed_afresh(code)
 
 
 def test_public_names_load_on_first_use():

@@ -104,6 +104,7 @@ class PeCoreTextModel(PeCorePreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
 
     def __init__(self, config: PeCoreTextConfig):
         super().__init__(config)
@@ -113,12 +114,6 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.token_embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.token_embedding = value
 
     @can_return_tuple
     def forward(
@@ -168,13 +163,14 @@ class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: PeCoreConfig):
         super().__init__(config)
         self.vision_model = PeVisionModel(config.vision_config)
         self.text_model = PeCoreTextModel(config.text_config)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

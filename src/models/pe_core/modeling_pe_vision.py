@@ -354,7 +354,8 @@ def real_frames(padding_mask: torch.Tensor | None, video: torch.Tensor) -> torch
             f"Expected `padding_mask_videos` of shape (batch, frames) = {tuple(video.shape[:2])}, got "
             f"{tuple(real.shape)}."
         )
-    if not torch.compiler.is_compiling() and not real.any(1).all():
+    is_known = real.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_known and not real.any(1).all():
         raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
     return real
 
@@ -367,7 +368,8 @@ def mean_of_frames(frames: torch.Tensor, real: torch.Tensor | None) -> torch.Ten
 def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | None, **flags: bool) -> PeVisionOutput:
     """Run the tower on the frames of videos, but not on those that only fill the batch.
 
-    A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
+    A traced program runs it on all of them, since it cannot have shapes that depend on the mask. Otherwise their
+    number has to be known, for which a GPU is waited for once.
 
     Args:
         tower: a [`PeVisionModel`], or what holds one.
@@ -388,12 +390,15 @@ def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | No
         def place(rows: torch.Tensor) -> torch.Tensor:
             return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
     else:
+        index = which.nonzero()[:, 0]
+        if len(index) == len(which):
+            return tower(frames, **flags, return_dict=True)
         # The tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
-        output = tower(frames[which] if which.any() else frames[:1], **flags, return_dict=True)
+        output = tower(frames[index] if len(index) else frames[:1], **flags, return_dict=True)
 
         def place(rows: torch.Tensor) -> torch.Tensor:
             placed = rows.new_zeros(which.shape[0], *rows.shape[1:])
-            return placed.index_put((which.nonzero()[:, 0],), rows[: int(which.sum())])
+            return placed.index_copy(0, index, rows[: len(index)])
 
     placed = {
         name: tuple(map(place, value)) if isinstance(value, tuple) else place(value) for name, value in output.items()

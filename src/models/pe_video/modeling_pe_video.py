@@ -440,7 +440,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
 
     @staticmethod
     def _real_frames(padding_mask: torch.Tensor | None, size: torch.Size) -> torch.Tensor | None:
-        """The mask (B, T) as booleans; `None` where no frame is padding."""
+        """The mask (B, T) as booleans; `None` where it can be seen without waiting that no frame is padding."""
         if padding_mask is None:
             return None
         if padding_mask.shape != size:
@@ -449,7 +449,8 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
                 f"{tuple(padding_mask.shape)}."
             )
         real = padding_mask.bool()
-        return real if torch.compiler.is_compiling() or not real.all() else None
+        unseen = torch.compiler.is_compiling() or real.device.type != "cpu"
+        return real if unseen or not real.all() else None
 
 
 def sigmoid_loss(logits: torch.Tensor) -> torch.Tensor:

@@ -275,7 +275,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         """Mean and deviation that videos were normalized with, (C, 1) each: ImageNet's, or 0 and 1."""
         count = self.config.num_channels
         values = (IMAGENET_MEAN, IMAGENET_STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
-        mean, std = torch.tensor(values, device=device)[..., None]
+        mean, std = torch.tensor(values, device="cpu").to(device, non_blocking=True)[..., None]
         return mean, std
 
     def _frames(self, pixels: torch.Tensor, grid: Grid) -> torch.Tensor:
