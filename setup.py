@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 
 ROOT = Path(__file__).parent
+REPOSITORY = "https://github.com/vidformers/vidformers"
 PACKAGE_DIRS = {"vidformers": "src", "vidformers.conversion": "conversion"}
 
 
@@ -24,23 +25,59 @@ def packages() -> list[str]:
     ]
 
 
+def description() -> str:
+    """README.md as a package index shows it, where the repository's files need absolute addresses."""
+
+    def absolute(link: re.Match) -> str:
+        kind = "raw" if link[1].endswith((".gif", ".jpg", ".png", ".svg")) else "blob"
+        return f"]({REPOSITORY}/{kind}/main/{link[1]})"
+
+    pieces = re.split(r"(^```.*?^```$)", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    code_blocks = pieces[1::2]
+    prose = [re.sub(r"\]\((?![a-z]+:|#)([^)]+)\)", absolute, piece) for piece in pieces[::2]]
+    return "".join(piece for pair in zip(prose, [*code_blocks, ""]) for piece in pair)
+
+
 setup(
     name="vidformers",
     version=version(),
     description="Video foundation models for Hugging Face Transformers, exact to their original implementations",
-    long_description=(ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=description(),
     long_description_content_type="text/markdown",
+    author="The vidformers authors",
+    url=REPOSITORY,
+    project_urls={
+        "Documentation": f"{REPOSITORY}/blob/main/docs/index.md",
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+    },
     license="Apache-2.0",
     license_files=["LICENSE"],
-    keywords=["video", "transformers", "vision", "self-supervised", "V-JEPA", "VideoPrism"],
+    keywords=[
+        "video",
+        "video understanding",
+        "foundation models",
+        "transformers",
+        "self-supervised learning",
+        "V-JEPA 2",
+        "VideoPrism",
+        "VideoMAE",
+        "Perception Encoder",
+    ],
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
@@ -71,6 +108,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.11",
             "sentencepiece>=0.2",
+            "setuptools>=77",
         ],
         "train": ["accelerate>=1.1", "matplotlib>=3.8", "peft>=0.17"],
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],

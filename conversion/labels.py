@@ -3,12 +3,10 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from .found import Found, FoundPart
+from .found import Found
 from .ops import ConversionError
 from .rules import Form
 from .sources import listed
@@ -45,10 +43,10 @@ def names_of(labels: Labels | None) -> list[str] | None:
     Raises:
         ConversionError: the file can't be read.
     """
-    if labels is None or not isinstance(labels, (str, os.PathLike)):
-        return labels if labels is None else [str(name) for name in labels]
+    if labels is None:
+        return None
     try:
-        return read_labels(labels)
+        return read_labels(labels) if isinstance(labels, (str, os.PathLike)) else [str(name) for name in labels]
     except (OSError, ValueError) as error:
         raise ConversionError(f"{labels}: no readable names of classes ({error}).") from error
 
@@ -60,39 +58,13 @@ def rows_of(kept: Sequence[str], labels: Sequence[str] | None) -> list[int]:
         ConversionError: the names of all classes are not given, or lack some of these.
     """
     if labels is None:
-        raise ConversionError(
-            "keep_labels says which classes to keep by their names; give the names of all as labels."
-        )
+        raise ConversionError("keep_labels gives the names of classes to keep; give those of all as labels.")
     rows = {name: row for row, name in reversed(list(enumerate(labels)))}
     if unknown := [repr(name) for name in kept if name not in rows]:
         raise ConversionError(f"keep_labels: not among the {len(labels)} labels: {listed(unknown)}.")
     if len(set(kept)) < len(kept) or not kept:
         raise ConversionError("keep_labels must hold at least one name, and each once.")
     return [rows[name] for name in kept]
-
-
-@dataclass(frozen=True)
-class KeptRows(FoundPart):
-    """A state dict of which some tensors have but some of their rows.
-
-    Attributes:
-        heads: names of these tensors.
-        rows: the rows that are kept, in order.
-    """
-
-    heads: tuple[str, ...] = ()
-    rows: tuple[int, ...] = ()
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {
-            name: (len(self.rows), *shape[1:]) if name in self.heads else shape
-            for name, shape in super().shapes.items()
-        }
-
-    def read(self, name: str) -> torch.Tensor:
-        tensor = super().read(name)
-        return tensor[list(self.rows)] if name in self.heads else tensor
 
 
 def keep_rows(form: Form, found: Found, rows: Sequence[int], count: int | None = None) -> Found:
@@ -114,7 +86,6 @@ def keep_rows(form: Form, found: Found, rows: Sequence[int], count: int | None =
         key, bare = form.split(name)
         if name in shapes and count is not None and shapes[name][0] != count:
             raise ConversionError(f"{found.path}: {count} labels were given, but {name} has {shapes[name][0]} rows.")
-        part = parts[key]
-        heads = (*(part.heads if isinstance(part, KeptRows) else ()), bare)
-        parts[key] = KeptRows(part.source, part.place, part.prefix, part.names, heads, tuple(rows))
+        if bare in parts[key].names:
+            parts[key] = replace(parts[key], rows={**parts[key].rows, parts[key].names[bare]: rows})
     return Found(parts, found.left_out, found.strays)

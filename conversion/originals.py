@@ -22,6 +22,18 @@ from .found import FoundPart
 from .ops import ConversionError
 
 
+def noise(*size: int, seed: int = 0) -> torch.Tensor:
+    """Normal random numbers of a size, the same at every call."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def two_texts(vocab_size: int) -> dict[str, torch.Tensor]:
+    """Two random texts, the second one shorter."""
+    ids = torch.randint(vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    return {"input_ids": ids * mask, "attention_mask": mask.long()}
+
+
 @contextmanager
 def importable(repository: Path, packages: tuple[str, ...] = (), modules: tuple[str, ...] = ()) -> Iterator[None]:
     """Let top-level names be imported from a checkout, whatever else has them; undone at the end."""

@@ -51,7 +51,7 @@ def write_provenance(
         "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],
         "dtype": str(dtype).removeprefix("torch."),
         "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
-        "parity": list(parity),
+        "parity": parity,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", "utf-8")

@@ -71,6 +71,12 @@ def linear(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY
     return weight, bias
 
 
+def linears(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
+    """The rules of layers and norms, `<theirs>.<value>` → `<ours>.<key>` for the items of `names`."""
+    for our_name, their_name in names.items():
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+
 def leave_out(rules_or_names: Iterable[Rule | str], why: str) -> Iterator[Rule]:
     """Rules that leave out the originals of other rules, or tensors by their names."""
     for entry in rules_or_names:

@@ -8,10 +8,14 @@ from .families import FAMILIES
 from .models.records import Family, Part
 
 
-def register() -> None:
+def register(names: bool = False) -> None:
     """Make the Auto classes of transformers give the classes of this package.
 
-    Calling it again changes nothing. Classes of transformers that are imported by their names stay as they are.
+    Calling it again changes nothing.
+
+    Args:
+        names: also let classes that are imported from transformers by their names be those of this package, such as
+            `from transformers import PeVideoModel`. They stay transformers' own otherwise.
 
     Raises:
         ImportError: if the installed torchvision cannot be imported, which keeps transformers from loading models.
@@ -28,6 +32,14 @@ def register() -> None:
     compat.choose_processors_by_configuration()
     compat.prefer_registered_processors()
     compat.show_video_classes(earlier)
+    compat.add_removed_names(earlier)
+    if names:
+        compat.replace_names(earlier)
+
+
+def unregister() -> None:
+    """Undo `register(names=True)`: names of transformers give its own classes again. The Auto classes stay."""
+    compat.give_names_back()
 
 
 def _register_models(family: Family, record: Family | Part) -> None:

@@ -13,8 +13,15 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .families import FAMILIES
-from .models.records import HUB_ARGUMENTS
+from .families import FAMILIES, public_modules
+
+
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
+
+
+REMOVED_NAMES = ("VideoMAEFeatureExtractor",)
+"""Names of our families that transformers had before version 5."""
 
 
 # ------------------------------------------------------------------------------------------------------- the changes
@@ -117,6 +124,55 @@ def prefer_registered_processors() -> None:
         for record in (family, *family.parts):
             if record.processor_class:
                 processing.PROCESSOR_MAPPING_NAMES.pop(record.model_type, None)
+
+
+def add_removed_names(earlier: set[ModuleType]) -> None:
+    """Add names to `transformers` that it had before version 5, and that published model cards still use.
+
+    Mends: `__init__.py` of transformers, which has removed all feature extractors of images. Upstream: removed on
+    purpose. Needed until: the cards are rewritten.
+
+    Args:
+        earlier: as for [`~compat.show_video_classes`].
+    """
+    for module in earlier | transformers_modules():
+        for name in REMOVED_NAMES:
+            if not hasattr(module, name):
+                setattr(module, name, getattr(import_module(__package__), name))
+
+
+def replace_names(earlier: set[ModuleType]) -> None:
+    """Let `from transformers import PeVideoModel`, and the other names of our families, give classes of this package.
+
+    For code that cannot be changed. It is off unless [`register`] is called with `names=True` or `VIDFORMERS_AUTO` is
+    "names", and [`unregister`] undoes it. What was imported before stays what it was.
+
+    Mends: nothing; it is a wish. Upstream: transformers keeps its own classes. Needed until: the code is changed.
+
+    Args:
+        earlier: as for [`~compat.show_video_classes`].
+    """
+    package = import_module(__package__)
+    for module in earlier | transformers_modules():
+        theirs = _names_replaced.setdefault(module, {})
+        for name in set(public_modules()) & set(dir(module)) - set(theirs):
+            theirs[name] = vars(module).get(name)
+            setattr(module, name, getattr(package, name))
+
+
+def give_names_back() -> None:
+    """Undo [`~compat.replace_names`]."""
+    while _names_replaced:
+        module, theirs = _names_replaced.popitem()
+        for name, value in theirs.items():
+            if value is None:
+                delattr(module, name)  # The module loads it when it is asked for.
+            else:
+                setattr(module, name, value)
+
+
+_names_replaced: dict[ModuleType, dict[str, Any]] = {}
+"""For each object that is the module `transformers`, what it held under the replaced names; `None` for nothing."""
 
 
 # --------------------------------------------------------------------------------- missing and broken torchvision

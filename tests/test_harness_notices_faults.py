@@ -54,7 +54,7 @@ def check():
     case = AnyTest()
 
     def check(test, *arguments, spec=SPEC):
-        case.spec = spec
+        case.spec, case.made = spec, {}
         test(case, *arguments)
 
     yield check

@@ -193,7 +193,11 @@ class _EncoderOfFinetunedForm(_VideoMAEForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        yield from leave_out(_head(config), "the classifier, which an encoder does not have")
+        head = list(_head(config))
+        if config.use_pooler and config.use_mean_pooling:
+            yield from _pooling_norm("")
+            head = [entry for entry in head if entry.ours[0].startswith("classifier.")]
+        yield from leave_out(head, "the classifier, which an encoder does not have")
 
 
 class _HubForm(_VideoMAEForm):

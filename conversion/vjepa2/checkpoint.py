@@ -8,38 +8,20 @@ state dict per head of a training sweep. Their names come from
 that transformers doesn't have keep the original's terms.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from vidformers.conversion.ops import Split, Stack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears, rule
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
 FUSED = "the original computes queries, keys and values in one projection"
 ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
 MODALITIES = ("img_mod_embed", "video_mod_embed")
-LAYERS = {
-    "norm1": "norm1",
-    "attention.proj": "attn.proj",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-POOLER_LAYERS = {
-    "layer_norm1": "norm1",
-    "self_attn.out_proj": "attn.proj",
-    "layer_norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-CROSS_ATTENTION_LAYERS = {
-    "layer_norm1": "norm1",
-    "cross_attn.q_proj": "xattn.q",
-    "layer_norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
+MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+LAYERS = {"norm1": "norm1", "attention.proj": "attn.proj", "norm2": "norm2", **MLP}
+POOLER_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP}
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -141,28 +123,22 @@ def pooler_rules(config: Any) -> Iterator[Rule]:
     yield rule("pooler.query_tokens", "probe/pooler.query_tokens")
     for i in range(config.num_pooler_layers):
         layer, block = f"pooler.self_attention_layers.{i}", f"probe/pooler.blocks.{i}"
-        yield from _layers(layer, block, POOLER_LAYERS)
+        yield from linears(layer, block, {**POOLER_LAYERS, "self_attn.out_proj": "attn.proj"})
         names = [f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         yield from linear(names, f"{block}.attn.qkv", Split(3), FUSED)
     layer, block = "pooler.cross_attention_layer", "probe/pooler.cross_attention_block"
-    yield from _layers(layer, block, CROSS_ATTENTION_LAYERS)
+    yield from linears(layer, block, {**POOLER_LAYERS, "cross_attn.q_proj": "xattn.q"})
     names = [f"{layer}.cross_attn.{name}" for name in ("k_proj", "v_proj")]
     yield from linear(names, f"{block}.xattn.kv", Split(2), "the original computes keys and values in one projection")
 
 
 def _block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
-    yield from _layers(ours, theirs, LAYERS)
+    yield from linears(ours, theirs, LAYERS)
     names = [f"{ours}.attention.{name}" for name in ("query", "key", "value")]
     weight, bias = linear(names, f"{theirs}.attn.qkv", Split(3), FUSED)
     yield weight
     if has_bias:
         yield bias
-
-
-def _layers(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
-    """Layers and norms `theirs.<value>` → `ours.<key>`."""
-    for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
 
 
 # ------------------------------------------------------------------------------------------------------------- forms

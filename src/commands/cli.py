@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from .console import Json, Quiet, Terminal, output, terminal
+
+
+if TYPE_CHECKING:
+    from .classify import Scores
 
 
 app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True)
@@ -240,38 +244,63 @@ def classify(
     labels: Annotated[str, typer.Option(help='The same in one text with commas: "a dog, a cat".')] = "",
     labels_file: Annotated[Path | None, typer.Option(help="The same in a file: JSON, or text, one a line.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to show of each video.")] = 5,
+    window: Annotated[
+        str | None, typer.Option(help="Score windows of this length one by one, such as 4s or 16f (frames).")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="From one window to the next; by default their length.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the windows' scores over seconds to write.")] = None,
     num_frames: NumFrames = None,
     device: Device = None,
     dtype: ComputeDtype = Dtype.float32,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell which of several labels fits each video best."""
+    """Tell which of several labels fits each video best, or each window of it."""
     with terminal(json=json, quiet=quiet) as say:
         import torch
 
+        from vidformers.files import check_target
         from vidformers.inference.clips import find_videos
+        from vidformers.inference.windows import Windows
 
-        from .classify import Classifier, classify_files, gather_labels
+        from .classify import Classifier, classify_files, draw_scores, gather_labels
 
         texts = gather_labels(label or [], labels, labels_file)
         files = find_videos(videos)
+        windows = Windows.parse(window, step) if window else None
+        if plot is not None and windows is None:
+            raise ValueError("--plot draws scores over seconds: give the length of windows too, such as --window 4s.")
+        if plot is not None:
+            check_target(plot)
         classifier = Classifier(model, num_frames, device=device, dtype=getattr(torch, dtype.value))
         if model is None:
             say.note('This is a toy model for moving shapes, such as "a red circle moves left".')
-        failed = 0
-        for result in classify_files(classifier, files, texts, progress=say.progress):
+        scores = []
+        for result in classify_files(classifier, files, texts, windows, progress=say.progress):
             if result.failure:
-                failed += 1
                 say.problem(f"{result.name}: {result.failure}")
-                continue
-            best = dict(list(result.shares.items())[:top])
-            shown = [f"[bold]{escape(result.name)}[/bold]"] if len(files) > 1 else []
-            if result.num_frames == 1:
-                shown.append(f"{escape(result.name)} is a still image: nothing moves in it.")
-            say.result({"video": result.name, "labels": best}, *shown, share_table(best))
-        if failed:
+            else:
+                show_scores(say, result, top, several=len(files) > 1)
+            scores.append(result)
+        readable = [result for result in scores if not result.failure]
+        if plot is not None and readable:
+            draw_scores(readable, top, plot)
+            say.note(f"Wrote [bold]{escape(str(plot))}[/bold].")
+        if len(readable) < len(scores):
             raise typer.Exit(1)
+
+
+def show_scores(say: Terminal, result: "Scores", top: int, several: bool) -> None:
+    """The best labels of a video or of a window of it, with its name where there are several videos."""
+    best = dict(list(result.shares.items())[:top])
+    record, shown = {"video": result.name, "labels": best}, [f"[bold]{escape(result.name)}[/bold]"] if several else []
+    if result.window is not None:
+        start, end = result.window.start_seconds, result.window.end_seconds
+        record |= {"start_seconds": start, "end_seconds": end}
+        shown.append(f"{start:.2f} to {end:.2f} s")
+    if result.num_frames == 1:
+        shown.append(f"{escape(result.name)} is a still image: nothing moves in it.")
+    say.result(record, *shown, share_table(best))
 
 
 def share_table(shares: dict[str, float]) -> Table:

@@ -16,8 +16,6 @@ def convert(
     source: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    labels: str | os.PathLike | None = None,
-    keep_labels: str | os.PathLike | None = None,
     settings: Sequence[str] = (),
     dtype: str = "float32",
     model_class: str | None = None,
@@ -29,8 +27,6 @@ def convert(
     Args:
         source: the original checkpoint.
         out: the directory to write.
-        labels: file of the names of classes: JSON, or text with one a line.
-        keep_labels: file of the names of those to keep.
         settings: fields of the configuration, "field=value" or "tower.field=value" each.
         dtype: name of the type of the weights on disk.
         model_class: name of the class to make where it isn't the file's own.
@@ -48,8 +44,6 @@ def convert(
     return convert_checkpoint(
         source,
         out,
-        labels=labels,
-        keep_labels=keep_labels,
         dtype=getattr(torch, dtype),
         model_class=model_class and class_named(model_class),
         hub_repo=hub_repo,

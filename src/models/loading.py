@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .records import HUB_ARGUMENTS
 
-
+# What says where a directory of the Hub is, in calls of `from_pretrained`.
+HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 MOST_NAMED = 5
 """How many missing tensors a message names."""
 

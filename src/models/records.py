@@ -8,10 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
-"""What says where a directory of the Hub is, in calls of `from_pretrained`."""
-
-
 @dataclass(frozen=True)
 class Preset:
     """A published original checkpoint and what its tensors do not say.

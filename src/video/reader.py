@@ -184,10 +184,9 @@ class VideoReader:
             first_frame, limit = None, self.source.limits.packets
             for packet in itertools.chain(self._decoder.packets(container, stream), [None]):
                 if packet is not None:
-                    is_intact = not packet.is_corrupt and promises(memoryview(packet))
-                    rows.append(
-                        (packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, is_intact)
-                    )
+                    is_intact = not packet.is_corrupt and promises(packet)
+                    times = packet.pts, packet.dts, packet.duration
+                    rows.append((*times, packet.is_keyframe, packet.is_discard, is_intact, packet.pos))
                     if len(rows) > limit:
                         raise too_many_packets(self.source, len(rows))
                 if first_frame is None:

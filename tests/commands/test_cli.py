@@ -219,6 +219,7 @@ def test_nothing_is_pushed_when_the_conversion_fails(files, monkeypatch):
     assert FakeApi.calls == []
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command_and_loads_no_more_than_it_needs():
     command = [sys.executable, "-X", "importtime", "-m", "vidformers.conversion", "list"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

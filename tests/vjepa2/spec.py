@@ -543,9 +543,11 @@ SPEC = FamilySpec(
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
+    machine_code=True,
 )
 SPEC_2_1 = replace(
     SPEC,
     models=(FOUR_LEVELS, DISTILLED),
+    machine_code=False,
     skips={"test_adapters_learn": "no single call trains what is for images and what is for videos"},
 )

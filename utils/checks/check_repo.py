@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "layers": set(),
     "": {"auto", "families", "lazy"},
     "auto": {"compat", "families", "models"},
-    "compat": {"families"},
+    "compat": {"families", "models"},
     "families": {"models"},
     "files": set(),
     "lazy": set(),
@@ -46,6 +46,7 @@ MAY_IMPORT = {
 # What may be imported against these rules: the part, what it imports, and the module or the function that does so.
 EXCEPTIONS = {
     ("models", "conversion", "from_original"),
+    ("models", "conversion", "_from_remote_code"),
     ("conversion", "commands", f"{PACKAGE}.conversion.__main__"),
 }
 ONLY_IN_TESTS = {"timm", "torchvision"}

@@ -1,5 +1,6 @@
 """Configuration of VideoMAE, and what it makes of those of VideoMAE V2's remote code."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -163,14 +164,32 @@ class VideoMAEConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def get_config_dict(cls, *args, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a directory's settings, also those of VideoMAE V2's remote code, as the inherited method."""
-        settings, unused = super().get_config_dict(*args, **kwargs)
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a directory's settings, also those of VideoMAE V2's remote code.
+
+        Args:
+            pretrained_model_name_or_path: a directory, or the name of a repository.
+            **kwargs: where and how to look for it, such as `revision` and `subfolder`.
+
+        Returns:
+            The settings by name, and the arguments that don't say how to look for them.
+        """
+        settings, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         return _in_own_words(settings), unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Self:
-        """Make a configuration of settings, also of those of VideoMAE V2's remote code, as the inherited method."""
+        """Make a configuration of settings, also of those of VideoMAE V2's remote code.
+
+        Args:
+            config_dict: the settings by name.
+            **kwargs: fields that override them.
+
+        Returns:
+            The configuration.
+        """
         return super().from_dict(_in_own_words(config_dict), **kwargs)
 
     @property

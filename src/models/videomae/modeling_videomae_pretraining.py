@@ -242,7 +242,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             bool_masked_pos: the mask, as given to the model: (B, N) booleans, or 0 and 1; or (B, K) integers, the
                 numbers of the masked tokens.
             logits: (B, K, P), what it returned, in any floating-point type.
-            decode_masked_pos: the decoder's mask, if the model was given one.
+            decode_masked_pos: (B, N), the decoder's mask, if the model was given one.
 
         Returns:
             (B, T, C, H, W) float32 in [0, 1] up to errors of the prediction; without the frames and pixels that fill

@@ -125,6 +125,7 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
 
     def __init__(self, config: VideoPrismTextConfig):
         super().__init__(config)
@@ -134,12 +135,6 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
         )
         self.layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.token_embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.token_embedding = value
 
     @can_return_tuple
     def forward(
@@ -223,10 +218,6 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
-
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.vision_config.num_frames
 
     @can_return_tuple
     def get_text_features(

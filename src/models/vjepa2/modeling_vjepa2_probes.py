@@ -71,24 +71,6 @@ class VJEPA2ActionAnticipationOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class VJEPA2PoolerSelfAttention(nn.Module):
-    """Self-attention of a probe, without positions."""
-
-    is_causal = False
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
-
-
 class VJEPA2PoolerCrossAttention(nn.Module):
     """Attention of a probe's queries to the tokens. It has no output projection."""
 
@@ -103,26 +85,32 @@ class VJEPA2PoolerCrossAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return pooler_attention(self, queries, tokens)
+        """Attend from `queries` (B, Q, D) to `tokens` (B, N, D): (B, Q, D)."""
+        query, key, value = (
+            projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
+            for projection, states in ((self.q_proj, queries), (self.k_proj, tokens), (self.v_proj, tokens))
+        )
+        attended, _ = attention(
+            self,
+            query,
+            key,
+            value,
+            scaling=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout,
+        )
+        return attended
 
 
-def pooler_attention(
-    layer: VJEPA2PoolerSelfAttention | VJEPA2PoolerCrossAttention, queries: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Attend from `queries` (B, Q, D) to `tokens` (B, N, D) with the layer's projections: (B, Q, D)."""
-    query, key, value = (
-        projection(states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
-        for projection, states in ((layer.q_proj, queries), (layer.k_proj, tokens), (layer.v_proj, tokens))
-    )
-    attended, _ = attention(
-        layer,
-        query,
-        key,
-        value,
-        scaling=layer.head_dim**-0.5,
-        dropout=layer.config.attention_dropout,
-    )
-    return attended
+class VJEPA2PoolerSelfAttention(VJEPA2PoolerCrossAttention):
+    """Self-attention of a probe, without positions."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Attend from tokens (B, N, D) to themselves: (B, N, D)."""
+        return self.out_proj(super().forward(hidden_states, hidden_states))
 
 
 class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
