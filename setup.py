@@ -114,6 +114,8 @@ setup(
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],
+        # Tables of embeddings and their search; pyarrow comes along, which writes Parquet.
+        "search": ["lancedb>=0.40", "pyarrow>=16"],
         "torchcodec": ["torchcodec>=0.7"],
         "sentence-transformers": ["sentence-transformers>=6"],
         "mteb": ["mteb>=2.26", "sentence-transformers>=6"],

@@ -20,6 +20,7 @@ _MODULES = {
     "VideoDecodeError": ".video",
     "decode_video": ".video",
     "load_original": ".conversion",
+    "VideoEmbedder": ".inference.embedder",
     "VideoPreTrainedModel": ".models.pretrained",
     "Windows": ".inference.windows",
     **public_modules(),

@@ -18,6 +18,8 @@ from .console import Json, Quiet, Terminal, output, terminal
 
 
 if TYPE_CHECKING:
+    from vidformers.inference.embedder import Failure
+
     from .classify import Scores
 
 
@@ -179,6 +181,13 @@ def show(say: Terminal, reports: list) -> None:
                 say.result(report.summary)
 
 
+class StoredAs(StrEnum):
+    """Types of the numbers in a table."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
 class Pool(StrEnum):
     """What is kept of a video."""
 
@@ -192,7 +201,20 @@ class Pool(StrEnum):
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    out: Annotated[
+        str, typer.Option(help="A table, .lance; a file, .safetensors, .npz or .parquet; with a layout, a folder.")
+    ],
+    window: Annotated[
+        str | None,
+        typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="From one window to the next, such as 2s; by default a window's length.")
+    ] = None,
+    edge: Annotated[
+        str | None, typer.Option(help="A window beyond the end: keep (cut), drop, pad or move_back.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
     pool: Annotated[
         Pool,
         typer.Option(
@@ -201,31 +223,96 @@ def embed(
         ),
     ] = Pool.auto,
     num_frames: NumFrames = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a batch; by default what fits.")] = None,
     device: Device = None,
     dtype: ComputeDtype = Dtype.float32,
+    stored_as: Annotated[StoredAs, typer.Option(help="Type of the numbers in a new table.")] = StoredAs.float32,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
+    ] = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
-    with terminal(quiet=quiet) as say:
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
+
+    A table is gone on with: what it holds already is left.
+    """
+    with terminal(json=json, quiet=quiet) as say:
         import torch
 
-        from .embed import embed_files
+        from vidformers.inference.windows import Windows
 
-        done, total = embed_files(
-            videos,
-            model,
-            out,
-            pool=pool.value,
-            num_frames=num_frames,
-            device=device,
-            dtype=getattr(torch, dtype.value),
-            progress=say.progress,
-            on_failure=lambda failure: say.problem(f"{failure.name}: {failure.reason}"),
-        )
-        if done:
-            say.note(f"Wrote the features of {done} of {total} videos to [bold]{escape(str(out))}[/bold].")
+        from .embed import embed_files, embed_into_table
+
+        if window is None and (step, edge) != (None, None):
+            raise ValueError("--step and --edge say how windows follow each other: give --window too.")
+        windows = Windows.preset("whole") if window is None else Windows.parse(window, step, edge=edge)
+        is_table, failures = out.rstrip("/").endswith(".lance"), {}
+        if is_table and layout:
+            raise ValueError("--layout is for folders, and a table is none: leave it out.")
+        options = {"stored_as": stored_as.value, "checksum": checksum} if is_table else {"layout": layout}
+
+        def note_failure(failure: "Failure") -> None:
+            failures[failure.name] = failure.reason
+            say.problem(f"{failure.name}: {failure.reason}")
+
+        try:
+            done, total = (embed_into_table if is_table else embed_files)(
+                videos,
+                model,
+                out,
+                windows=windows,
+                pool=pool.value,
+                num_frames=num_frames,
+                batch_size=batch_size,
+                device=device,
+                dtype=getattr(torch, dtype.value),
+                progress=say.progress,
+                on_failure=note_failure,
+                **options,
+            )
+        except KeyboardInterrupt as stop:
+            say.problem("Stopped." + (" The same command goes on from here." if is_table or layout else ""))
+            raise typer.Exit(130) from stop
+        if json:
+            say.result({"out": out, "videos": total, "done": done, "failures": failures})
+        elif is_table:
+            say.note(f"[bold]{escape(out)}[/bold] holds {done} of {total} videos to their end.")
+        elif done:
+            say.note(f"Wrote the features of {done} of {total} videos to [bold]{escape(out)}[/bold].")
         if done < total:
             raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    json: Json = False,
+) -> None:
+    """Tell what a table of embeddings holds, and what it was made with."""
+    with terminal(json=json, quiet=True) as say:
+        from .library import describe
+
+        found = describe(table)
+        rows = Table(box=None, show_header=False)
+        for name, value in found.items():
+            rows.add_row(name, escape(str(value)))
+        say.result(found, rows)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the rows of a table to files that other programs read."""
+    with terminal(quiet=quiet) as say:
+        from . import library
+
+        count = library.export(table, out, layout, say.progress)
+        say.note(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
 
 
 @app.command()
