@@ -1,7 +1,7 @@
 """The state dicts of a form as they stand in original files, and what else the files hold."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,17 +20,21 @@ class FoundPart:
         place: its path in the file.
         prefix: what every tensor name begins with before the names that rules use.
         names: for each name that rules use, the tensor's full name in the file.
+        rows: for the full names of tensors that are read in part, the rows to read, in order.
     """
 
     source: Source
     place: str
     prefix: str
     names: Mapping[str, str]
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The tensors' shapes by the names that rules use."""
-        return {name: self.source.tensors[full].shape for name, full in self.names.items()}
+        whole = {name: self.source.tensors[full].shape for name, full in self.names.items()}
+        kept = {name: self.rows[full] for name, full in self.names.items() if full in self.rows}
+        return whole | {name: (len(rows), *whole[name][1:]) for name, rows in kept.items()}
 
     @property
     def dtypes(self) -> list[str]:
@@ -39,7 +43,9 @@ class FoundPart:
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor that rules call `name`."""
-        return self.source.read(self.names[name])
+        full = self.names[name]
+        tensor = self.source.read(full)
+        return tensor[list(self.rows[full])] if full in self.rows else tensor
 
     def under(self, prefix: str) -> "FoundPart":
         """The tensors whose names begin with `prefix`, by their names without it."""

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,12 +16,14 @@ from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
 from .found import Found, find, names_in, overview, unwrapped
+from .labels import Labels
 from .ops import ConversionError
 from .rules import Entry, Form, forms_of
 from .sources import MOST_LISTED, Source
 
 
 MODEL_CLASSES = tuple(name for family in FAMILIES.values() for name in family.model_classes)
+REMOTE_CODE = tuple(beginning for family in FAMILIES.values() for beginning in family.remote_code)
 NOTHING_TO_CONVERT = "is in transformers' format already; there is nothing to convert."
 
 Names = Callable[[Entry], frozenset[str]]
@@ -37,7 +39,16 @@ class Request:
     checkpoint_key: str | None = None
     probe_index: int = 0
     model_class: type[PreTrainedModel] | None = None
+    labels: Labels | None = None
+    keep_labels: Labels | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Request":
+        """What keyword arguments ask for; those that are none of its fields are the overrides."""
+        own = {each.name for each in fields(cls)} - {"overrides"}
+        asked = {name: value for name, value in options.items() if name in own}
+        return cls(**asked, overrides={name: value for name, value in options.items() if name not in own})
 
 
 # -------------------------------------------------------------------------------------------------- what a file is
@@ -71,12 +82,10 @@ def identify(
 
 def damaged_forms(family: Family, form: Form, files: Mapping[str, Source]) -> list[str]:
     """Forms before the one that was found of which the files have a part of the fingerprint: a line for each."""
-    lines, names, forms = [], _names_in(files), forms_of(family.model_type)
-    for other in forms[: forms.index(form)]:
-        lacking = _lacking(other, names) if set(other.files) == set(files) else []
-        if not other.on_request and lacking and len(lacking) < len(other.fingerprint):
-            lines.append(f"If it is meant as {other.title}, it lacks {', '.join(lacking)}.")
-    return lines
+    forms = forms_of(family.model_type)
+    others = [each for each in forms[: forms.index(form)] if set(each.files) == set(files) and not each.on_request]
+    nearly = _nearly(others, _names_in(files))
+    return [f"If it is meant as {other.title}, it lacks {', '.join(lacking)}." for other, lacking in nearly.items()]
 
 
 def _names_in(files: Mapping[str, Source], index: int = 0) -> Names:
@@ -100,6 +109,12 @@ def _has(form: Form, name: str, names: Names) -> bool:
 def _lacking(form: Form, names: Names) -> list[str]:
     """The names of a form's fingerprint that the files lack."""
     return [name for name in form.fingerprint if not _has(form, name, names)]
+
+
+def _nearly(forms: Iterable[Form], names: Names) -> dict[Form, list[str]]:
+    """The forms of whose fingerprint the files have a part, with what they lack of it."""
+    lacking = {form: _lacking(form, names) for form in forms}
+    return {form: lacks for form, lacks in lacking.items() if 0 < len(lacks) < len(form.fingerprint)}
 
 
 def _candidates(files: Mapping[str, Source], request: Request) -> list[tuple[Family, Form]]:
@@ -183,16 +198,12 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
         missing = "from_pretrained loads it from a directory with its config.json, which is missing here."
         return f"{path}: {NOTHING_TO_CONVERT}\n{missing}"
     held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
+    forms = [form for _, form in candidates]
+    nearly = _nearly(forms, names)
     lines = [f"{path}: not recognized; {held}. Looked for:"]
-    nearly, others = [], []
-    for _, form in candidates:
-        lacking = _lacking(form, names)
-        line = f"  {form.title}: known by {', '.join(form.fingerprint)}"
-        if len(lacking) < len(form.fingerprint):
-            nearly.append(f"{line}; the file lacks {', '.join(lacking)}")
-        else:
-            others.append(line)
-    lines += nearly or others
+    for form in nearly or forms:
+        lacks = f"; the file lacks {', '.join(nearly[form])}" if nearly else ""
+        lines.append(f"  {form.title}: known by {', '.join(form.fingerprint)}{lacks}")
     if len(candidates) > 1:
         lines.append("If it is one of them, name it with family or preset, or download it again.")
     return "\n".join(lines)
@@ -201,11 +212,15 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
 def _has_our_names(source: Source) -> bool:
     """Whether all tensors are called as those of one of our models, whatever its numbers of layers."""
     names = {sub(r"\d+", "0", name) for name in source.tensors}
-    for form in (form for family in FAMILIES for form in forms_of(family)):
-        rules = form.rules(public_class(form.architecture).config_class())
-        if names and names <= {sub(r"\d+", "0", name) for entry in rules for name in entry.ours}:
-            return True
-    return False
+    return bool(names) and any(names <= ours for ours in _our_names())
+
+
+@cache
+def _our_names() -> list[set[str]]:
+    """Of each form, the names of our tensors, with 0 for every number."""
+    forms = (form for family in FAMILIES for form in forms_of(family))
+    rules = (form.rules(public_class(form.architecture).config_class()) for form in forms)
+    return [{sub(r"\d+", "0", name) for entry in each for name in entry.ours} for each in rules]
 
 
 def check_is_original(path: Path) -> None:
@@ -215,7 +230,9 @@ def check_is_original(path: Path) -> None:
         settings = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return
-    if isinstance(settings, dict) and {"architectures", "transformers_version"} & set(settings):
+    if not isinstance(settings, dict) or str(settings.get("model_type")).startswith(REMOTE_CODE):
+        return
+    if {"architectures", "transformers_version"} & set(settings):
         raise ConversionError(
             f"{path}: {NOTHING_TO_CONVERT}\n"
             f"Load it with from_pretrained({str(folder)!r}), or check it with `vidformers verify {folder}`."

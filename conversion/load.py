@@ -29,6 +29,7 @@ from .identify import (
     shortened,
     similar,
 )
+from .labels import Labels, keep_rows, names_of, rows_of
 from .ops import ConversionError
 from .rules import Form, Rule, check_ours, check_theirs, convert, forms_of
 from .sources import Source, open_source
@@ -54,6 +55,7 @@ class Plan:
         model: the model, its parameters without memory until `build` fills them.
         new_modules: modules of the model that no file holds and that start as in a new one.
         processor_settings: arguments of the video processor that the original's settings tell.
+        label_rows: rows of the original's classifier that are kept; empty for all.
     """
 
     family: Family
@@ -64,6 +66,7 @@ class Plan:
     model: PreTrainedModel
     new_modules: Sequence[str]
     processor_settings: Mapping[str, Any]
+    label_rows: Sequence[int] = ()
 
     @property
     def published(self) -> Preset | None:
@@ -81,26 +84,24 @@ def load_original(
     probe_index: int = 0,
     dtype: torch.dtype = torch.float32,
     model_class: type[PreTrainedModel] | None = None,
+    labels: Labels | None = None,
+    keep_labels: Labels | None = None,
     progress: Progress = no_progress,
     **config_overrides: Any,
 ) -> PreTrainedModel:
     """Build one of our models from the files of an original implementation.
 
-    Sizes that the shapes of the tensors tell are read from them; the rest of the configuration comes from the
-    original's `config.json`, if there is one beside the checkpoint, from the preset, which wins over it, and from
-    `config_overrides`, which win over both.
+    What shapes don't fix comes from the original's `config.json`, the preset and `config_overrides`; later ones win.
 
     Args:
-        path: the checkpoint (.pt, .pth, .npz, .safetensors, …), or an original directory that holds it as
-            `model.safetensors`.
+        path: the checkpoint (.pt, .npz, .safetensors, …), or an original directory that holds `model.safetensors`.
         family: `model_type` of the family, such as "vjepa2". By default the one whose files have these tensors.
         preset: name of a published checkpoint in `vidformers.families`; it gives what shapes don't tell.
-        probe: the file of a classifier head that goes on top.
-        checkpoint_key: entry of the file to take where it holds several versions of the model, such as "encoder"
-            instead of V-JEPA 2's "target_encoder".
-        probe_index: which head to take where the probe's file holds several.
+        checkpoint_key: entry to take of a file with several versions of the model, such as V-JEPA 2's "encoder".
+        probe, probe_index: the file of a classifier head that goes on top, and which one to take of several.
         dtype: type of the parameters.
         model_class: the class to build; by default the preset's, or the one that the files are made for.
+        labels, keep_labels: names of all classes in order, and of those to keep: lists, or files (JSON or lines).
         progress: called as tensors are read.
         config_overrides: fields of the configuration (dictionaries for sub-configurations).
 
@@ -108,10 +109,9 @@ def load_original(
         The model in evaluation mode, on the CPU. It shares no memory with the file.
 
     Raises:
-        ConversionError: for files that can't be read, tensors that are missing, unknown or of the wrong shape,
-            unknown fields, and fields that contradict the shapes.
+        ConversionError: files or fields that make no model; the message names each tensor or field.
     """
-    request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
+    request = Request(family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, config_overrides)
     with planned(path, probe, request) as plan:
         return build(plan, dtype, progress)
 
@@ -119,23 +119,35 @@ def load_original(
 @contextmanager
 def planned(path: str | os.PathLike, probe: str | os.PathLike | None, request: Request) -> Iterator[Plan]:
     """Open the files, find out what they are and check every name and shape."""
-    weights = weights_of(path)
+    with opened(path, probe) as files:
+        yield plan_of(files, request)
+
+
+@contextmanager
+def opened(path: str | os.PathLike, probe: str | os.PathLike | None) -> Iterator[dict[str, Source]]:
+    """The original files: "checkpoint", of a directory its `model.safetensors`, and "probe", if there is one."""
+    weights = Path(path) / "model.safetensors"
+    weights = weights if weights.is_file() else Path(path)
     if weights.is_dir():
         check_is_original(weights)
     with ExitStack() as stack:
-        files = {"checkpoint": stack.enter_context(open_source(weights))}
-        if probe is not None:
-            files["probe"] = stack.enter_context(open_source(probe))
-        yield plan_of(files, request)
+        files = {"checkpoint": weights} | ({} if probe is None else {"probe": probe})
+        yield {name: stack.enter_context(open_source(file)) for name, file in files.items()}
 
 
 def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
     """Find out what opened files are and check every name and shape; no value is read."""
     family, form, found = identify(files, request)
-    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), request.overrides)
+    names, kept, rows, overrides = names_of(request.labels), names_of(request.keep_labels), [], request.overrides
+    if kept is not None:
+        rows = rows_of(kept, names)
+        found = keep_rows(form, found, rows, len(names))
+    if names is not None:
+        overrides = {**overrides, "id2label": dict(enumerate(kept or names))}
+    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), overrides)
     model, rules = target(form, request.model_class or public_class(form.architecture), fields)
     new = [name for name in form.new_modules if getattr(model, name) is not None]
-    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings)
+    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings, rows)
     _check_tensors(plan, files)
     return plan
 
@@ -150,12 +162,6 @@ def target(
     except (StrictDataclassError, ValueError) as error:
         raise ConversionError(f"{config_class.__name__} refuses the configuration: {error}") from error
     return empty_model(model_class, config), list(form.rules(config))
-
-
-def weights_of(path: str | os.PathLike) -> Path:
-    """The checkpoint's file: `path` itself, or `model.safetensors` in the directory that it is."""
-    weights = Path(path) / "model.safetensors"
-    return weights if weights.is_file() else Path(path)
 
 
 def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
@@ -183,11 +189,12 @@ def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
 
 def build(plan: Plan, dtype: torch.dtype, progress: Progress = no_progress) -> PreTrainedModel:
     """Read the tensors of a plan one by one into its model, in evaluation mode."""
-    total = sum(len(entry.ours) for entry in plan.rules)
-    for done, (name, tensor) in enumerate(convert(plan.rules, plan.found.read), start=1):
-        _assign(plan.model, name, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format))
+    total, tensors = sum(len(entry.ours) for entry in plan.rules), {}
+    for name, tensor in convert(plan.rules, plan.found.read):
+        tensors[name] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
         del tensor  # a view would keep its stack in memory while the next one is read
-        progress("reading tensors", done, total)
+        progress("reading tensors", len(tensors), total)
+    plan.model.load_state_dict(tensors, strict=not plan.new_modules, assign=True)
     _initialize(plan, dtype)
     plan.model.config.dtype = dtype
     return plan.model.eval()
@@ -246,14 +253,6 @@ def class_named(name: str) -> type[PreTrainedModel]:
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's tensors by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if leaf in module._parameters:
-        tensor = nn.Parameter(tensor, requires_grad=module._parameters[leaf].requires_grad)
-    setattr(module, leaf, tensor)
 
 
 def form_of(model: PreTrainedModel, title: str | None = None) -> Form:

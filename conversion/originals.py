@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +20,18 @@ from torch import nn
 
 from .found import FoundPart
 from .ops import ConversionError
+
+
+def noise(*size: int, seed: int = 0) -> torch.Tensor:
+    """Normal random numbers of a size, the same at every call."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def two_texts(vocab_size: int) -> dict[str, torch.Tensor]:
+    """Two random texts, the second one shorter."""
+    ids = torch.randint(vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    return {"input_ids": ids * mask, "attention_mask": mask.long()}
 
 
 @contextmanager
@@ -34,6 +47,9 @@ def importable(repository: Path, packages: tuple[str, ...] = (), modules: tuple[
 
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if ours(name)}
     sys.path.insert(0, str(repository))
+    for name in packages:  # A package without `__init__.py` would give way to any other of its name.
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(repository / name)]
     importlib.invalidate_caches()
     try:
         with warnings.catch_warnings():

@@ -14,14 +14,14 @@ from .ops import ConversionError
 
 def processors_of(plan: Plan, tokenizer_file: Path | None) -> list[Any]:
     """The processors of a planned model; one that joins them if there is a tokenizer and the model has its class."""
-    record, settings = _record(plan), plan.form.processor_settings(plan.model.config)
-    processors = []
-    if plan.form.images:
+    record, form, processors = _record(plan), plan.form, []
+    settings = form.processor_settings(plan.model.config) if form.images or form.videos else {}
+    if form.images:
         processors.append(public_class(record.image_processor_class)(**settings))
-    if plan.form.videos:
+    if form.videos:
         preset = plan.published.video_processor if plan.published else {}
         video_processor_class = public_class(plan.family.video_processor_class)
-        processors.append(video_processor_class(**{**settings, **plan.processor_settings, **preset}))
+        processors.append(video_processor_class(**settings | plan.processor_settings | preset))
     if tokenizer_file is not None:
         processors.append(_tokenizer(plan, tokenizer_file))
         if len(processors) > 1:

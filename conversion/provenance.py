@@ -45,12 +45,13 @@ def write_provenance(
         },
         "tokenizer": tokenizer and {"file": tokenizer.name, "sha256": sha256(tokenizer)},
         "left_out": dict(plan.found.left_out),
+        "label_rows": list(plan.label_rows),
         "initialized": list(plan.new_modules),
         # A digest of the rules: it changes whenever one of them does.
         "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],
         "dtype": str(dtype).removeprefix("torch."),
         "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
-        "parity": list(parity),
+        "parity": parity,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", "utf-8")

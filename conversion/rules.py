@@ -71,6 +71,12 @@ def linear(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY
     return weight, bias
 
 
+def linears(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
+    """The rules of layers and norms, `<theirs>.<value>` → `<ours>.<key>` for the items of `names`."""
+    for our_name, their_name in names.items():
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+
 def leave_out(rules_or_names: Iterable[Rule | str], why: str) -> Iterator[Rule]:
     """Rules that leave out the originals of other rules, or tensors by their names."""
     for entry in rules_or_names:
@@ -161,6 +167,7 @@ class Form:
             namespace up to a dot or slash.
         required: dotted paths of configuration fields that no shape tells and no default is right for.
         new_modules: modules of our model, where it has them, that no file holds and that start as in a new model.
+        label_rows: tensors with a row for each class, of which a part may be kept, by the names of the classes.
         videos: whether the model takes videos, and its directory a video processor.
         images: whether it takes images, and its directory an image processor.
         settings_file: name of a JSON file beside the checkpoint that `read_settings` reads.
@@ -176,6 +183,7 @@ class Form:
     left_out: Mapping[str, str] = {}
     required: tuple[str, ...] = ()
     new_modules: tuple[str, ...] = ()
+    label_rows: tuple[str, ...] = ()
     videos: bool = True
     images: bool = False
     settings_file: str | None = None
@@ -228,9 +236,7 @@ def their_shapes(rules: Iterable[Rule], ours: Mapping[str, tuple[int, ...]]) -> 
     """The shape that each original tensor must have, from the shapes of ours; nothing of what is left out."""
     shapes: dict[str, tuple[int, ...]] = {}
     for entry in rules:
-        if isinstance(entry.op, Copy) and entry.ours:
-            shapes.update(zip(entry.theirs, (tuple(ours[name]) for name in entry.ours), strict=True))
-        elif entry.ours:
+        if entry.ours:
             originals = entry.op.inverse([torch.empty(ours[name], device="meta") for name in entry.ours])
             shapes.update(zip(entry.theirs, (tuple(tensor.shape) for tensor in originals), strict=True))
     return shapes

@@ -7,7 +7,7 @@ which stage is the first that is too far.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -24,11 +24,12 @@ from vidformers.models.records import Family
 
 from .found import Found
 from .identify import MODEL_CLASSES, Request, family_of, identify, public_class
-from .load import Progress, form_of, no_progress, weights_of
+from .labels import keep_rows
+from .load import Progress, form_of, no_progress, opened
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
 from .rules import Form, Rule, convert
-from .sources import open_source, sha256
+from .sources import Source, open_source, sha256
 
 
 # Largest difference that is rounding, relative to the largest value of a stage: fp32 sums in another order stay below
@@ -197,9 +198,7 @@ def verify_directory(
     original_repo: str | os.PathLike | None = None,
     progress: Progress = no_progress,
 ) -> list[Report]:
-    """Check a converted directory.
-
-    Always: its weight files have the recorded SHA-256, and the model that loads from it returns finite numbers.
+    """Check a converted directory: the SHA-256 of its weights, its model's numbers, and what else is given.
 
     Args:
         directory: what `convert_checkpoint` wrote, or any directory in its format.
@@ -215,30 +214,38 @@ def verify_directory(
     """
     directory = Path(directory)
     provenance = read_provenance(directory)
+    _check_digests(directory, provenance)
+    model = load_directory(directory)
+    reports = [_finite_report(model)]
+    if recording is not None:
+        reports.append(_compare_recording(model, Path(recording)))
+    if source is None and original_repo is not None:
+        raise ConversionError("running the original code needs the original checkpoint: source.")
+    if source is not None:
+        with opened(source, probe) as files:
+            form, found = _identify_again(files, model, provenance)
+            reports.append(compare_tensors(directory, form.rules(model.config), found, progress))
+            if original_repo is not None:
+                reports.append(compare_with_original(model, form, found, original_repo))
+    return reports
+
+
+def _check_digests(directory: Path, provenance: Mapping[str, Any]) -> None:
     for name, digest in provenance.get("weights", {}).items():
         if not (directory / name).exists() or sha256(directory / name) != digest:
             raise ConversionError(f"{directory / name}: missing or changed since it was converted; convert it again.")
-    model = load_directory(directory)
-    family = family_of(model.config.model_type)
-    reports = [_finite_report(model, adapter(family).example_calls(model.config, type(model).__name__))]
-    if recording is not None:
-        reports.append(_compare_recording(model, Path(recording)))
-    if source is not None:
-        with ExitStack() as stack:
-            files = {"checkpoint": stack.enter_context(open_source(weights_of(source)))}
-            if probe is not None:
-                files["probe"] = stack.enter_context(open_source(probe))
-            noted = noted_entries(form_of(model, provenance.get("form")), provenance)
-            places = {key: entry["entry"] for key, entry in noted.items()}
-            request = Request(family.model_type, model_class=type(model))
-            _, form, found = identify(files, request, places)
-            rules = list(form.rules(model.config))
-            reports.append(compare_tensors(directory, rules, found, progress))
-            if original_repo is not None:
-                reports.append(compare_with_original(model, form, found, original_repo))
-    elif original_repo is not None:
-        raise ConversionError("running the original code needs the original checkpoint: source.")
-    return reports
+
+
+def _identify_again(
+    files: Mapping[str, Source], model: PreTrainedModel, provenance: Mapping[str, Any]
+) -> tuple[Form, Found]:
+    """The form of a model's original files, and its state dicts at the places, with the rows, that were noted."""
+    noted = noted_entries(form_of(model, provenance.get("form")), provenance)
+    places = {key: entry["entry"] for key, entry in noted.items()}
+    request = Request(family_of(model.config.model_type).model_type, model_class=type(model))
+    _, form, found = identify(files, request, places)
+    rows = provenance.get("label_rows")
+    return form, keep_rows(form, found, rows) if rows else found
 
 
 def load_directory(directory: Path) -> PreTrainedModel:
@@ -255,9 +262,10 @@ def load_directory(directory: Path) -> PreTrainedModel:
         raise ConversionError(f"{directory}: its weights cannot be read ({error}).") from error
 
 
-def _finite_report(model: PreTrainedModel, calls: Mapping) -> Report:
+def _finite_report(model: PreTrainedModel) -> Report:
     """A report in which a stage with a NaN or an infinity differs."""
-    stages = run_stages(model, calls)
+    original = adapter(family_of(model.config.model_type))
+    stages = run_stages(model, original.example_calls(model.config, type(model).__name__))
     return compare("finite outputs", {name: stage.nan_to_num() for name, stage in stages.items()}, stages, 0.0)
 
 
@@ -276,7 +284,7 @@ def _compare_recording(model: PreTrainedModel, folder: Path) -> Report:
     return compare("recorded outputs", expected, actual, TOLERANCES[model.dtype])
 
 
-def compare_tensors(directory: Path, rules: Sequence[Rule], found: Found, progress: Progress = no_progress) -> Report:
+def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progress: Progress = no_progress) -> Report:
     """Compare a directory's tensors with those of the original files, in the directory's type; all must be equal."""
     stages: list[Stage] = []
     with ExitStack() as stack:

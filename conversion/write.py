@@ -4,7 +4,7 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,83 +39,82 @@ def convert_checkpoint(
     source: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    family: str | None = None,
-    preset: str | None = None,
     probe: str | os.PathLike | None = None,
-    checkpoint_key: str | None = None,
-    probe_index: int = 0,
     tokenizer: str | os.PathLike | None = None,
     dtype: torch.dtype = torch.float32,
-    model_class: type[PreTrainedModel] | None = None,
     original_repo: str | os.PathLike | None = None,
     hub_repo: str | None = None,
     progress: Progress = no_progress,
-    **config_overrides: Any,
+    **options: Any,
 ) -> list[Report]:
     """Write an original checkpoint as a directory that `from_pretrained` loads, and prove it.
 
-    The directory gets the weights, the configuration, the processor, a model card and `provenance.json`. It
-    appears under its name only after the tensors on disk were found equal to the original's, the model loaded from
-    it gave the numbers of the one in memory, and, with `original_repo`, the original code gave them too.
+    The directory gets weights, configuration, processors, a model card and `provenance.json`. It appears under its
+    name once its tensors equal the original's and the model loaded from it gives the numbers of the one in memory.
 
     Args:
-        source: the original checkpoint, or an original directory that holds it as `model.safetensors`.
+        source: the original checkpoint or directory, as for [`load_original`].
         out: the directory to write; it must not exist, or be empty.
-        family: as for `load_original`, like `preset`, `probe`, `checkpoint_key` and `probe_index`.
-        preset: name of the published checkpoint.
         probe: the file of a classifier head.
-        checkpoint_key: entry of the file to take.
-        probe_index: which head of the probe's file to take.
-        tokenizer: the vocabulary of a model with text, a sentencepiece model or a `tokenizer.json`. By default that of
-            an original directory; without any, the directory has a video processor alone.
+        tokenizer: vocabulary of a text tower; by default the one beside the weights, where the original has it there.
         dtype: type of the weights on disk.
-        model_class: the class to build, as for `load_original`.
-        original_repo: a checkout of the original code, to run beside the converted model.
-        hub_repo: the Hub repository that the directory is meant for; the card loads the model from there.
+        original_repo: a checkout of the original code, to run beside the model.
+        hub_repo: the Hub repository from which the card loads the model.
         progress: called as work is done.
-        config_overrides: fields of the configuration.
+        options: other arguments of [`load_original`], such as `preset`, and fields of the configuration.
 
     Returns:
         The reports of the checks, all passed.
 
     Raises:
-        ConversionError: as `load_original`, for a name that can't be written, a full disk, and a check that fails.
-            Nothing is left behind then.
+        ConversionError: as [`load_original`], a name that can't be written, a full disk, a failed check.
     """
     with _as_conversion_error():
         out = check_target(out, folder=True)
-    request = Request(family, preset, checkpoint_key, probe_index, model_class, config_overrides)
-    with planned(source, probe, request) as plan:
+    with planned(source, probe, Request.of(options)) as plan:
         tokenizer = Path(tokenizer) if tokenizer else tokenizer_beside(plan)
-        processors = processors_of(plan, tokenizer)
-        model = build(plan, dtype, progress)
+        return _convert(plan, out, tokenizer, dtype, original_repo, hub_repo, progress)
+
+
+def _convert(
+    plan: Plan,
+    out: Path,
+    tokenizer: Path | None,
+    dtype: torch.dtype,
+    original_repo: str | os.PathLike | None,
+    hub_repo: str | None,
+    progress: Progress,
+) -> list[Report]:
+    processors, model_class, reports = processors_of(plan, tokenizer), type(plan.model), []
+    build(plan, dtype, progress)
+    _return_memory(plan)
+    calls = adapter(plan.family).example_calls(plan.model.config, plan.form.architecture)
+    expected = run_stages(plan.model, calls)
+    if original_repo is not None:
+        reports.append(compare_with_original(plan.model, plan.form, plan.found, original_repo))
+        _stop_on_failure(reports)
+    with written_whole(out, folder=True) as (folder,):
+        progress("writing", 0, 1)
+        _save_pretrained(plan.model, processors, folder, out)
+        progress("writing", 1, 1)
+        del plan.model  # Two models at once would need twice the memory.
         _return_memory(plan)
-        calls = adapter(plan.family).example_calls(model.config, plan.form.architecture)
-        expected = run_stages(model, calls)
-        reports = []
-        if original_repo is not None:
-            reports.append(compare_with_original(model, plan.form, plan.found, original_repo))
-            _stop_on_failure(reports)
-        num_bytes = sum(tensor.nbytes for tensor in model.parameters())
-        with written_whole(out, folder=True) as (folder,):
-            progress("writing", 0, 1)
-            with _as_conversion_error(), explained_write(out, num_bytes):
-                for each in (model, *processors):
-                    each.save_pretrained(folder)
-            progress("writing", 1, 1)
-            # Two models at once would need twice the memory.
-            model_class = type(model)
-            del model, plan.model, each
-            _return_memory(plan)
-            reports.append(compare_tensors(folder, plan.rules, plan.found, progress))
-            _return_memory(plan)
-            reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
-            _stop_on_failure(reports)
+        reports.append(compare_tensors(folder, plan.rules, plan.found, progress))
+        _return_memory(plan)
+        reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
+        _stop_on_failure(reports)
+        with _as_conversion_error(), explained_write(out):
             parity = [report.summary for report in reports]
-            with _as_conversion_error(), explained_write(out):
-                provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
-                write_card(folder, plan, provenance, hub_repo)
+            provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
+            write_card(folder, plan, provenance, hub_repo)
     return reports
+
+
+def _save_pretrained(model: PreTrainedModel, processors: Sequence[Any], folder: Path, out: Path) -> None:
+    """Fill the folder that becomes `out`."""
+    with _as_conversion_error(), explained_write(out, sum(tensor.nbytes for tensor in model.parameters())):
+        for each in (model, *processors):
+            each.save_pretrained(folder)
 
 
 def _return_memory(plan: Plan) -> None:

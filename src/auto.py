@@ -8,10 +8,14 @@ from .families import FAMILIES
 from .models.records import Family, Part
 
 
-def register() -> None:
+def register(names: bool = False) -> None:
     """Make the Auto classes of transformers give the classes of this package.
 
-    Calling it again changes nothing. Classes of transformers that are imported by their names stay as they are.
+    Calling it again changes nothing.
+
+    Args:
+        names: also let classes that are imported from transformers by their names be those of this package, such as
+            `from transformers import PeVideoModel`. They stay transformers' own otherwise.
 
     Raises:
         ImportError: if the installed torchvision cannot be imported, which keeps transformers from loading models.
@@ -24,9 +28,21 @@ def register() -> None:
         for record in (family, *family.parts):
             _register_models(family, record)
             _register_processors(family, record)
+            compat.refuse_other_classes(_load(family, record.config_class), record)
+    compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
+    compat.choose_tokenizers_by_configuration()
+    compat.give_parts_their_processors()
     compat.prefer_registered_processors()
     compat.show_video_classes(earlier)
+    compat.add_removed_names(earlier)
+    if names:
+        compat.replace_names(earlier)
+
+
+def unregister() -> None:
+    """Undo `register(names=True)`: names of transformers give its own classes again. The Auto classes stay."""
+    compat.give_names_back()
 
 
 def _register_models(family: Family, record: Family | Part) -> None:
@@ -41,7 +57,7 @@ def _register_processors(family: Family, record: Family | Part) -> None:
     """Enter what prepares the input of a family or of a part of it."""
     config_class = _load(family, record.config_class)
     # A class of ours with a name that other families' directories give would take those directories too.
-    if record.input == "videos" and family.video_processor_class not in family.shared_processors:
+    if record.input != "text" and family.video_processor_class not in family.shared_processors:
         processor_class = _load(family, family.video_processor_class)
         _auto("video_processing").AutoVideoProcessor.register(config_class, processor_class, exist_ok=True)
     if record is not family and record.image_processor_class:

@@ -1,5 +1,6 @@
 """Settings of all tests: nothing is fetched from the network, torch computes on one thread, skips give a reason."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ pytest.register_assert_rewrite("tests.harness")
 
 def pytest_configure(config):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+def pytest_collection_finish(session):
+    """What imports leave are millions of objects that stay; conversions collect garbage, and needn't look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,16 +12,10 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import ConversionError, Op, Reshape, Split, Tensors, Transpose
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, linears, rule
 
 
-LAYERS = {
-    "norm1": "ln_1",
-    "attn.proj": "attn.out_proj",
-    "norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
+MLP = {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
 TABLE = "timm's tables and tokens have an axis for the batch"
 
 
@@ -57,7 +51,7 @@ def vision_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
         "hidden_size": width,
         "num_channels": channels,
         "patch_size": patch_size,
-        "image_size": Bounded(rows * patch_size, lambda given: given // patch_size == rows),
+        "image_size": Bounded(rows * patch_size, lambda given: isinstance(given, int) and given // patch_size == rows),
         **_block_fields(shapes, theirs),
         "use_cls_token": has_class_token,
         "use_post_norm": f"{theirs}ln_post.weight" in shapes,
@@ -119,9 +113,7 @@ def _pooler(ours: str, theirs: str, width: int) -> Iterator[Rule]:
         names = [f"{ours}.q.{leaf}", f"{ours}.kv.{leaf}"]
         why = "timm has a projection for the queries and one for keys and values"
         yield rule(names, f"{theirs}.attn.in_proj_{leaf}", Split((width, 2 * width)), why)
-    names = {"proj": "attn.out_proj", "norm": "layernorm", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-    for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+    yield from linears(ours, theirs, {"proj": "attn.out_proj", "norm": "layernorm", **MLP})
 
 
 def text_rules(config: Any, ours: str) -> Iterator[Rule]:
@@ -138,8 +130,7 @@ def _block(ours: str, theirs: str) -> Iterator[Rule]:
     """A block, alike in both towers."""
     for leaf in ("weight", "bias"):
         yield rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}")
-    for our_name, their_name in LAYERS.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+    yield from linears(ours, theirs, {"norm1": "ln_1", "attn.proj": "attn.out_proj", "norm2": "ln_2", **MLP})
 
 
 def _table(ours: str, theirs: str, width: int) -> Rule:
@@ -154,6 +145,9 @@ class PeCoreForm(Form):
 
     family = "pe_core"
     entries = {"": Entry("", "state_dict", "weights")}
+
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": getattr(config, "vision_config", config).image_size}
 
 
 class CoreFile(PeCoreForm):
@@ -172,10 +166,7 @@ class CoreFile(PeCoreForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config.vision_config, "vision_model.", "visual.")
         yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale")
-
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.vision_config.image_size}
+        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
 
 class VisionTower(PeCoreForm):
@@ -193,9 +184,6 @@ class VisionTower(PeCoreForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config, "", self.beginning)
-
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.image_size}
 
 
 class NestedVisionTower(VisionTower):

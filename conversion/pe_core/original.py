@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vidformers.conversion.found import Found, FoundPart
-from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.originals import filled, importable, noise, recorded
 
 
 ROWS, COLUMNS, FRAMES = 3, 2, 3
@@ -36,8 +36,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
 
 def frames_of(config: Any) -> torch.Tensor:
     """Six random images with a grid of 3 × 2 patches."""
-    size = (2 * FRAMES, config.num_channels, ROWS * config.patch_size, COLUMNS * config.patch_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+    return noise(2 * FRAMES, config.num_channels, ROWS * config.patch_size, COLUMNS * config.patch_size)
 
 
 def _text(config: Any) -> torch.Tensor:

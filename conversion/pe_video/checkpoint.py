@@ -1,4 +1,4 @@
-"""PE-AV: files of facebookresearch/perception_models (commit 3e352cca) and the names of transformers 5.23's PE Video.
+"""PE-AV: files of facebookresearch/perception_models (commit 3e352cca) and the names of transformers' PE Video.
 
 An original directory has `config.json` and `model.safetensors`, one flat state dict of the audio-video-text model in
 `core/audio_visual_encoder/pe.py`. PE Video is its video and text part.
@@ -151,16 +151,15 @@ class PeAvForm(Form):
         NO_AUDIO,
     )
 
+    def processor_settings(self, config: Any) -> dict[str, Any]:
+        return {"size": getattr(config, "video_config", config).vision_config.image_size}
+
     def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if "audio_visual_model" not in settings:
             return {}, {}
         visual = settings["audio_visual_model"].get("visual_model") or {}
         processor = {"num_frames": 16, "do_sample_frames": True} if visual.get("fixed_len_video") else {}
-        return self.fields_from(settings, visual), processor
-
-    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that the settings, and their part about videos, tell."""
-        raise NotImplementedError
+        return encoder_settings(visual), processor
 
 
 class PeAvDirectory(PeAvForm):
@@ -187,15 +186,12 @@ class PeAvDirectory(PeAvForm):
         yield rule("text_video_logit_bias", (), Constant(0.0, (1,)), why)
         yield from text_rules(config.text_config)
 
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.video_config.vision_config.image_size}
-
-    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "video_config": encoder_settings(visual),
-            "text_config": text_settings(settings),
-            "normalize_text": settings.get("nth_text_layer", 22) is None,
-        }
+    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        encoder, processor = super().read_settings(settings)
+        if not encoder:
+            return {}, processor
+        text = {"text_config": text_settings(settings), "normalize_text": settings.get("nth_text_layer", 22) is None}
+        return {"video_config": encoder, **text}, processor
 
 
 class VideoEncoder(PeAvForm):
@@ -211,12 +207,6 @@ class VideoEncoder(PeAvForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config, "")
-
-    def processor_settings(self, config: Any) -> dict[str, Any]:
-        return {"size": config.vision_config.image_size}
-
-    def fields_from(self, settings: Mapping[str, Any], visual: Mapping[str, Any]) -> dict[str, Any]:
-        return encoder_settings(visual)
 
 
 class VideoEncoderOfDirectory(VideoEncoder):

@@ -18,12 +18,17 @@ from torch import nn
 from transformers import AutoModel
 
 from vidformers.conversion.found import Found, FoundPart
-from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.originals import filled, importable, recorded, two_texts
 from vidformers.conversion.pe_core.original import build_tower, frames_of
 from vidformers.conversion.pe_video.checkpoint import FRAME_TOWER, VISUAL
 
 
 FRAMES = 3
+SAME_NAMES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("max_position_embeddings", "rms_norm_eps", "attention_bias"),
+)
+"""Fields of our configuration that the original's has under the same names."""
 UNUSED = {
     "xformers.ops": ("AttentionBias", "fmha"),
     "torchcodec.decoders": ("AudioDecoder", "VideoDecoder"),
@@ -41,16 +46,9 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
     frames = frames_of(video_config.vision_config)
     call = {"pixel_values_videos": frames.unflatten(0, (2, FRAMES))}
     if architecture == "PeVideoModel":
-        call |= _texts(config.text_config)
+        call |= two_texts(config.text_config.vocab_size)
     mask = torch.tensor([[True] * FRAMES, [False, True, False]])
     return {"video": call, "padded": {**call, "padding_mask_videos": mask}}
-
-
-def _texts(config: Any) -> dict[str, torch.Tensor]:
-    """Two random texts, the second one shorter."""
-    ids = torch.randint(config.vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(5) < torch.tensor([[5], [3]])
-    return {"input_ids": ids, "attention_mask": mask.long()}
 
 
 @torch.no_grad()
@@ -97,14 +95,7 @@ def _stand_ins() -> Iterator[None]:
 def _encoder(original: ModuleType, config: Any, part: FoundPart) -> nn.Module:
     """The original's video encoder. Its own constructor takes frame towers by names of published ones alone."""
     settings = import_module("core.audio_visual_encoder.config").TransformerConfig(
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        max_position_embeddings=config.max_position_embeddings,
-        rms_norm_eps=config.rms_norm_eps,
-        attention_bias=config.attention_bias,
+        **{name: getattr(config, name) for name in SAME_NAMES}
     )
     encoder = original.VisualEncoder.__new__(original.VisualEncoder)
     nn.Module.__init__(encoder)

@@ -1,15 +1,19 @@
-"""VideoMAE: files of MCG-NJU/VideoMAE (commit 14ef8d85) and the names of transformers 5.23.
+"""VideoMAE: files of MCG-NJU/VideoMAE (commit 14ef8d85) and the names of transformers.
+
+Those of OpenGVLab/VideoMAEv2 (commit 29eab1e8) have the same names. Its directories on the Hub, which bring code of
+their own, hold the encoder of a fine-tuned file alone, under `model.`.
 
 A file of pre-training holds an encoder and a decoder (`modeling_pretrain.py`). One of fine-tuning holds the encoder
 under bare names, and a head (`modeling_finetune.py`). `utils.py` saves either as the entry `model`, DeepSpeed as
 `module`. Tables of sines and cosines are not saved; a learned table is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidformers.conversion.ops import Split
 from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.models.videomae.configuration_videomae import is_of_remote_code, remote_fields
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -33,6 +37,8 @@ def _block(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
     if config.qv_bias:
         yield rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
         yield rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
+    if config.cos_attn:
+        yield rule(f"{attention}.scale", f"{theirs}.attn.scale")
     yield from linear(f"{ours}.attention.output.dense", f"{theirs}.attn.proj")
     yield from linear(f"{ours}.layernorm_after", f"{theirs}.norm2")
     yield from linear(f"{ours}.intermediate.dense", f"{theirs}.mlp.fc1")
@@ -51,9 +57,14 @@ def _decoder(config: Any) -> Iterator[Rule]:
     yield from linear("decoder.head", "decoder.head")
 
 
+def _pooling_norm(theirs: str) -> Iterator[Rule]:
+    """The norm of the mean, which stands beside the encoder in a classifier and in it where it pools by itself."""
+    yield from linear("fc_norm", f"{theirs}fc_norm")
+
+
 def _head(config: Any) -> Iterator[Rule]:
     if config.use_mean_pooling:
-        yield from linear("fc_norm", "fc_norm")
+        yield from _pooling_norm("")
     yield from linear("classifier", "head")
 
 
@@ -63,20 +74,25 @@ def _head(config: Any) -> Iterator[Rule]:
 class _VideoMAEForm(Form):
     """What all files have in common.
 
-    The number of heads leaves no trace in a file, that of frames and pixels none unless positions are learned.
+    The number of heads leaves no trace in a file unless each has a factor (`cos_attn`), that of frames and pixels none
+    unless positions are learned.
     """
 
     family = "videomae"
     entries = {"": Entry("model", "module", "", versions=("model_ema",))}
     required = ("num_attention_heads", "image_size", "num_frames")
     images = True
+    label_rows = ("head.weight", "head.bias")
     ours, theirs = "videomae.", ""  # what the names of the encoder's tensors begin with
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         width, channels, tubelet, *patch = shapes[f"{self.theirs}patch_embed.proj.weight"]
         patch_size = patch[0] if patch[0] == patch[1] else patch
         has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
+        has_scales = f"{self.theirs}blocks.0.attn.scale" in shapes
         return {
+            "cos_attn": has_scales,
+            **({"num_attention_heads": shapes[f"{self.theirs}blocks.0.attn.scale"][0]} if has_scales else {}),
             "hidden_size": width,
             "num_channels": channels,
             "tubelet_size": tubelet,
@@ -98,10 +114,13 @@ class _PretrainingForm(_VideoMAEForm):
     architecture = "VideoMAEForPreTraining"
     fingerprint = ("encoder_to_decoder.weight",)
     required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
+    label_rows = ()
     theirs = "encoder."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        scale = shapes.get("decoder.blocks.0.attn.scale")
         return super().config_from(shapes) | {
+            **({"decoder_num_attention_heads": scale[0]} if scale else {}),
             "decoder_hidden_size": shapes["mask_token"][2],
             "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
             "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
@@ -174,13 +193,64 @@ class _EncoderOfFinetunedForm(_VideoMAEForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        yield from leave_out(_head(config), "the classifier, which an encoder does not have")
+        head = list(_head(config))
+        if config.use_pooler and config.use_mean_pooling:
+            yield from _pooling_norm("")
+            head = [entry for entry in head if entry.ours[0].startswith("classifier.")]
+        yield from leave_out(head, "the classifier, which an encoder does not have")
+
+
+class _HubForm(_VideoMAEForm):
+    """A directory OpenGVLab/VideoMAEv2-*; its settings contradict its tensors on `use_mean_pooling` now and then."""
+
+    title = "VideoMAE V2 Hub directory"
+    architecture = "VideoMAEModel"
+    fingerprint = ("model.patch_embed.proj.weight", "model.blocks.0.attn.qkv.weight")
+    entries = {"": Entry("")}
+    settings_file = "config.json"
+    label_rows = ()
+    ours, theirs = "", "model."
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        has_norm = "model.norm.weight" in shapes
+        return super().config_from(shapes) | {"use_mean_pooling": not has_norm, "use_pooler": True}
+
+    def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        fields = remote_fields(settings["model_config"]) if is_of_remote_code(settings) else {}
+        return {name: value for name, value in fields.items() if name != "use_mean_pooling"}, {}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        if not config.use_pooler:
+            return  # Another form's encoder.
+        yield from self._rules(config)
+
+    def _rules(self, config: Any) -> Iterator[Rule]:
+        yield from _encoder(config, self.ours, "model.", has_norm=not config.use_mean_pooling)
+        if config.use_mean_pooling:
+            yield from _pooling_norm("model.")
+
+
+class _ClassifierOfHubForm(_HubForm):
+    title = "VideoMAE V2 Hub directory, for a classifier to fine-tune"
+    architecture = "VideoMAEForVideoClassification"
+    on_request = True
+    required = (*_VideoMAEForm.required, "num_labels")
+    new_modules = ("classifier",)
+    ours = "videomae."
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        return super().config_from(shapes) | {"use_pooler": False}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from self._rules(config)
 
 
 FORMS = (
     _PretrainingForm(),
     _FinetunedForm(),
+    _HubForm(),
     _ClassifierOfPretrainingForm(),
+    _ClassifierOfHubForm(),
     _EncoderOfFinetunedForm(),
     _EncoderOfPretrainingForm(),
 )

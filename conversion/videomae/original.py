@@ -1,9 +1,10 @@
-"""MCG-NJU/VideoMAE at 14ef8d85 beside our model. The checkout needs timm to be installed."""
+"""MCG-NJU/VideoMAE at 14ef8d85, or OpenGVLab/VideoMAEv2 at 29eab1e8, beside our model. Both need timm."""
 
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from vidformers.conversion.found import FoundPart
 from vidformers.conversion.ops import ConversionError
-from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.originals import filled, importable, noise, recorded
 
 
 Stages = dict[str, torch.Tensor]
@@ -33,8 +34,8 @@ def _call(config: Any, architecture: str, grid: tuple[int, int, int]) -> dict[st
     """A random video with so many tokens, of which a model that reconstructs sees half, the same at every time."""
     time, rows, columns = grid
     height, width = config.patch_height_width
-    size = (1, time * config.tubelet_size, config.num_channels, rows * height, columns * width)
-    call = {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(0))}
+    frames = time * config.tubelet_size
+    call = {"pixel_values": noise(1, frames, config.num_channels, rows * height, columns * width)}
     if architecture == "VideoMAEForPreTraining":
         order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(1))
         call["bool_masked_pos"] = (order >= rows * columns // 2).repeat(1, time)  # (1, N)
@@ -51,15 +52,23 @@ def original_stages(
     """
     part, call = found[""], calls["video"]
     video = call["pixel_values"].transpose(1, 2)  # (B, C, T, H, W)
-    with importable(repository, modules=("modeling_finetune", "modeling_pretrain")):
+    is_v2 = (repository / "models" / "modeling_finetune.py").is_file()
+    if config.cos_attn and not is_v2:
+        raise ConversionError(f"{repository}: has no `cos_attn`; take a checkout of OpenGVLab/VideoMAEv2.")
+    place = {"packages": ("models",)} if is_v2 else {"modules": ("modeling_finetune", "modeling_pretrain")}
+    with importable(repository, **place):
+        finetune, pretrain = (
+            import_module(f"models.{name}" if is_v2 else name) for name in ("modeling_finetune", "modeling_pretrain")
+        )
         if "bool_masked_pos" in call:
-            return _reconstruct(config, part, video, call["bool_masked_pos"])
-        is_pretraining = "encoder_to_decoder.weight" in part.names
-        return _encode(config, part.under("encoder.") if is_pretraining else part, video)
+            return _reconstruct(pretrain, config, part, video, call["bool_masked_pos"])
+        begin = next(
+            (begin for begin in ("encoder.", "model.") if f"{begin}patch_embed.proj.weight" in part.names), ""
+        )
+        return _encode(finetune, config, part.under(begin), video)
 
 
-def _reconstruct(config: Any, part: FoundPart, video: torch.Tensor, mask: torch.Tensor) -> Stages:
-    module = import_module("modeling_pretrain")
+def _reconstruct(module: ModuleType, config: Any, part: FoundPart, video: torch.Tensor, mask: torch.Tensor) -> Stages:
     if not isinstance(config.patch_size, int) or config.num_channels != 3:
         raise ConversionError("the original pre-trains with square patches of three channels alone.")
     model = module.PretrainVisionTransformer(
@@ -82,9 +91,9 @@ def _reconstruct(config: Any, part: FoundPart, video: torch.Tensor, mask: torch.
     return {**encoded, **decoded, "video.logits": logits}
 
 
-def _encode(config: Any, part: FoundPart, video: torch.Tensor) -> Stages:
+def _encode(module: ModuleType, config: Any, part: FoundPart, video: torch.Tensor) -> Stages:
     """A fine-tuned model, or its encoder where our model is one or the file has no head for it."""
-    model = import_module("modeling_finetune").VisionTransformer(
+    model = module.VisionTransformer(
         **_arguments(config),
         in_chans=config.num_channels,
         num_classes=config.num_labels,
@@ -97,12 +106,16 @@ def _encode(config: Any, part: FoundPart, video: torch.Tensor) -> Stages:
     is_encoder = config.architectures == ["VideoMAEModel"]
     has_head = not is_encoder and "head.weight" in part.names
     if not has_head:
-        model.fc_norm, model.head = None, nn.Identity()
+        model.head = nn.Identity()
+    if not has_head and not config.use_pooler:
+        model.fc_norm = None
     filled(model, part, drops=part.names.keys() - model.state_dict().keys())
     with recorded(model.blocks, "video.") as stages:
         logits = model(video)
     if has_head:
         stages["video.logits"] = logits
+    elif config.use_pooler:
+        stages["video.pooler_output"] = logits
     if is_encoder:
         last = stages[f"video.hidden_states.{config.num_hidden_layers}"]
         stages["video.last_hidden_state"] = model.norm(last)  # The identity where tokens are pooled first.
@@ -120,4 +133,5 @@ def _arguments(config: Any) -> dict[str, Any]:
         "init_values": config.layer_scale_init_value,
         "use_learnable_pos_emb": config.use_learnable_pos_emb,
         "norm_layer": partial(nn.LayerNorm, eps=config.layer_norm_eps),
+        **({"cos_attn": True} if config.cos_attn else {}),
     }

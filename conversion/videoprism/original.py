@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vidformers.conversion.found import FoundPart
-from vidformers.conversion.originals import importable
+from vidformers.conversion.originals import importable, two_texts
 
 
 FRAMES, PATCHES_A_SIDE = 3, 2
@@ -29,7 +29,7 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
         mask = torch.arange(FRAMES) < torch.tensor([[FRAMES], [FRAMES - 1]])
         calls = {"video": video, "padded": {**video, "padding_mask_videos": mask}}
     if architecture in ("VideoPrismTextModel", "VideoPrismClipModel"):
-        text = _text(getattr(config, "text_config", config))
+        text = two_texts(getattr(config, "text_config", config).vocab_size)
         calls = {name: {**call, **text} for name, call in calls.items()} or {"text": text}
     return calls
 
@@ -39,13 +39,6 @@ def _video(config: Any) -> torch.Tensor:
     side = PATCHES_A_SIDE * config.tubelet_size[1]
     size = (2, FRAMES, config.num_channels, side, side)
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
-
-
-def _text(config: Any) -> dict[str, torch.Tensor]:
-    """Two random texts, the second one shorter."""
-    ids = torch.randint(config.vocab_size, (2, 5), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(5) < torch.tensor([[5], [3]])
-    return {"input_ids": ids * mask, "attention_mask": mask.long()}
 
 
 def original_stages(

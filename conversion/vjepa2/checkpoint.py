@@ -1,45 +1,27 @@
-"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers 5.23.
+"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers.
 
 A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; files of
-distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`; a probe file holds a list `classifiers` with one
-state dict per head of a training sweep. Their names come from
+distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`, of which pre-training needs all; a probe file holds
+a list `classifiers` with one state dict per head of a training sweep. Their names come from
 `src/models/{vision_transformer,predictor,ac_predictor,attentive_pooler}.py`,
 `evals/action_anticipation_frozen/models.py` and, for V-JEPA 2.1, `app/vjepa_2_1/models` (commit 204698b4). Tensors
 that transformers doesn't have keep the original's terms.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from vidformers.conversion.ops import Split, Stack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears, rule
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
 FUSED = "the original computes queries, keys and values in one projection"
 ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
 MODALITIES = ("img_mod_embed", "video_mod_embed")
-LAYERS = {
-    "norm1": "norm1",
-    "attention.proj": "attn.proj",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-POOLER_LAYERS = {
-    "layer_norm1": "norm1",
-    "self_attn.out_proj": "attn.proj",
-    "layer_norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-CROSS_ATTENTION_LAYERS = {
-    "layer_norm1": "norm1",
-    "cross_attn.q_proj": "xattn.q",
-    "layer_norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
+MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+LAYERS = {"norm1": "norm1", "attention.proj": "attn.proj", "norm2": "norm2", **MLP}
+POOLER_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP}
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -93,21 +75,21 @@ def predictor_fields(shapes: Shapes) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def encoder_rules(config: Any, ours: str = "encoder") -> Iterator[Rule]:
-    """The encoder, which our model calls `ours`."""
-    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", "encoder/patch_embed.proj")
+def encoder_rules(config: Any, ours: str = "encoder", theirs: str = "encoder") -> Iterator[Rule]:
+    """An encoder, which our model calls `ours` and the form `theirs`."""
+    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", f"{theirs}/patch_embed.proj")
     if config.use_image_patch_embedder:
-        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", "encoder/patch_embed_img.proj")
+        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", f"{theirs}/patch_embed_img.proj")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"encoder/{name}") for name in MODALITIES)
+        yield from (rule(f"{ours}.embeddings.{name}", f"{theirs}/{name}") for name in MODALITIES)
     for i in range(config.num_hidden_layers):
-        yield from _block(f"{ours}.layer.{i}", f"encoder/blocks.{i}", config.qkv_bias)
+        yield from _block(f"{ours}.layer.{i}", f"{theirs}/blocks.{i}", config.qkv_bias)
     if config.hierarchical_layers:
         for i in range(len(config.hierarchical_layers)):
-            yield from linear(f"{ours}.norms_block.{i}", f"encoder/norms_block.{i}")
+            yield from linear(f"{ours}.norms_block.{i}", f"{theirs}/norms_block.{i}")
     else:
-        yield from linear(f"{ours}.layernorm", "encoder/norm")
-    yield from leave_out(["encoder/pos_embed"], ROTARY)
+        yield from linear(f"{ours}.layernorm", f"{theirs}/norm")
+    yield from leave_out([f"{theirs}/pos_embed"], ROTARY)
 
 
 def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
@@ -141,28 +123,22 @@ def pooler_rules(config: Any) -> Iterator[Rule]:
     yield rule("pooler.query_tokens", "probe/pooler.query_tokens")
     for i in range(config.num_pooler_layers):
         layer, block = f"pooler.self_attention_layers.{i}", f"probe/pooler.blocks.{i}"
-        yield from _layers(layer, block, POOLER_LAYERS)
+        yield from linears(layer, block, {**POOLER_LAYERS, "self_attn.out_proj": "attn.proj"})
         names = [f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         yield from linear(names, f"{block}.attn.qkv", Split(3), FUSED)
     layer, block = "pooler.cross_attention_layer", "probe/pooler.cross_attention_block"
-    yield from _layers(layer, block, CROSS_ATTENTION_LAYERS)
+    yield from linears(layer, block, {**POOLER_LAYERS, "cross_attn.q_proj": "xattn.q"})
     names = [f"{layer}.cross_attn.{name}" for name in ("k_proj", "v_proj")]
     yield from linear(names, f"{block}.xattn.kv", Split(2), "the original computes keys and values in one projection")
 
 
 def _block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
-    yield from _layers(ours, theirs, LAYERS)
+    yield from linears(ours, theirs, LAYERS)
     names = [f"{ours}.attention.{name}" for name in ("query", "key", "value")]
     weight, bias = linear(names, f"{theirs}.attn.qkv", Split(3), FUSED)
     yield weight
     if has_bias:
         yield bias
-
-
-def _layers(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
-    """Layers and norms `theirs.<value>` → `ours.<key>`."""
-    for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -211,6 +187,14 @@ class ActionConditionedFile(VJEPA2Form):
         yield from predictor_blocks(config, "predictor")
 
 
+class ActionTrainingFile(ActionConditionedFile):
+    """The same tensors, to train the predictor on."""
+
+    title = "V-JEPA 2-AC training file"
+    architecture = "VJEPA2ACForPreTraining"
+    on_request = True
+
+
 class HubFile(VJEPA2Form):
     """Encoder and predictor."""
 
@@ -225,6 +209,30 @@ class HubFile(VJEPA2Form):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config)
         yield from predictor_rules(config)
+
+
+class PreTrainingFile(HubFile):
+    """Encoder, predictor and teacher, which a training goes on from."""
+
+    title = "V-JEPA 2 pre-training file"
+    architecture = "VJEPA2ForPreTraining"
+    on_request = True
+    entries = {
+        "encoder": Entry("encoder", prefix="module.backbone."),
+        "predictor": PREDICTOR,
+        "teacher": Entry("target_encoder", "ema_encoder", prefix="module.backbone."),
+    }
+    fingerprint = (PATCHES, "predictor/mask_tokens.0", "teacher/patch_embed.proj.weight")
+
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        implied = super().implied_from(shapes)
+        # The original trains with one setting for both; its hub loader leaves the predictor's off.
+        return {**implied, "pred_interpolate_rope": implied["interpolate_rope"]}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, "vjepa2.encoder")
+        yield from predictor_rules(config, "vjepa2.predictor")
+        yield from encoder_rules(config, "teacher", "teacher")
 
 
 class EncoderFile(VJEPA2Form):
@@ -295,4 +303,12 @@ class AnticipationProbe(VJEPA2Form):
         yield from linear("action_classifier", "probe/action_classifier")
 
 
-FORMS = (ActionConditionedFile(), HubFile(), EncoderFile(), AttentiveProbe(), AnticipationProbe())
+FORMS = (
+    ActionConditionedFile(),
+    ActionTrainingFile(),
+    HubFile(),
+    PreTrainingFile(),
+    EncoderFile(),
+    AttentiveProbe(),
+    AnticipationProbe(),
+)

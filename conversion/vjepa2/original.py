@@ -11,7 +11,7 @@ from torch import nn
 
 from vidformers.conversion.found import Found
 from vidformers.conversion.ops import ConversionError
-from vidformers.conversion.originals import filled, importable, recorded
+from vidformers.conversion.originals import filled, importable, noise, recorded
 
 
 def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
@@ -39,19 +39,17 @@ def example_calls(config: Any, architecture: str) -> dict[str, dict[str, Any]]:
 
 def _robot_call(config: Any, side: int) -> dict[str, torch.Tensor]:
     """Four frames, which are four steps, and their conditions."""
-    generator = torch.Generator().manual_seed(1)
-    widths = {"actions": config.action_embed_dim, "states": config.action_embed_dim}
+    video, width = _video(config, 2, side, side), config.action_embed_dim
+    conditions = {name: noise(*video.shape[:2], width, seed=i) for i, name in ((1, "actions"), (2, "states"))}
     if config.use_extrinsics:
-        widths["extrinsics"] = config.action_embed_dim - 1
-    video = _video(config, 2, side, side)
-    conditions = {name: torch.randn(*video.shape[:2], width, generator=generator) for name, width in widths.items()}
+        conditions["extrinsics"] = noise(*video.shape[:2], width - 1, seed=3)
     return {"pixel_values_videos": video, **conditions}
 
 
 def _video(config: Any, time: int, rows: int, columns: int) -> torch.Tensor:
     """Two random videos (2, T, C, H, W) with a grid of so many tokens."""
     size = (time * config.tubelet_size, config.in_chans, rows * config.patch_size, columns * config.patch_size)
-    return torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
+    return noise(2, *size)
 
 
 @torch.no_grad()
@@ -79,8 +77,7 @@ def original_stages(
 
 
 def _build_encoder(config: Any) -> nn.Module:
-    module = import_module("src.models.vision_transformer")
-    return module.VisionTransformer(
+    return import_module("src.models.vision_transformer").VisionTransformer(
         **_arguments(config, config.frames_per_clip),
         in_chans=config.in_chans,
         depth=config.num_hidden_layers,
@@ -149,8 +146,7 @@ def _act(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any])
 
 
 def _classify(config: Any, found: Found, encoder: nn.Module, video: torch.Tensor) -> torch.Tensor:
-    module = import_module("src.models.attentive_pooler")
-    probe = module.AttentiveClassifier(
+    probe = import_module("src.models.attentive_pooler").AttentiveClassifier(
         embed_dim=config.hidden_size,
         num_heads=config.pooler_num_attention_heads,
         depth=config.num_pooler_layers + 1,

@@ -3,27 +3,49 @@
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-
-app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True, add_completion=False)
-console = Console()
-errors = Console(stderr=True)
+from .console import Json, Quiet, Terminal, output, terminal
 
 
-class Dtype(str, Enum):
-    """Types of weights on disk."""
+if TYPE_CHECKING:
+    from vidformers.inference.embedder import Failure
+
+    from .classify import Scores
+
+
+app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        from vidformers import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Video foundation models for Transformers."""
+
+
+class Dtype(StrEnum):
+    """Types of weights."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -36,6 +58,11 @@ Probe = Annotated[Path | None, typer.Option(help="File of a classifier head.")]
 OriginalRepo = Annotated[
     Path | None, typer.Option(help="Checkout of the original code, to run beside the converted model.")
 ]
+NumFrames = Annotated[
+    int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
+]
+Device = Annotated[str | None, typer.Option(help="Such as cuda:1; by default a GPU, where there is one.")]
+ComputeDtype = Annotated[Dtype, typer.Option(help="Type to compute in.")]
 
 
 @app.command()
@@ -48,6 +75,9 @@ def convert(
     probe_index: Annotated[int, typer.Option(help="Which head to take where the probe's file holds several.")] = 0,
     checkpoint_key: Annotated[str | None, typer.Option(help="Entry of the file to take, such as `encoder`.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or text with one a line.")] = None,
+    keep_labels: Annotated[
+        Path | None, typer.Option(help="Names of the classes to keep of these, such as Kinetics-400's of K710's.")
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Vocabulary of the text tower, such as a tokenizer.json.")
     ] = None,
@@ -61,33 +91,35 @@ def convert(
     ] = None,
     original_repo: OriginalRepo = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="REPO", help="Upload the directory there.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write an original checkpoint as a directory for from_pretrained, and check it."""
-    with _reported_errors():
+    with terminal(json=json, quiet=quiet) as say:
         from . import convert as job
 
-        with _progress_bars() as progress:
-            reports = job.convert(
-                source,
-                out,
-                family=family,
-                preset=preset,
-                probe=probe,
-                checkpoint_key=checkpoint_key,
-                probe_index=probe_index,
-                tokenizer=tokenizer,
-                labels=labels,
-                dtype=dtype.value,
-                model_class=model_class,
-                settings=set_ or [],
-                original_repo=original_repo,
-                hub_repo=push_to_hub,
-                progress=progress,
-            )
-        _show(reports)
-        console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
+        reports = job.convert(
+            source,
+            out,
+            family=family,
+            preset=preset,
+            probe=probe,
+            checkpoint_key=checkpoint_key,
+            probe_index=probe_index,
+            tokenizer=tokenizer,
+            labels=labels,
+            keep_labels=keep_labels,
+            dtype=dtype.value,
+            model_class=model_class,
+            settings=set_ or [],
+            original_repo=original_repo,
+            hub_repo=push_to_hub,
+            progress=say.progress,
+        )
+        show(say, reports)
+        say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
         if push_to_hub:
-            console.print(f"Uploaded to {job.push(out, push_to_hub)}")
+            say.note(f"Uploaded to {job.push(out, push_to_hub)}")
 
 
 @app.command()
@@ -95,16 +127,16 @@ def reverse(
     directory: Annotated[Path, typer.Argument(help="Directory of a converted model.")],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.pt).")],
     probe: Annotated[Path | None, typer.Option(help="File to write the classifier head to.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write a directory's weights as the original files hold them."""
-    with _reported_errors():
+    with terminal(quiet=quiet) as say:
         from vidformers.conversion import reverse_directory
 
-        with _progress_bars():
-            not_given = reverse_directory(directory, out, probe_out=probe)
-        console.print(f"Wrote [bold]{escape(str(out))}[/bold]" + (f" and {escape(str(probe))}." if probe else "."))
-        for name, reason in not_given.items():
-            console.print(f"Not given back: {name} ({reason}).")
+        left_out = reverse_directory(directory, out, probe_out=probe)
+        say.note(f"Wrote [bold]{escape(str(out))}[/bold]" + (f" and {escape(str(probe))}." if probe else "."))
+        for name, reason in left_out.items():
+            say.note(f"The file lacks {escape(name)}, which the original holds: {escape(reason)}.")
 
 
 @app.command()
@@ -116,26 +148,47 @@ def verify(
         Path | None, typer.Option(help="Folder with inputs.safetensors and outputs.safetensors to reproduce.")
     ] = None,
     original_repo: OriginalRepo = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check a directory: its files, its numbers and, where they are given, its originals."""
-    with _reported_errors():
+    with terminal(json=json, quiet=quiet) as say:
         from vidformers.conversion import verify_directory
 
-        with _progress_bars() as progress:
-            reports = verify_directory(
-                directory,
-                source=source,
-                probe=probe,
-                recording=recording,
-                original_repo=original_repo,
-                progress=progress,
-            )
-        _show(reports)
+        reports = verify_directory(
+            directory,
+            source=source,
+            probe=probe,
+            recording=recording,
+            original_repo=original_repo,
+            progress=say.progress,
+        )
+        show(say, reports)
         if not all(report.passed for report in reports):
             raise typer.Exit(1)
 
 
-class Pool(str, Enum):
+def show(say: Terminal, reports: list) -> None:
+    """One line for a comparison that passed, the whole of one that failed."""
+    for report in reports:
+        if report.passed:
+            worst = report.summary["worst"]["relative"]
+            line = f"{report.title}: {len(report.stages)} compared, worst relative difference {worst:.1e}"
+            say.result(report.summary, f"[green]✓[/green] {escape(line)}")
+        else:
+            say.problem(str(report))
+            if say.json:
+                say.result(report.summary)
+
+
+class StoredAs(StrEnum):
+    """Types of the numbers in a table."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+class Pool(StrEnum):
     """What is kept of a video."""
 
     auto = "auto"
@@ -148,7 +201,20 @@ class Pool(str, Enum):
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    out: Annotated[
+        str, typer.Option(help="A table, .lance; a file, .safetensors, .npz or .parquet; with a layout, a folder.")
+    ],
+    window: Annotated[
+        str | None,
+        typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="From one window to the next, such as 2s; by default a window's length.")
+    ] = None,
+    edge: Annotated[
+        str | None, typer.Option(help="A window beyond the end: keep (cut), drop, pad or move_back.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
     pool: Annotated[
         Pool,
         typer.Option(
@@ -156,62 +222,172 @@ def embed(
             "(none); by default the first where the model has it, else the mean."
         ),
     ] = Pool.auto,
-    num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU by default, where there is one.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type to compute in.")] = Dtype.float32,
+    num_frames: NumFrames = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a batch; by default what fits.")] = None,
+    device: Device = None,
+    dtype: ComputeDtype = Dtype.float32,
+    stored_as: Annotated[StoredAs, typer.Option(help="Type of the numbers in a new table.")] = StoredAs.float32,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
-    with _reported_errors():
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
+
+    A table is gone on with: what it holds already is left.
+    """
+    with terminal(json=json, quiet=quiet) as say:
         import torch
 
-        from .embed import embed_files
+        from vidformers.inference.windows import Windows
 
-        with _progress_bars() as progress:
-            done, total = embed_files(
+        from .embed import embed_files, embed_into_table
+
+        if window is None and (step, edge) != (None, None):
+            raise ValueError("--step and --edge say how windows follow each other: give --window too.")
+        windows = Windows.preset("whole") if window is None else Windows.parse(window, step, edge=edge)
+        is_table, failures = out.rstrip("/").endswith(".lance"), {}
+        if is_table and layout:
+            raise ValueError("--layout is for folders, and a table is none: leave it out.")
+        options = {"stored_as": stored_as.value, "checksum": checksum} if is_table else {"layout": layout}
+
+        def note_failure(failure: "Failure") -> None:
+            failures[failure.name] = failure.reason
+            say.problem(f"{failure.name}: {failure.reason}")
+
+        try:
+            done, total = (embed_into_table if is_table else embed_files)(
                 videos,
                 model,
                 out,
+                windows=windows,
                 pool=pool.value,
                 num_frames=num_frames,
+                batch_size=batch_size,
                 device=device,
                 dtype=getattr(torch, dtype.value),
-                progress=progress,
-                on_failure=lambda failure: _show_failure(f"{failure.name}: {failure.reason}"),
+                progress=say.progress,
+                on_failure=note_failure,
+                **options,
             )
-        if done:
-            console.print(f"Wrote the features of {done} of {total} videos to [bold]{escape(str(out))}[/bold].")
+        except KeyboardInterrupt as stop:
+            say.problem("Stopped." + (" The same command goes on from here." if is_table or layout else ""))
+            raise typer.Exit(130) from stop
+        if json:
+            say.result({"out": out, "videos": total, "done": done, "failures": failures})
+        elif is_table:
+            say.note(f"[bold]{escape(out)}[/bold] holds {done} of {total} videos to their end.")
+        elif done:
+            say.note(f"Wrote the features of {done} of {total} videos to [bold]{escape(out)}[/bold].")
         if done < total:
             raise typer.Exit(1)
 
 
 @app.command()
-def classify(
-    video: Annotated[Path, typer.Argument(help="Video file.")],
-    labels: Annotated[str, typer.Option(help='What the video may show, in words, such as "a dog, a cat".')] = "",
-    model: Annotated[
-        str | None, typer.Option(help="Directory of a video-text model; by default a toy model for moving shapes.")
-    ] = None,
-    num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to take of the video; the model's number by default.")
-    ] = None,
+def info(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    json: Json = False,
 ) -> None:
-    """Tell which of several labels fits a video best."""
-    with _reported_errors():
-        from transformers.utils import logging
+    """Tell what a table of embeddings holds, and what it was made with."""
+    with terminal(json=json, quiet=True) as say:
+        from .library import describe
 
-        from .classify import Classifier, read_label_list
+        found = describe(table)
+        rows = Table(box=None, show_header=False)
+        for name, value in found.items():
+            rows.add_row(name, escape(str(value)))
+        say.result(found, rows)
 
-        texts = read_label_list(labels)
-        logging.disable_progress_bar()
-        try:
-            shares = Classifier(model, num_frames).classify(video, texts)
-        finally:
-            logging.enable_progress_bar()
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the rows of a table to files that other programs read."""
+    with terminal(quiet=quiet) as say:
+        from . import library
+
+        count = library.export(table, out, layout, say.progress)
+        say.note(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
+
+
+@app.command()
+def classify(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Directory or name on the Hub of a video-text model or of a classifier; by default a toy model for "
+            "moving shapes."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="What a video may show, in words; repeatable. For video-text models.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help='The same in one text with commas: "a dog, a cat".')] = "",
+    labels_file: Annotated[Path | None, typer.Option(help="The same in a file: JSON, or text, one a line.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels to show of each video.")] = 5,
+    window: Annotated[
+        str | None, typer.Option(help="Score windows of this length one by one, such as 4s or 16f (frames).")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="From one window to the next; by default their length.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the windows' scores over seconds to write.")] = None,
+    num_frames: NumFrames = None,
+    device: Device = None,
+    dtype: ComputeDtype = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell which of several labels fits each video best, or each window of it."""
+    with terminal(json=json, quiet=quiet) as say:
+        import torch
+
+        from vidformers.files import check_target
+        from vidformers.inference.clips import find_videos
+        from vidformers.inference.windows import Windows
+
+        from .classify import Classifier, classify_files, draw_scores, gather_labels
+
+        texts = gather_labels(label or [], labels, labels_file)
+        files = find_videos(videos)
+        windows = Windows.parse(window, step) if window else None
+        if plot is not None and windows is None:
+            raise ValueError("--plot draws scores over seconds: give the length of windows too, such as --window 4s.")
+        if plot is not None:
+            check_target(plot)
+        classifier = Classifier(model, num_frames, device=device, dtype=getattr(torch, dtype.value))
         if model is None:
-            console.print('This is a toy model for moving shapes, such as "a red circle moves left".')
-        console.print(share_table(shares))
+            say.note('This is a toy model for moving shapes, such as "a red circle moves left".')
+        scores = []
+        for result in classify_files(classifier, files, texts, windows, progress=say.progress):
+            if result.failure:
+                say.problem(f"{result.name}: {result.failure}")
+            else:
+                show_scores(say, result, top, several=len(files) > 1)
+            scores.append(result)
+        readable = [result for result in scores if not result.failure]
+        if plot is not None and readable:
+            draw_scores(readable, top, plot)
+            say.note(f"Wrote [bold]{escape(str(plot))}[/bold].")
+        if len(readable) < len(scores):
+            raise typer.Exit(1)
+
+
+def show_scores(say: Terminal, result: "Scores", top: int, several: bool) -> None:
+    """The best labels of a video or of a window of it, with its name where there are several videos."""
+    best = dict(list(result.shares.items())[:top])
+    record, shown = {"video": result.name, "labels": best}, [f"[bold]{escape(result.name)}[/bold]"] if several else []
+    if result.window is not None:
+        start, end = result.window.start_seconds, result.window.end_seconds
+        record |= {"start_seconds": start, "end_seconds": end}
+        shown.append(f"{start:.2f} to {end:.2f} s")
+    if result.num_frames == 1:
+        shown.append(f"{escape(result.name)} is a still image: nothing moves in it.")
+    say.result(record, *shown, share_table(best))
 
 
 def share_table(shares: dict[str, float]) -> Table:
@@ -224,105 +400,110 @@ def share_table(shares: dict[str, float]) -> Table:
 
 @app.command()
 def finetune(
-    folder: Annotated[Path, typer.Argument(help="A folder of video files for each class, named as the class is.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with a folder of video files for each class, a CSV file of paths and labels, or the name "
+            "of a data set of `datasets` (NAME or NAME:SPLIT)."
+        ),
+    ],
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of the model to start from.")],
     out: Annotated[Path, typer.Option(help="Directory to write.")],
+    validation: Annotated[
+        str | None, typer.Option(help="Clips to measure with, as SOURCE; by default a share of that.")
+    ] = None,
+    validation_share: Annotated[float, typer.Option(help="That share, of every class.")] = 0.2,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the clips.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="At its highest, after a tenth of the steps.")] = 5e-5,
-    num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames to take of a clip; the model's number by default.")
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
+    lora: Annotated[
+        int | None, typer.Option(min=1, metavar="RANK", help="Train low-rank adapters of the encoder, and the head.")
     ] = None,
-    validation_share: Annotated[float, typer.Option(help="Share of every class to measure with.")] = 0.2,
+    num_frames: NumFrames = None,
     seed: Annotated[int, typer.Option(help="Decides the split, the order and the new head.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be decoded.")
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be opened.")
     ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a video classifier on a folder of clips, with the Trainer of transformers."""
-    with _reported_errors():
-        from .finetune import prepare, train
+    """Train a video classifier on clips of your own."""
+    with terminal(json=json, quiet=quiet) as say:
+        from vidformers.files import check_target
 
+        from .finetune import Settings, prepare, train
+
+        check_target(out, folder=True)
+        settings = Settings(epochs, batch_size, learning_rate, freeze, lora, seed)
         task = prepare(
-            folder,
+            source,
             model,
+            validation=validation,
             num_frames=num_frames,
             validation_share=validation_share,
             seed=seed,
             skip_unreadable=skip_unreadable,
+            progress=say.progress,
         )
         for reason in task.unreadable:
-            _show_failure(f"left out: {reason}")
+            say.problem(f"left out: {reason}")
         counts = f"{len(task.training)} clips to train on, {len(task.validation)} to measure with"
-        console.print(f"{len(task.classes)} classes, {counts}")
-    options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    accuracy = train(task, out, **options, seed=seed, workers=workers)["eval_accuracy"]
-    console.print(f"Accuracy {accuracy:.1%} on the clips kept from training.")
-    console.print(f"Wrote [bold]{escape(str(out))}[/bold].")
+        say.note(f"{len(task.classes)} classes, {counts}")
+        say.note(escape(task.loading))
+
+        def show_epoch(epoch: Mapping[str, float]) -> None:
+            line = f"epoch {epoch['epoch']}: loss {epoch['loss']:.3f}, accuracy {epoch['accuracy']:.1%}"
+            say.result(dict(epoch), line)
+
+        measures = train(
+            task, out, settings, resume=resume, workers=workers, progress=say.progress, on_epoch=show_epoch
+        )
+        say.note(f"Accuracy {measures.accuracy:.1%} on the clips kept from training.")
+        say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
+export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    directory: Annotated[Path, typer.Argument(help="Directory of a model that embeds videos.")],
+    num_frames: NumFrames = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let `SentenceTransformer(DIRECTORY, trust_remote_code=True)` load a directory."""
+    with terminal(json=json, quiet=quiet) as say:
+        from .export import export_sentence_transformers as job
+
+        for path in job(directory, num_frames):
+            say.result({"file": str(path)}, f"Wrote [bold]{escape(str(path))}[/bold].")
 
 
 @app.command("list")
-def list_presets() -> None:
+def list_presets(
+    family: Annotated[str | None, typer.Option(help="Name of one family.")] = None,
+    json: Json = False,
+) -> None:
     """List the families and the published checkpoints that can be converted."""
-    from .listing import list_checkpoints
+    with terminal(json=json, quiet=True) as say:
+        from .listing import list_checkpoints
 
-    for listing in list_checkpoints():
-        table = Table(title=listing.title, title_justify="left")
-        for column in ("preset", "layers", "input"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("made from", overflow="fold")
-        for entry in listing.checkpoints:
-            files = "\n".join((entry.form, *entry.files)) if entry.files else f"{entry.form}: see the docs"
-            table.add_row(entry.preset, entry.size, entry.input, files)
-        console.print(table)
-
-
-def _show_failure(text: str) -> None:
-    """One line for a file that could not be used."""
-    errors.print(f"[red]✗[/red] {escape(text)}", highlight=False, soft_wrap=True)
+        for listing in list_checkpoints(family):
+            if not json:
+                output.print(f"\n[bold]{escape(listing.title)}[/bold] (--family {listing.family})")
+            width = max(len(entry.preset) for entry in listing.checkpoints)
+            for entry in listing.checkpoints:
+                lines = [f"  {entry.preset:{width}}  {entry.size}, {entry.input}, {entry.form}"]
+                lines += [f"      {place}" for place in entry.files or [NOT_PUBLIC]]
+                say.result({"family": listing.family, **asdict(entry)}, escape("\n".join(lines)))
 
 
-def _show(reports: list) -> None:
-    """One line for a comparison that passed, the whole of one that failed."""
-    for report in reports:
-        if report.passed:
-            worst = report.summary["worst"]
-            console.print(f"[green]✓[/green] {report.title}: {len(report.stages)} compared, ", end="")
-            console.print(f"worst relative difference {worst['relative']:.1e}", highlight=False)
-        else:
-            errors.print(f"[red]✗[/red] {escape(str(report))}", highlight=False)
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    """Print what the user can mend as a message instead of a traceback, and exit with status 1."""
-    try:
-        yield
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        errors.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-
-
-@contextmanager
-def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each activity that reports progress, instead of those of transformers."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, console=console) as bars:
-
-        def update(activity: str, done: int, total: int) -> None:
-            if activity not in tasks:
-                tasks[activity] = bars.add_task(activity, total=total)
-            bars.update(tasks[activity], completed=done, total=total)
-
-        try:
-            yield update
-        finally:
-            logging.enable_progress_bar()
+NOT_PUBLIC = "its authors have not published it"
 
 
 def main() -> None:

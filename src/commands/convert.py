@@ -1,9 +1,7 @@
 """What the command `vidformers convert` does besides `vidformers.conversion`: class names, settings, uploads."""
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,6 @@ def convert(
     source: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    labels: str | os.PathLike | None = None,
     settings: Sequence[str] = (),
     dtype: str = "float32",
     model_class: str | None = None,
@@ -30,7 +27,6 @@ def convert(
     Args:
         source: the original checkpoint.
         out: the directory to write.
-        labels: file of the names of classes, as for [`~vidformers.commands.convert.read_labels`].
         settings: fields of the configuration, "field=value" or "tower.field=value" each.
         dtype: name of the type of the weights on disk.
         model_class: name of the class to make where it isn't the file's own.
@@ -45,8 +41,6 @@ def convert(
         ValueError: settings or labels that are none.
     """
     overrides, hub_repo = parse_settings(settings), hub_repo and full_name(hub_repo)
-    if labels is not None:
-        overrides["id2label"] = dict(enumerate(read_labels(labels)))
     return convert_checkpoint(
         source,
         out,
@@ -56,27 +50,6 @@ def convert(
         **options,
         **overrides,
     )
-
-
-def read_labels(path: str | os.PathLike) -> list[str]:
-    """Class names in order, from a JSON list, a JSON dictionary (number → name or name → number) or lines of text.
-
-    Raises:
-        ValueError: numbers with a gap, or repeated ones.
-    """
-    path = Path(path)
-    text = path.read_text("utf-8")
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    names = json.loads(text)
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    if not all(key.isdigit() for key in names):
-        names = {number: name for name, number in names.items()}
-    by_number = {int(number): str(name) for number, name in names.items()}
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ValueError(f"{path}: class numbers must run from 0 without gaps or repeats.")
-    return [by_number[number] for number in range(len(by_number))]
 
 
 def full_name(repo: str) -> str:

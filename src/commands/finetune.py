@@ -1,56 +1,65 @@
-"""A classifier from a folder of clips, by the Trainer of transformers: what the command `vidformers finetune` does.
+"""A classifier from labeled clips, by the Trainer of transformers: what the command `vidformers finetune` does.
 
-Needs accelerate: `pip install 'vidformers[train]'`.
+Needs `pip install 'vidformers[train]'`.
 """
 
+import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     AutoModelForVideoClassification,
     EvalPrediction,
+    PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     default_data_collator,
     set_seed,
 )
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
-from vidformers.inference.clips import VIDEO_SUFFIXES, frames_of_a_clip, read_clip, videos_below
+from vidformers.files import check_target, written_whole
+from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.directory import Directory
+from vidformers.inference.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.models.pretrained import VideoPreTrainedModel
-from vidformers.video import VideoDecodeError
 from vidformers.video.processor import VideoProcessor
+
+from .training_card import write_card
+
+
+NEEDED = {"accelerate": "the Trainer of transformers", "matplotlib": "the pictures of the model card"}
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A video file and the number of its class."""
+class Settings:
+    """How a classifier is trained.
 
-    path: Path
-    label: int
+    Attributes:
+        epochs: passes over the clips; the accuracy is measured after each.
+        batch_size: clips of a step.
+        learning_rate: at its highest, after a tenth of the steps.
+        freeze: train the head alone.
+        lora: rank of low-rank adapters to train in the place of the encoder's own weights, or `None`. They are merged
+            into the weights in the end.
+        seed: decides the split, the order and the new head.
+    """
 
-
-class Clips(torch.utils.data.Dataset):
-    """Clips as model input: the same number of frames of every file, the same ones every time."""
-
-    def __init__(self, clips: Sequence[Clip], processor: VideoProcessor, num_frames: int):
-        self.clips, self.processor, self.num_frames = clips, processor, num_frames
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
-        clip = self.clips[index]
-        frames, _ = read_clip(clip.path, self.processor, self.num_frames, exactly=True)
-        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
-        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
+    epochs: int = 10
+    batch_size: int = 8
+    learning_rate: float = 5e-5
+    freeze: bool = False
+    lora: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,10 @@ class Task:
 
     Attributes:
         model: with a head for the classes.
+        base: what it was made from, as given.
+        loading: what is new in it, and what of the directory was left out, in one line.
         processor: its video processor.
+        source: what the clips were found in, as given.
         classes: names of the classes in the order of their numbers.
         training: clips to train on.
         validation: clips to measure with.
@@ -67,89 +79,118 @@ class Task:
     """
 
     model: VideoPreTrainedModel
+    base: str
+    loading: str
     processor: VideoProcessor
+    source: str
     classes: tuple[str, ...]
     training: Clips
     validation: Clips
     unreadable: tuple[str, ...]
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the task is, in plain values."""
+        return {
+            "base": self.base,
+            "source": self.source,
+            "classes": list(self.classes),
+            "training_clips": len(self.training),
+            "validation_clips": len(self.validation),
+            "num_frames": self.training.num_frames,
+        }
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How a training went.
+
+    Attributes:
+        epochs: for each, its number, the mean loss of its steps, and loss and accuracy on the clips kept from it.
+        confusion: (classes, classes), how many clips of a row's class were taken for a column's.
+    """
+
+    epochs: list[dict[str, float]]
+    confusion: list[list[int]]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the clips kept from training whose class scores highest, after the last epoch."""
+        return self.epochs[-1]["accuracy"]
+
+
+def nothing(*_: Any) -> None:
+    """Ignore progress."""
+
 
 def prepare(
-    folder: str | os.PathLike,
+    source: str | os.PathLike,
     model: str | os.PathLike,
     *,
+    validation: str | os.PathLike | None = None,
     num_frames: int | None = None,
     validation_share: float = 0.2,
     seed: int = 0,
     skip_unreadable: bool = False,
+    progress: Callable[[str, int, int], None] = nothing,
 ) -> Task:
-    """Load a model with a new head, and decode every clip once, so that a broken one does not stop the training.
+    """Find clips, open each once so that a broken one does not stop the training, and load a model with a new head.
 
     Args:
-        folder: holds a folder of video files for each class, named as the class is.
+        source: what [`~vidformers.inference.labeled_clips.find_clips`] takes.
         model: a directory or the name of a repository on the Hub. Its head is kept if it has as many classes.
+        validation: a source of clips to measure with; by default a share of `source` is.
         num_frames: frames to take of a clip; by default the model's number.
         validation_share: share of every class to measure with; at least one clip.
         seed: decides the split and the new head.
-        skip_unreadable: leave out files that cannot be decoded.
+        skip_unreadable: leave out files that cannot be opened.
+        progress: called with an activity and how much of it is done.
 
     Returns:
         The task for [`~vidformers.commands.finetune.train`].
 
     Raises:
-        ModuleNotFoundError: accelerate is not installed.
+        ModuleNotFoundError: a package that this needs is not installed.
         OSError: there is no such model.
-        ValueError: the model is no classifier, a class has too few clips, or some cannot be decoded.
+        ValueError: the model is no classifier, a class has too few clips, or some cannot be opened.
     """
-    if find_spec("accelerate") is None:
-        raise ModuleNotFoundError(
-            "Fine-tuning runs on the Trainer of transformers, which needs accelerate. Install it with "
-            "`pip install 'vidformers[train]'`.",
-            name="accelerate",
-        )
-    clips, classes = find_clips(Path(folder))
-    set_seed(seed)
-    classifier = load_classifier(model, classes)
-    processor = AutoVideoProcessor.from_pretrained(model)
-    num_frames = num_frames or frames_of_a_clip(classifier, processor)
-    problems = unreadable(clips, processor, num_frames)
+    for package, purpose in NEEDED.items():
+        check_installed(package, purpose)
+    fewest = 2 if validation is None else 1
+    clips, classes = find_clips(source)
+    check_counts(clips, classes, fewest)
+    measured = relabeled(*find_clips(validation), classes) if validation is not None else []
+    problems = unreadable([*clips, *measured], progress)
     if problems and not skip_unreadable:
         listed = "\n".join(problems.values())
-        raise ValueError(f"These files cannot be decoded; remove them, or pass --skip-unreadable:\n{listed}")
-    clips = [clip for clip in clips if clip not in problems]
-    check_counts(clips, classes)
-    parts = (Clips(part, processor, num_frames) for part in split(clips, validation_share, seed))
-    return Task(classifier, processor, tuple(classes), *parts, tuple(problems.values()))
+        raise ValueError(f"These files cannot be read; remove them, or pass --skip-unreadable:\n{listed}")
+    clips, measured = ([clip for clip in part if clip not in problems] for part in (clips, measured))
+    check_counts(clips, classes, fewest)
+    if validation is None:
+        clips, measured = split(clips, validation_share, seed)
+    elif not measured:
+        raise ValueError(f"{validation}: none of its clips can be read.")
+    set_seed(seed)
+    classifier, loading = load_classifier(model, classes)
+    processor = AutoVideoProcessor.from_pretrained(model)
+    num_frames = num_frames or frames_of_a_clip(classifier, processor)
+    parts = (Clips(part, processor, num_frames) for part in (clips, measured))
+    return Task(
+        classifier, str(model), loading, processor, str(source), tuple(classes), *parts, tuple(problems.values())
+    )
 
 
-def find_clips(folder: Path) -> tuple[list[Clip], list[str]]:
-    """The clips below a folder, and the names of its classes in the order of their numbers.
-
-    Raises:
-        ValueError: fewer than two classes, or a class with fewer than two video files.
-    """
-    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
-    if len(names) < 2:
-        found = f"only {names[0]}" if names else "none" if folder.is_dir() else "no such folder"
-        raise ValueError(f"{folder}: expected a folder of video files for each of two classes or more, found {found}.")
-    clips = [Clip(file, label) for label, name in enumerate(names) for file in videos_below(folder / name)]
-    check_counts(clips, names)
-    return clips, names
-
-
-def check_counts(clips: Sequence[Clip], names: Sequence[str]) -> None:
-    """A ValueError unless every class has a clip to train on and one to measure with."""
-    counts = np.bincount([clip.label for clip in clips], minlength=len(names))
-    few = [f"{name} ({count})" for name, count in zip(names, counts) if count < 2]
-    if few:
-        raise ValueError(
-            f"Expected at least two video files of every class, one to train on and one to measure with; too few of "
-            f"{', '.join(few)}. Looked for {' '.join(sorted(VIDEO_SUFFIXES))}."
+def check_installed(package: str, purpose: str) -> None:
+    """A ModuleNotFoundError that says what to install, where a package is not there."""
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(
+            f"Fine-tuning needs {package}, for {purpose}. Install it with `pip install 'vidformers[train]'`.",
+            name=package,
         )
 
 
-def load_classifier(directory: str | os.PathLike, classes: Sequence[str]) -> VideoPreTrainedModel:
-    """A directory's model with a head for these classes.
+def load_classifier(directory: str | os.PathLike, classes: list[str]) -> tuple[VideoPreTrainedModel, str]:
+    """A directory's model with a head for these classes, and a line about what is new in it and what was left out.
 
     Raises:
         ValueError: no class of the family classifies videos.
@@ -157,100 +198,198 @@ def load_classifier(directory: str | os.PathLike, classes: Sequence[str]) -> Vid
     opened = Directory.open(directory)
     if "AutoModelForVideoClassification" not in opened.record.auto_models:
         raise ValueError(f"{directory}: {opened.model_class.__name__} has no counterpart that classifies videos.")
-    return AutoModelForVideoClassification.from_pretrained(
-        directory,
-        dtype=torch.float32,
-        id2label=dict(enumerate(classes)),
-        label2id={name: number for number, name in enumerate(classes)},
-        ignore_mismatched_sizes=True,
-    )
+    config = opened.config
+    if opened.labels is None:
+        config = opened.model_class.for_classification(config)
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: number for number, name in enumerate(classes)}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # said below, in one line
+    try:
+        model, found = AutoModelForVideoClassification.from_pretrained(
+            directory, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return model, f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
 
 
-def unreadable(clips: Sequence[Clip], processor: VideoProcessor, num_frames: int) -> dict[Clip, str]:
-    """Of the clips those that cannot be decoded, and why."""
-
-    def problem(clip: Clip) -> str | None:
-        try:
-            read_clip(clip.path, processor, num_frames, exactly=True)
-        except VideoDecodeError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        return {clip: text for clip, text in zip(clips, pool.map(problem, clips)) if text}
-
-
-def split(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips to train on and clips to measure with: of every class about that share of them, at least one each."""
-    rng = np.random.default_rng(seed)
-    training, validation = [], []
-    for label in sorted({clip.label for clip in clips}):
-        of_class = [clip for clip in clips if clip.label == label]
-        order = rng.permutation(len(of_class))
-        count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
-        validation += [of_class[index] for index in order[:count]]
-        training += [of_class[index] for index in order[count:]]
-    return training, validation
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of clips whose class scores highest."""
-    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+def _in_groups(names: set[str]) -> str:
+    """Tensors in a few words: the modules that they are in, and how many there are of each."""
+    modules = [name.partition(".")[0] for name in names]
+    counts = {module: modules.count(module) for module in sorted(set(modules))}
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items()) or "nothing"
 
 
 def train(
     task: Task,
     out: str | os.PathLike,
+    settings: Settings | None = None,
     *,
-    epochs: int = 10,
-    batch_size: int = 8,
-    learning_rate: float = 5e-5,
-    seed: int = 0,
+    resume: bool = False,
     workers: int = 2,
-) -> dict[str, float]:
-    """Train a task's model, and write a directory for `from_pretrained` with `eval_results.json`.
+    progress: Callable[[str, int, int], None] = nothing,
+    on_epoch: Callable[[Mapping[str, float]], None] = nothing,
+) -> Measures:
+    """Train a task's model, and write a directory for `from_pretrained` with a card that shows how it went.
+
+    While it runs, the state after every epoch is kept in a folder beside `out`, from which `resume` goes on.
 
     Args:
         task: from [`~vidformers.commands.finetune.prepare`].
         out: the directory.
-        epochs: passes over the clips; the accuracy is measured after each.
-        batch_size: clips of a step.
-        learning_rate: at its highest, after a tenth of the steps.
-        seed: decides the order of the clips.
+        settings: how to train.
+        resume: go on where an earlier run with the same task and settings stopped.
         workers: processes that decode; 0 to decode in this one.
+        progress: called with an activity and how much of it is done.
+        on_epoch: called after each with its measures, as in `Measures.epochs`.
 
     Returns:
-        The measures on the clips kept from training, "eval_accuracy" among them.
+        The measures on the clips kept from training.
+
+    Raises:
+        ValueError: `out` exists already; or there is a state beside it that is not to be resumed, or of another task.
     """
-    settings = TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        learning_rate=learning_rate,
+    settings, out = settings or Settings(), check_target(out, folder=True)
+    if settings.lora is not None:
+        check_installed("peft", "low-rank adapters")
+    state = check_state(out, task.record | asdict(settings), resume)
+    told = _Told(len(task.classes), progress, on_epoch)
+    trainer = Trainer(
+        model=trainable(task.model, settings),
+        args=_arguments(state, settings, workers),
+        train_dataset=task.training,
+        eval_dataset=task.validation,
+        data_collator=default_data_collator,
+        compute_metrics=told.measure,
+        callbacks=[told],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
+    if told.confusion is None:  # The earlier run had only to write its result.
+        trainer.predict(task.validation)
+    measures = Measures(epochs_in(trainer.state.log_history), told.confusion)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.is_world_process_zero():
+        with written_whole(out, folder=True) as (place,):
+            (model if settings.lora is None else model.merge_and_unload()).save_pretrained(place)
+            task.processor.save_pretrained(place)
+            write_card(place, task.record, asdict(settings), measures.epochs, measures.confusion)
+        shutil.rmtree(state)
+    return measures
+
+
+def check_state(out: Path, record: Mapping[str, Any], resume: bool) -> Path:
+    """The folder for the state of a training, once it is known that the training may begin or go on there.
+
+    Args:
+        out: the directory that the training writes in the end.
+        record: task and settings in plain values.
+        resume: whether it is to go on.
+
+    Raises:
+        ValueError: there is a state that is not to be resumed, or of another task.
+    """
+    state = out.with_name(f"{out.name}.training")
+    noted = state / "task.json"
+    if noted.is_file():
+        earlier = json.loads(noted.read_text("utf-8"))
+        if not resume:
+            raise ValueError(f"{state} holds an unfinished training. Pass --resume to go on, or remove the folder.")
+        differing = [name for name in record if record[name] != earlier.get(name)]
+        if differing:
+            listed = "; ".join(f"{name} was {earlier.get(name)}, now {record[name]}" for name in differing)
+            raise ValueError(f"{state} holds the training of another task: {listed}. Remove the folder to start over.")
+    elif resume:
+        raise ValueError(f"There is nothing to resume: {state} does not exist.")
+    else:
+        with written_whole(state, folder=True) as (place,):
+            (place / noted.name).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    return state
+
+
+def trainable(model: VideoPreTrainedModel, settings: Settings) -> torch.nn.Module:
+    """The model with what is trained of it: all, the head alone, or the head and adapters of the encoder."""
+    if settings.freeze:
+        model.base_model.requires_grad_(False)
+    if settings.lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    encoder = f"{model.base_model_prefix}."
+    linear = [name for name, module in model.named_modules() if type(module) is torch.nn.Linear]
+    config = LoraConfig(
+        r=settings.lora,
+        lora_alpha=2 * settings.lora,
+        target_modules=[name for name in linear if name.startswith(encoder)],
+        modules_to_save=[name for name, _ in model.named_children() if f"{name}." != encoder],
+    )
+    return get_peft_model(model, config)
+
+
+def _arguments(state: Path, settings: Settings, workers: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(state),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,  # of all steps
         weight_decay=0.05,
         eval_strategy="epoch",
         logging_strategy="epoch",
-        save_strategy="no",
+        save_strategy="epoch",
+        save_total_limit=1,
         dataloader_num_workers=workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         report_to="none",
-        seed=seed,
+        disable_tqdm=True,
+        seed=settings.seed,
     )
-    trainer = Trainer(
-        model=task.model,
-        args=settings,
-        train_dataset=task.training,
-        eval_dataset=task.validation,
-        data_collator=default_data_collator,
-        compute_metrics=accuracy,
-    )
-    trainer.train()
-    measures = trainer.evaluate()
-    trainer.save_model()
-    task.processor.save_pretrained(out)
-    trainer.save_metrics("eval", measures, combined=False)
-    return measures
+
+
+def epochs_in(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The measures of every epoch, as in `Measures.epochs`, from what the Trainer has logged."""
+    losses = {round(entry["epoch"]): entry["loss"] for entry in history if "loss" in entry}
+    return [
+        {
+            "epoch": (epoch := round(entry["epoch"])),
+            "loss": losses[epoch],
+            "validation_loss": entry["eval_loss"],
+            "accuracy": entry["eval_accuracy"],
+        }
+        for entry in history
+        if "eval_accuracy" in entry
+    ]
+
+
+class _Told(TrainerCallback):
+    """What a training tells while it goes on."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        progress: Callable[[str, int, int], None],
+        on_epoch: Callable[[Mapping[str, float]], None],
+    ):
+        self.num_classes, self.progress, self.on_epoch = num_classes, progress, on_epoch
+        self.confusion: list[list[int]] | None = None
+
+    def measure(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The accuracy; what was taken for what is kept of the last call."""
+        found = prediction.predictions.argmax(-1)
+        pairs = torch.as_tensor(prediction.label_ids * self.num_classes + found)
+        counts = torch.bincount(pairs, minlength=self.num_classes**2)
+        self.confusion = counts.reshape(self.num_classes, self.num_classes).tolist()
+        return {"accuracy": float((found == prediction.label_ids).mean())}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell how many steps are done."""
+        self.progress("training", state.global_step, state.max_steps)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell the measures of an epoch."""
+        self.on_epoch(epochs_in(state.log_history)[-1])

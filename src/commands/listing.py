@@ -1,6 +1,5 @@
 """The published checkpoints in words: what the command `vidformers list` shows. Loads no torch."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ class Checkpoint:
         form: what its files are, as error messages call them, too.
         size: depth and width of its model, such as "24 × 1024".
         input: frames and pixels that it is meant for, such as "16 × 224²".
-        files: its original files, where they are known, without the family's address.
+        files: addresses of its original files; none where they are not public.
     """
 
     preset: str
@@ -33,32 +32,30 @@ class Listing:
     """A family's checkpoints.
 
     Attributes:
-        title: the family, and the address that all of its files begin with, if they do.
+        family: its name, as `--family` takes it.
+        title: its name in prose.
         checkpoints: its checkpoints.
     """
 
+    family: str
     title: str
     checkpoints: tuple[Checkpoint, ...]
 
 
-def list_checkpoints() -> Iterator[Listing]:
-    """The checkpoints of all families."""
-    for family in FAMILIES.values():
-        base = (
-            os.path.commonpath(files) if (files := [url for p in family.presets.values() for url in _files(p)]) else ""
-        )
-        base = base.replace(":/", "://", 1)
-        title = f"{family.title} (family {family.model_type})" + (f", files of {base}" if base else "")
+def list_checkpoints(family: str | None = None) -> Iterator[Listing]:
+    """The checkpoints of all families, or of one.
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    if family not in (None, *FAMILIES):
+        raise ValueError(f"There is no family {family!r}. The families are {', '.join(FAMILIES)}.")
+    for record in FAMILIES.values() if family is None else [FAMILIES[family]]:
         checkpoints = (
-            Checkpoint(
-                name,
-                family.original_files[preset.architecture],
-                *describe(family, preset),
-                tuple(url.removeprefix(f"{base}/") for url in _files(preset)),
-            )
-            for name, preset in family.presets.items()
+            Checkpoint(name, record.original_files[preset.architecture], *describe(record, preset), _files(preset))
+            for name, preset in record.presets.items()
         )
-        yield Listing(title, tuple(checkpoints))
+        yield Listing(record.model_type, record.title, tuple(checkpoints))
 
 
 def describe(family: Family, preset: Preset) -> tuple[str, str]:
@@ -83,5 +80,5 @@ def _fields(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**family.architectures.get(config.get("architecture"), {}), **config}
 
 
-def _files(preset: Preset) -> list[str]:
-    return [url for url in (preset.source, preset.probe) if url]
+def _files(preset: Preset) -> tuple[str, ...]:
+    return tuple(url for url in (preset.source, preset.probe) if url)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.video import uniform_indices
 from vidformers.video.decode import decode_video
 from vidformers.video.processor import VideoProcessor
-from vidformers.video.sample import named_sampler
 
 
 DEFAULT_FRAMES = 8
@@ -38,9 +38,13 @@ def find_videos(paths: Sequence[str | os.PathLike]) -> dict[str, Path]:
         File for each name: its file name, or, if several files have that, its path as given.
 
     Raises:
+        FileNotFoundError: a file or folder is not there.
         ValueError: a folder without a video, or a file given twice.
     """
     files: list[Path] = []
+    missing = [str(path) for path in paths if not os.path.exists(path)]
+    if missing:
+        raise FileNotFoundError(f"There is no such file: {', '.join(missing)}.")
     for path in map(Path, paths):
         inside = videos_below(path)
         if path.is_dir() and not inside:
@@ -76,14 +80,16 @@ def read_clip(
     Raises:
         VideoDecodeError: the video cannot be read.
     """
+    return decode_video(source, partial(clip_indices_of, processor, num_frames, exactly=exactly))
 
-    def sample(metadata: VideoMetadata) -> np.ndarray:
-        if processor.sampling is not None:
-            return named_sampler(processor.sampling, num_frames, processor.fps)(metadata)
-        if processor.repeats_frames or num_frames <= metadata.total_num_frames:
-            return processor.sample_frames(metadata, num_frames=num_frames)
-        if exactly:
-            return uniform_indices(metadata, num_frames)
-        return processor.sample_frames(metadata, num_frames=metadata.total_num_frames)
 
-    return decode_video(source, sample)
+def clip_indices_of(
+    processor: VideoProcessor, num_frames: int, metadata: VideoMetadata, *, exactly: bool = False
+) -> np.ndarray:
+    """The frames that [`read_clip`] takes of a video with this metadata: their numbers, (T,)."""
+    stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
+    if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
+        return processor.choose_frames(metadata, num_frames, **stored)
+    if exactly:
+        return uniform_indices(metadata, num_frames)
+    return processor.choose_frames(metadata, metadata.total_num_frames)

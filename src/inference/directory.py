@@ -2,8 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoProcessor, PreTrainedConfig
@@ -48,19 +50,16 @@ class Directory:
             OSError: there is no such directory, and no such repository.
             ValueError: it holds a model of another kind.
         """
-        if not Path(path).is_dir() and (Path(path).is_absolute() or len(Path(path).parts) > 2):
-            raise FileNotFoundError(
-                f"{path}: there is no such directory. Give one that holds a model, or the name of a repository on the "
-                "Hub, such as facebook/vjepa2-vitl-fpc64-256."
-            )
         package = import_module("vidformers")
-        model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+        read = _read_config(path)
+        model_type = read.get("model_type")
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
                 processor_class = getattr(package, family.processor_class)
-            elif model_type in family.model_types:
-                model_class = getattr(package, family.record(model_type).auto_models["AutoModel"])
+            elif own_type := family.own_model_type(model_type):
+                usual = getattr(package, family.record(own_type).auto_models["AutoModel"])
+                model_class = _class_for_features(read, usual)
                 processor_class = AutoProcessor
             else:
                 continue
@@ -70,6 +69,14 @@ class Directory:
             return cls(path, config, model_class, processor_class, record, takes)
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels of a classifier of videos in the order of its logits; `None` where it holds another model."""
+        classifier = self.record.auto_models.get("AutoModelForVideoClassification")
+        if classifier not in (self.config.architectures or ()):
+            return None
+        return tuple(self.config.id2label[number] for number in sorted(self.config.id2label))
 
     def load_model(self, dtype: torch.dtype, *, features_only: bool = False) -> VideoPreTrainedModel:
         """The base model in evaluation mode, of a classifier the encoder alone.
@@ -93,3 +100,46 @@ class Directory:
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
         return model.eval()
+
+
+def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:
+    """The directory's own class, if that encodes frames one by one and the usual one doesn't."""
+    names = config.get("architectures") or ()
+    own = getattr(import_module("vidformers"), names[0], None) if names else None
+    separately = getattr(own, "encodes_frames_separately", False) and not usual.encodes_frames_separately
+    return own if separately else usual
+
+
+def _read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """What a directory's or repository's config.json holds.
+
+    Raises:
+        OSError: there is no such file; the message says what was looked for, and which directory has a name like it.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise NotADirectoryError(f"{path}: is a file. Give the directory that it is in.")
+    could_be_on_the_hub = not path.is_dir() and not path.is_absolute() and len(path.parts) <= 2
+    try:
+        if path.is_dir() or could_be_on_the_hub:
+            return PreTrainedConfig.get_config_dict(path.as_posix())[0]
+        cause = None
+    except OSError as error:
+        cause = error
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"{path}: holds no readable config.json, so no model can be loaded from it."
+        ) from cause
+    message = f"{path}: there is no such directory"
+    if could_be_on_the_hub:
+        message += ", and no such repository on the Hub that can be reached from here"
+    siblings = [each.parent.name for each in path.parent.glob("*/config.json")]
+    closest = get_close_matches(path.name, siblings, n=1)
+    remedy = (
+        f"Did you mean {path.with_name(closest[0])}?"
+        if closest
+        else (
+            "Give a directory that holds a model, or the name of a repository, such as facebook/vjepa2-vitl-fpc64-256."
+        )
+    )
+    raise FileNotFoundError(f"{message}. {remedy}") from cause

@@ -100,7 +100,7 @@ def tubelets_of(
     if token_ids is None:
         return tubelets.flatten(1, 3)
     time, row, column = split_token_ids(token_ids, grid)
-    videos = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % video.shape[0]
+    videos = _sequence_numbers(token_ids, video.shape[0])
     return tubelets[videos, time, row, column]
 
 
@@ -173,6 +173,21 @@ def on_grid(tokens: torch.Tensor, video: torch.Tensor, patch_size: int) -> torch
     return tokens.unflatten(1, (-1, height, width))
 
 
+def ascending_order(numbers: torch.Tensor) -> torch.Tensor:
+    """The places that sort every row, equal numbers as they stand.
+
+    Exporters know no stable sort, and with numbers that are all different, none is needed.
+
+    Args:
+        numbers: (B, N) integers or booleans.
+
+    Returns:
+        (B, N) int64.
+    """
+    places = torch.arange(numbers.shape[1], device=numbers.device)
+    return (numbers.long() * numbers.shape[1] + places).argsort(dim=1)
+
+
 def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Pick M selections of K tokens from every sequence.
 
@@ -183,5 +198,10 @@ def select_tokens(tokens: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor
     Returns:
         (M·B, K, D).
     """
-    sequences = torch.arange(token_ids.shape[0], device=token_ids.device)[:, None] % tokens.shape[0]
-    return tokens[sequences, token_ids]
+    return tokens[_sequence_numbers(token_ids, tokens.shape[0]), token_ids]
+
+
+def _sequence_numbers(token_ids: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """The sequence that each row of (M·B, K) selections belongs to, (M·B, 1)."""
+    numbers = torch.arange(batch_size, device=token_ids.device)
+    return numbers.repeat(token_ids.shape[0] // batch_size)[:, None]

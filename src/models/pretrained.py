@@ -1,7 +1,8 @@
 """What the models of all families share: the contract that programs may rely on, and what a call returns."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
@@ -12,6 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
+
+from .loading import check_model_type, check_weights
+from .vectors import scalar_as_vector
 
 
 class NestedOutput(ModelOutput):
@@ -51,6 +55,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
     """
@@ -62,6 +67,37 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     has_text_tower: ClassVar[bool] = False
     encodes_frames_separately: ClassVar[bool] = False
+    scalars_on_disk: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        config: Any = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a directory, as the inherited method; one of another model is an error, no model of random weights.
+
+        Raises:
+            ValueError: the directory's model type is another one, or it lacks the weights for the most part. Heads
+                that it lacks are new, which a warning says.
+        """
+        path = pretrained_model_name_or_path
+        check_model_type(cls, path, config, kwargs)
+        model, info = super().from_pretrained(path, *args, config=config, output_loading_info=True, **kwargs)
+        check_weights(model, path, info["missing_keys"])
+        return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: "VideoPreTrainedModel", state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any
+    ) -> Any:
+        """Read weights, and `scalars_on_disk` as vectors."""
+        mapping = [*(load_config.weight_mapping or ()), *map(scalar_as_vector, model.scalars_on_disk)]
+        load_config = replace(load_config, weight_mapping=mapping)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args)
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **kwargs) -> "VideoPreTrainedModel":
@@ -90,6 +126,18 @@ class VideoPreTrainedModel(PreTrainedModel):
 
         Returns:
             A configuration for [`~PreTrainedModel.from_pretrained`], by default the same one.
+        """
+        return config
+
+    @classmethod
+    def for_classification(cls, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The configuration of a new classifier on this encoder, where a field of it is meant for something else.
+
+        Args:
+            config: the encoder's; it is not changed.
+
+        Returns:
+            A configuration for the family's classifier, by default the same one.
         """
         return config
 
@@ -181,6 +229,36 @@ class VideoPreTrainedModel(PreTrainedModel):
         """
         self._refuse("encode_clip", "stage that encodes frames one by one")
 
+    def classify_views(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the classes of videos, averaged over several views of each, as originals test.
+
+        Args:
+            pixel_values_videos: (B, views, T, C, H, W): clips and crops of a video, as the video processor returns
+                each.
+
+        Returns:
+            (B, labels), float32.
+        """
+        self._refuse("classify_views", "classes")
+
+    def reset_classifier(self, num_labels: int, labels: Sequence[str] | None = None, **others: int) -> None:
+        """Put new classifiers in the place of the model's, for other classes. All else stays.
+
+        Their weights are drawn as those of a new model. The configuration follows: `num_labels`, `id2label`,
+        `label2id`.
+
+        Args:
+            num_labels: number of classes.
+            labels: their names in order, by default "LABEL_0" and so on.
+            **others: new numbers of further sets of classes, by the configuration's names, such as `num_verb_labels`.
+                What isn't named stays.
+
+        Raises:
+            NotImplementedError: the model has no classifier.
+            ValueError: a number below one, names that are not as many or not distinct, or an unknown set of classes.
+        """
+        self._refuse("reset_classifier", "classifier")
+
     def _refuse(self, method: str, what: str) -> NoReturn:
         """Raise for a method of the contract that this class lacks, and say which classes of the family have it."""
         bases = [base for base in type(self).__mro__ if issubclass(base, VideoPreTrainedModel)]
@@ -222,6 +300,49 @@ class VideoPreTrainedModel(PreTrainedModel):
         """What to record: as a call says, or as the configuration says where it does not."""
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
+
+
+class HasClassifier:
+    """What models with classifiers have besides.
+
+    Attributes:
+        classifiers: names of the linear layers on features of `hidden_size` channels, with the configuration's field
+            that counts the classes of each.
+    """
+
+    classifiers: ClassVar[Mapping[str, str]] = {"classifier": "num_labels"}
+
+    @wraps(VideoPreTrainedModel.reset_classifier)
+    def reset_classifier(self, num_labels: int, labels: Sequence[str] | None = None, **others: int) -> None:
+        numbers = {"num_labels": num_labels, **others}
+        known = {field: name for name, field in self.classifiers.items() if hasattr(self, name)}
+        wrong = [f"{field}={number}" for field, number in numbers.items() if field not in known or number < 1]
+        if wrong:
+            raise ValueError(f"Expected numbers of classes, above 0, of {', '.join(known)}; got {', '.join(wrong)}.")
+        if labels is not None and (len(labels) != num_labels or len(set(labels)) != num_labels):
+            raise ValueError(f"Expected the names of {num_labels} classes, each once, got {list(labels)}.")
+        parameter = next(self.parameters())
+        for field, number in numbers.items():
+            layer = nn.Linear(self.config.hidden_size, number, device=parameter.device, dtype=parameter.dtype)
+            setattr(self, known[field], layer)
+            setattr(self.config, field, number)
+            self._init_weights(layer)
+        self._init_weights(self)  # what a family says of its classifier besides
+        self.num_labels = num_labels
+        names = labels or [f"LABEL_{number}" for number in range(num_labels)]
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: number for number, name in enumerate(names)}
+
+
+class ClassifiesViews(HasClassifier):
+    """What classifiers with one set of classes have besides: a softmax for each view of a video, then their mean."""
+
+    @torch.no_grad()
+    def classify_views(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """As [`VideoPreTrainedModel.classify_views`] says."""
+        batch, views = pixel_values_videos.shape[:2]
+        logits = self(pixel_values_videos.flatten(0, 1), return_dict=True).logits  # (B·views, labels)
+        return logits.float().softmax(-1).unflatten(0, (batch, views)).mean(1)
 
 
 def _subclasses(cls: type) -> set[type]:

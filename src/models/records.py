@@ -13,7 +13,7 @@ class Preset:
     """A published original checkpoint and what its tensors do not say.
 
     Attributes:
-        source: URL of the original file; `None` where it is not known, and the family's page says who names it.
+        source: URL of the original file; `None` where it is not public.
         config: configuration fields that differ from the family's defaults.
         checkpoint_keys: for each part of the model, the entry of the original file that holds its tensors.
         video_processor: arguments of the family's video processor.
@@ -72,6 +72,8 @@ class Family:
             the configuration of a directory says whose it is.
         contained_in: values of `config.model_type` of larger models that transformers has, with the name of the class
             that reads its part of their directories.
+        remote_code: beginnings of values of `config.model_type` in directories that bring code of their own for a
+            model of the family; the family's classes read them, and their code is not run.
         based_on: model types of families on whose classes this one is built; its room may import theirs.
         architectures: fields that a named architecture stands for, where configurations have a field `architecture`.
         other_models: model classes that no Auto class covers.
@@ -103,6 +105,7 @@ class Family:
     image_processor_classes: tuple[str, ...] = ()
     shared_processors: tuple[str, ...] = ()
     contained_in: Mapping[str, str] = field(default_factory=dict)
+    remote_code: tuple[str, ...] = ()
     based_on: tuple[str, ...] = ()
     architectures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -121,6 +124,12 @@ class Family:
     def model_types(self) -> tuple[str, ...]:
         """Values of `config.model_type` that the family's configurations have, its own first."""
         return (self.model_type, *(part.model_type for part in self.parts))
+
+    def own_model_type(self, model_type: str | None) -> str | None:
+        """A `config.model_type` in the family's own words, `None` if it isn't the family's."""
+        if model_type and model_type.startswith(self.remote_code):
+            return self.model_type
+        return model_type if model_type in self.model_types else None
 
     @property
     def input(self) -> str:

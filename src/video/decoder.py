@@ -146,6 +146,8 @@ class FrameDecoder:
                 position = segment.start
             elif packet.pts != index.packet_pts[position]:
                 raise IndexMismatch(f"packet {position} is not the one indexed")
+            if index.places is not None and packet.pos != index.places[position]:
+                raise IndexMismatch(f"packet {position} stands elsewhere in the file")
             yield from self._feed_intact(stream, packet, position)
             position += 1
             if position == segment.stop:

@@ -30,7 +30,7 @@ _SMALLEST_MPEG4_PICTURE = 32
 
 
 class Packets(NamedTuple):
-    """What the index needs of encoded pictures, one entry each; times are in the stream's time base."""
+    """What the index needs of encoded pictures, one entry each: times in the stream's time base, places in bytes."""
 
     pts: tuple[int | None, ...]
     dts: tuple[int | None, ...]
@@ -38,6 +38,7 @@ class Packets(NamedTuple):
     is_keyframe: tuple[bool, ...]
     is_discarded: tuple[bool, ...]
     is_intact: tuple[bool, ...]
+    place: tuple[int | None, ...]
 
 
 def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
@@ -49,7 +50,8 @@ def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], boo
     """
     if codec in ("h264", "hevc"):
         return _holds_slice(codec, extradata or b"")
-    return _MARKS.get(codec, lambda data: True)
+    mark = _like_the_first_jpeg() if codec == "mjpeg" else _MARKS.get(codec)
+    return (lambda packet: mark(memoryview(packet))) if mark else lambda packet: True
 
 
 def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
@@ -62,21 +64,25 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
         size = (extradata[21] & 3) + 1 if in_lengths and len(extradata) > 21 else 4
         is_slice = [first >> 1 < 32 and first < 128 for first in range(256)]
 
-    read = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
+    form = {1: Struct(">BB"), 2: Struct(">HB"), 4: Struct(">IB")}.get(size)
+    if form is None:
+        return lambda packet: False
+    read = form.unpack_from
 
-    def counted(data: Any) -> bool:
-        position, end, found = 0, len(data), False
-        while read and position + size < end:
-            length, first = read.unpack_from(data, position)
-            found |= is_slice[first]
+    def counted(packet: Any) -> bool:  # runs for every packet: no view of its bytes, which would cost as much again
+        position, end, found = 0, packet.size, False
+        last = end - size
+        while position < last:
+            length, first = read(packet, position)
             position += size + length
+            if is_slice[first]:
+                found = True
         return found and position == end
 
-    def marked(data: Any) -> bool:
-        head = bytes(data[:4])
-        if head[:3] != b"\0\0\1" and head != b"\0\0\0\1":
+    def marked(packet: Any) -> bool:
+        data = bytes(packet)
+        if not data.startswith((b"\0\0\1", b"\0\0\0\1")):
             return False
-        data = bytes(data)
         position = data.find(b"\0\0\1")
         while 0 <= position < len(data) - 3:
             if is_slice[data[position + 3]]:
@@ -91,19 +97,42 @@ def _one_mpeg4_picture(data: Any) -> bool:
     return len(data) >= _SMALLEST_MPEG4_PICTURE and bytes(data).count(b"\0\0\1\xb6") == 1
 
 
-def _whole_jpeg(data: Any) -> bool:
-    """Whether marked segments lead from the first mark to a scan, and the end is marked."""
-    data = bytes(data)
-    position, frame_found = 2, False
+def _like_the_first_jpeg() -> Callable[[Any], bool]:
+    """Whether a picture is whole and brings the tables that the first one brought.
+
+    The decoder keeps tables that a picture lacks from the one before, which a seek would pass by.
+    """
+    brought: list[list[tuple[int, ...]]] = []
+
+    def promises(data: Any) -> bool:
+        tables = _jpeg_tables(bytes(data))
+        if tables is None:
+            return False
+        if not brought:
+            brought.append(tables)
+        return tables == brought[0]
+
+    return promises
+
+
+def _jpeg_tables(data: bytes) -> list[tuple[int, ...]] | None:
+    """The tables before a JPEG's scan, each as its segment's mark and its own; None for one that isn't whole."""
+    position, frame_found, tables = 2, False, []
     if data[:2] != b"\xff\xd8" or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return False
+        return None
     while position + 4 <= len(data) and data[position] == 0xFF:
         mark, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if mark == 0xDA:
-            return frame_found
+            return tables if frame_found else None
         frame_found |= mark in (0xC0, 0xC1, 0xC2)
-        position += 2 + length
-    return False
+        start, position = position + 4, position + 2 + length
+        while mark in (0xC4, 0xDB) and start < position <= len(data):
+            tables.append((mark, data[start]))
+            counts = sum(data[start + 1 : start + 17])
+            start += 17 + counts if mark == 0xC4 else 129 if data[start] >> 4 else 65
+        if mark == 0xDD:
+            tables.append((mark,))
+    return None
 
 
 def _shown_vp9(data: Any) -> bool:
@@ -118,7 +147,6 @@ _MARKS: dict[str, Callable[[Any], bool]] = {
     "mpeg4": _one_mpeg4_picture,
     "mpeg1video": lambda data: b"\0\0\1\0" in bytes(data),
     "mpeg2video": lambda data: b"\0\0\1\0" in bytes(data),
-    "mjpeg": _whole_jpeg,
     "png": lambda data: bytes(data[:4]) == b"\x89PNG",
     "prores": lambda data: bytes(data[4:8]) == b"icpf",
     "dnxhd": lambda data: bytes(data[:3]) == b"\0\0\2",
@@ -139,6 +167,7 @@ class FrameIndex:
         is_hidden: (packets,) whether it is decoded and never shown: an edit list cuts it.
         is_promised: (packets,) whether its marks promise a picture. Where one doesn't, only decoding tells.
         last_duration: of the last frame, where it is known.
+        places: (packets,) where each stands in the file, if times don't tell that a seek came to the right one.
     """
 
     packet_pts: np.ndarray
@@ -149,6 +178,7 @@ class FrameIndex:
     is_hidden: np.ndarray
     is_promised: np.ndarray
     last_duration: int | None
+    places: tuple[int | None, ...] | None = None
 
     def segments(self, frame_indices: Iterable[int]) -> list["Segment"]:
         """Runs of packets that hold the frames and all that they refer to, each starting at a key frame."""
@@ -247,6 +277,7 @@ def build_index(packets: Packets, codec: str, format_name: str, breaks_off: bool
         is_hidden=is_hidden,
         is_promised=is_promised,
         last_duration=packets.duration[shown[-1]] or None,
+        places=packets.place if format_name in _UNTIMED_FORMATS else None,
     )
 
 

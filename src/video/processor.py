@@ -1,5 +1,6 @@
 """The base of every family's video processor: any kind of video in, a batch of model input out, no torchvision."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,39 @@ class VideoProcessor(VideoProcessorMixin):
             )
         return super().preprocess(videos, **kwargs)
 
+    def choose_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        sampling: str | None = None,
+        **kwargs,
+    ) -> np.ndarray:
+        """Indices of the frames to take: by the way that `sampling` names, or without one by `sample_frames`.
+
+        Raises:
+            ValueError: an unknown name, a number that the way needs is lacking, or what `sample_frames` raises.
+        """
+        if sampling is not None:
+            return named_sampler(sampling, num_frames, fps)(metadata)
+        return self.sample_frames(metadata, num_frames=num_frames, fps=fps, **kwargs)
+
     def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        repeats_frames: bool | None = None,
+        **kwargs,
     ) -> np.ndarray:
         """Frame indices to take: `num_frames` spread evenly, or `fps` a second, or all; families may override.
+
+        Args:
+            metadata: of the video.
+            num_frames: how many.
+            fps: how many a second.
+            repeats_frames: in the place of the class' `repeats_frames`.
+            **kwargs: other settings of the processor, which change nothing here.
 
         Raises:
             ValueError: both are given, or the video has fewer frames than that and `repeats_frames` is off.
@@ -109,7 +139,8 @@ class VideoProcessor(VideoProcessorMixin):
             return fps_indices(metadata, fps)
         if num_frames is None:
             return all_indices(metadata)
-        if num_frames > metadata.total_num_frames and not self.repeats_frames:
+        repeats_frames = self.repeats_frames if repeats_frames is None else repeats_frames
+        if num_frames > metadata.total_num_frames and not repeats_frames:
             raise ValueError(
                 f"Expected a video of at least num_frames={num_frames} frames, got {metadata.total_num_frames}. Ask "
                 "for fewer, or repeat frames on purpose: decode_video(file, functools.partial(uniform_indices, "
@@ -123,19 +154,12 @@ class VideoProcessor(VideoProcessorMixin):
             return list(zip(*[self.fetch_videos(source, sample_indices_fn) for source in video_url_or_urls]))
         return decode_video(video_url_or_urls, sample_indices_fn)
 
-    def _sampler(self, sample_indices_fn):
-        """The family's own way to choose frames, which comes with the arguments of the call, or the named one."""
-        arguments = sample_indices_fn.keywords
-        if arguments.get("sampling") is None:
-            return lambda metadata: sample_indices_fn(metadata=metadata)
-        return named_sampler(arguments["sampling"], arguments.get("num_frames"), arguments.get("fps"))
-
     def _decode_and_sample_videos(
         self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None
     ) -> tuple[list[np.ndarray | torch.Tensor], list[VideoMetadata]]:
         sources = list_videos(videos)
         given = _list_metadata(video_metadata, len(sources))
-        sample = sample_indices_fn and self._sampler(sample_indices_fn)
+        sample = None if sample_indices_fn is None else partial(self.choose_frames, **sample_indices_fn.keywords)
         decoded = []
         for source, metadata in zip(sources, given):
             if is_decoder(source):

@@ -16,7 +16,7 @@ import numpy as np
 from transformers.video_utils import VideoMetadata
 
 
-_TICK = 1e-6
+TICK = 1e-6
 """Seconds by which times that were rounded may miss: a frame counts as shown this much before its time."""
 
 
@@ -62,9 +62,9 @@ def fps_indices(
     total = _total_num_frames(video)
     if by == "time":
         _check_positive("fps", fps)
-        times = _frame_seconds(video, video_fps)
-        ticks = np.arange(max(1, int(_duration(video, times) * fps + 1e-9))) / fps
-        return _shown_at(times, times[0] + ticks)
+        times = frame_seconds_of(video, video_fps)
+        ticks = np.arange(max(1, int(duration_of(video, times) * fps + 1e-9))) / fps
+        return shown_at(times, times[0] + ticks)
     video_fps = video_fps if video_fps is not None else getattr(video, "fps", None)
     if video_fps is None:
         raise ValueError(
@@ -118,8 +118,8 @@ def seconds_indices(video: int | VideoMetadata, seconds: Sequence[float] | slice
         IndexError: a time before the first frame, or after the last one has ended.
         ValueError: a slice that holds no time.
     """
-    times = _frame_seconds(video, None)
-    first, end = times[0], times[0] + _duration(video, times)
+    times = frame_seconds_of(video, None)
+    first, end = times[0], times[0] + duration_of(video, times)
     if isinstance(seconds, slice):
         start = first if seconds.start is None else seconds.start
         stop = end if seconds.stop is None else seconds.stop
@@ -127,16 +127,18 @@ def seconds_indices(video: int | VideoMetadata, seconds: Sequence[float] | slice
             raise ValueError(f"Expected a slice of seconds with start < stop and a step above 0, got {seconds}.")
         if seconds.step is None:
             _check_times(np.array([start]), first, end)
-            return np.arange(_shown_at(times, np.array([start]))[0], np.searchsorted(times, stop - _TICK))
+            return np.arange(shown_at(times, np.array([start]))[0], np.searchsorted(times, stop - TICK))
         seconds = start + seconds.step * np.arange(int(np.ceil((stop - start) / seconds.step - 1e-9)))
     wanted = np.asarray(seconds, dtype=np.float64)
     if wanted.ndim != 1 or not np.isfinite(wanted).all():
         raise ValueError(f"Expected seconds as a flat sequence of finite numbers or a slice, got {seconds!r}.")
     _check_times(wanted, first, end)
-    return _shown_at(times, wanted)
+    return shown_at(times, wanted)
 
 
-def clip_indices(video: int | VideoMetadata, num_frames: int, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+def spread_clip_indices(
+    video: int | VideoMetadata, num_frames: int, stride: int = 1, num_clips: int = 1
+) -> np.ndarray:
     """Several clips of consecutive frames, `stride` apart, whose starts are spread evenly over the video.
 
     One clip lies in the middle; several reach from the first frame to the last. Indices past the end become the last
@@ -175,7 +177,7 @@ def middle_indices(video: int | VideoMetadata, num_frames: int) -> np.ndarray:
         video: number of frames, or metadata with `total_num_frames`.
         num_frames: at least 1. The last frame repeats where the video has fewer.
     """
-    return clip_indices(video, num_frames)[0]
+    return spread_clip_indices(video, num_frames)[0]
 
 
 SAMPLERS: dict[str, tuple[Callable[..., np.ndarray], str | None]] = {
@@ -225,7 +227,7 @@ def _check_positive(name: str, value) -> None:
         raise ValueError(f"Expected {name} above 0, got {value}.")
 
 
-def _frame_seconds(video, video_fps: float | None) -> np.ndarray:
+def frame_seconds_of(video, video_fps: float | None) -> np.ndarray:
     """(frames,) when each frame is shown: the file's times, or numbers over the rate."""
     times = getattr(video, "frame_seconds", None)
     if times is not None:
@@ -237,21 +239,21 @@ def _frame_seconds(video, video_fps: float | None) -> np.ndarray:
     return np.arange(_total_num_frames(video)) / rate
 
 
-def _duration(video, times: np.ndarray) -> float:
-    """Seconds from the first frame's time to the last one's end."""
+def duration_of(video, times: np.ndarray) -> float:
+    """Seconds from the first frame's time to the last one's end, which is guessed where nothing tells."""
     duration = getattr(video, "duration", None)
     if duration is None:
         duration = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
     return float(duration)
 
 
-def _shown_at(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def shown_at(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The last frame whose time has come, for each wanted time."""
-    return np.maximum(np.searchsorted(times, wanted + _TICK, side="right") - 1, 0).astype(np.int64)
+    return np.maximum(np.searchsorted(times, wanted + TICK, side="right") - 1, 0).astype(np.int64)
 
 
 def _check_times(wanted: np.ndarray, first: float, end: float) -> None:
-    outside = wanted[(wanted < first - _TICK) | (wanted >= end)]
+    outside = wanted[(wanted < first - TICK) | (wanted >= end)]
     if outside.size:
         raise IndexError(
             f"The video shows frames from {first:.3f} to {end:.3f} seconds; expected times within, got {outside[0]:g}."

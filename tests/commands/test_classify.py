@@ -2,20 +2,31 @@
 
 import json
 import re
+import shutil
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from setuptools import Distribution
 from transformers import AutoModel, AutoProcessor
 from typer.testing import CliRunner
 
 from tests.video_files import write_video
-from vidformers import VideoPrismClipModel, VideoPrismProcessor, VJEPA2Config
-from vidformers.commands.classify import TOY_MODEL, Classifier, read_label_list
+from vidformers import (
+    VideoPrismClipModel,
+    VideoPrismProcessor,
+    VJEPA2Config,
+    VJEPA2ForVideoClassification,
+    VJEPA2VideoProcessor,
+    decode_video,
+)
+from vidformers.commands.classify import TOY_MODEL, Classifier, gather_labels
 from vidformers.commands.cli import app
+from vidformers.video import uniform_indices
 
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +115,6 @@ def test_scores_are_the_models(clips, classifier):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("", "two or more labels"),
         (" , ", "two or more labels"),
         ("red", "two or more"),
         ("a,b,a", "more than once: a"),
@@ -114,8 +124,8 @@ def test_labels_that_are_none(clips, labels, message):
     clip = next(iter(clips.values()))
     assert message in run(clip, "--labels", labels, expect=1)
     with pytest.raises(ValueError, match=message):
-        read_label_list(labels)
-    assert "two or more" in run(clip, expect=1)
+        gather_labels(text=labels)
+    assert "Give labels in words" in run(clip, expect=1)
 
 
 def test_bad_videos_and_models(tmp_path):
@@ -124,8 +134,91 @@ def test_bad_videos_and_models(tmp_path):
     assert "text.mp4" in run(tmp_path / "text.mp4", "--labels", "a,b", expect=1)
     video = write_video(tmp_path / "video.mp4")
     VJEPA2Config().save_pretrained(tmp_path / "vjepa2")
-    assert "no text tower" in run(video, "--labels", "a,b", "--model", tmp_path / "vjepa2", expect=1)
+    assert "neither has a text tower" in run(video, "--labels", "a,b", "--model", tmp_path / "vjepa2", expect=1)
     assert "absent" in run(video, "--labels", "a,b", "--model", tmp_path / "absent", expect=1)
+
+
+def test_many_videos_and_labels_from_everywhere(shapes, clips, tmp_path):
+    """A label may hold a comma; a video that cannot be read costs its own scores only."""
+    (scene, clip), (other, second) = list(clips.items())[:2]
+    shutil.copytree(
+        clip.parent, tmp_path / "clips", ignore=lambda folder, names: set(names) - {clip.name, second.name}
+    )
+    (tmp_path / "clips/broken.mp4").write_text("no video")
+    (tmp_path / "labels.txt").write_text(f"{other.caption()}\nsomething white\n")
+    options = ("--label", "red, green or blue", "--labels", scene.caption(), "--labels-file", tmp_path / "labels.txt")
+    output = run(tmp_path / "clips", *options, "--top", 2, "--json", expect=1)
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert {line["video"]: next(iter(line["labels"])) for line in lines} == {
+        clip.name: scene.caption(),
+        second.name: other.caption(),
+    }
+    assert all(len(line["labels"]) == 2 for line in lines) and "broken.mp4" in output
+    assert gather_labels(["red, green or blue"], "a,b") == ["red, green or blue", "a", "b"]
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("fine_tuned")
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "waves", 1: "jumps", 2: "sits"}, "label2id": {"waves": 0, "jumps": 1, "sits": 2}}
+    config = VJEPA2Config(
+        crop_size=32, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, frames_per_clip=4, **labels
+    )
+    VJEPA2ForVideoClassification(config).save_pretrained(folder)
+    VJEPA2VideoProcessor(crop_size=32).save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_has_labels_of_its_own(clips, fine_tuned):
+    clip = next(iter(clips.values()))
+    found = {}
+    for line in run(clip, "--model", fine_tuned, "--json").splitlines():
+        found |= json.loads(line)["labels"]
+    frames = decode_video(clip, partial(uniform_indices, num_frames=4))[0]
+    pixels = VJEPA2VideoProcessor(crop_size=32)(frames, return_tensors="pt")
+    with torch.no_grad():
+        logits = VJEPA2ForVideoClassification.from_pretrained(fine_tuned).eval()(**pixels).logits[0]
+    expected = dict(zip(("waves", "jumps", "sits"), logits.softmax(0).tolist(), strict=True))
+    assert found == pytest.approx(expected, abs=1e-5) and sum(found.values()) == pytest.approx(1)
+    assert "takes no others" in run(clip, "--model", fine_tuned, "--labels", "a,b", expect=1)
+
+
+def test_windows_over_time(shapes, tmp_path):
+    """Two scenes one after the other are told apart by their windows, in numbers and in a picture."""
+    rng, scenes = np.random.default_rng(0), [shapes.SCENES[3], shapes.SCENES[90]]
+    frames = np.concatenate([shapes.render(scene, rng, 24, 64) for scene in scenes])
+    video = shapes.write_clip(tmp_path / "two.mp4", frames, 12)
+    labels = [scene.caption() for scene in scenes]
+    options = ("--label", labels[0], "--label", labels[1], "--window", "2s", "--plot", tmp_path / "scores.png")
+    lines = [json.loads(line) for line in run(video, *options, "--json").splitlines()]
+    assert [(line["start_seconds"], line["end_seconds"]) for line in lines] == [(0, 2), (2, 4)]
+    assert [next(iter(line["labels"])) for line in lines] == labels
+    with Image.open(tmp_path / "scores.png") as picture:
+        assert picture.width > 900
+    assert "0.00 to 2.00 s" in run(video, *options[:-2])
+    assert "give the length of windows" in run(video, *options[:4], *options[6:], expect=1)
+
+
+def test_a_still_image_is_said_to_be_one(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    output = run(tmp_path / "red.png", "--labels", "something red,something green")
+    assert "red.png is a still image" in output and next(iter(shares(output))) == "something red"
+
+
+def test_input_is_looked_at_before_models_are_loaded(clips, tmp_path, monkeypatch):
+    def load(*arguments, **options):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("vidformers.inference.directory.Directory.load_model", load)
+    clip, labels = next(iter(clips.values())), ("--labels", "a,b")
+    assert "There is no such file" in run(clip, tmp_path / "absent.mp4", *labels, expect=1)
+    assert "no device 'cuda:7' here; this machine has cpu" in run(clip, *labels, "--device", "cuda:7", expect=1)
+    assert "more than once" in run(clip, "--labels", "a,a", expect=1)
+    wrong = TOY_MODEL.with_name("shapes_clop")
+    assert f"Did you mean {TOY_MODEL}?" in " ".join(run(clip, *labels, "--model", wrong, expect=1).split())
+    assert "no such repository on the Hub" in run(clip, *labels, "--model", "nobody/nothing", expect=1)
+    assert "is a file" in run(clip, *labels, "--model", clip, expect=1)
 
 
 def test_the_demo_models_are_package_data():

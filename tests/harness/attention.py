@@ -12,7 +12,7 @@ from .compare import assert_close
 from .family_spec import ModelSpec, all_states, to_device, to_dtype
 from .family_test import FamilyTest, models, over
 from .flash_stand_in import flash_stand_in
-from .modeling import gradients, training_inputs
+from .modeling import MACHINE_CODE_ELSEWHERE, gradients, training_inputs
 from .tolerances import DTYPE_GRADIENTS, DTYPES, REORDERED
 
 
@@ -53,7 +53,7 @@ class AttentionMixin(FamilyTest):
     def test_attention_matters(self, model: ModelSpec):
         """Nothing below could fail if every token attended to all others alike."""
         with torch.no_grad():
-            output = self.spec.build(model)(**self.spec.inputs(model), output_attentions=True)
+            output = self.shared(model)(**self.spec.inputs(model), output_attentions=True)
         for tower in model.towers:
             for probabilities in tower.record(output, "attentions"):
                 uniform = 1 / probabilities.shape[-1]
@@ -61,31 +61,32 @@ class AttentionMixin(FamilyTest):
 
     @over(models, COMPUTATIONS)
     def test_forward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
-        with torch.compiler.set_stance("force_eager"):
-            self._compare_forward(model, backend, dtype)
+        inputs, expected = self.spec.inputs(model), self.states(model)
+        with device_of(backend) as device, torch.compiler.set_stance("force_eager"):
+            built = self.spec.build(model, attention=backend).to(device, dtype)
+            actual = all_states(built, to_device(to_dtype(inputs, dtype), device))
+        terms = model.terms(self.shared(model), expected)
+        assert_close(f"{backend} in {dtype} and eager in float32", expected, actual, DTYPES[dtype], terms)
 
     @pytest.mark.slow
     def test_compiled_flex_attention(self):
         """The family's first model with one block of each kind; a dtype more would only compile once more."""
+        if not self.spec.machine_code:
+            raise SkipTest(MACHINE_CODE_ELSEWHERE)
         torch._dynamo.reset()
         model = self.spec.models[0]
-        self._compare_forward(model, "flex_attention", torch.float32, **model.shallow)
-
-    def _compare_forward(self, model: ModelSpec, backend: str, dtype: torch.dtype, **fields) -> None:
-        inputs = self.spec.inputs(model, **fields)
-        exact = self.spec.build(model, **fields)
-        expected = all_states(exact, inputs)
-        with device_of(backend) as device:
-            built = self.spec.build(model, attention=backend, **fields).to(device, dtype)
-            actual = all_states(built, to_device(to_dtype(inputs, dtype), device))
-        terms = model.terms(exact, expected)
-        assert_close(f"{backend} in {dtype} and eager in float32", expected, actual, DTYPES[dtype], terms)
+        inputs = self.spec.inputs(model, **model.shallow)
+        expected, actual = (
+            all_states(self.spec.build(model, attention=backend, **model.shallow), inputs)
+            for backend in ("eager", "flex_attention")
+        )
+        assert_close("compiled flex_attention and eager", expected, actual, REORDERED)
 
     @over(models, COMPUTATIONS[1:])
     def test_backward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
         inputs = training_inputs(self.spec, model)
+        expected = self.once("gradients", model, lambda: gradients(self.spec.build(model).train(), model, inputs))
         with device_of(backend, backward=True) as device:
-            expected = gradients(self.spec.build(model).train(), model, inputs)
             built = self.spec.build(model, attention=backend).to(device, dtype).train()
             actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
         assert_close(f"gradients, {backend} in {dtype}", expected, actual, DTYPE_GRADIENTS[dtype])
@@ -94,7 +95,7 @@ class AttentionMixin(FamilyTest):
     def test_probabilities_on_request(self, model: ModelSpec):
         """A backend that holds no probabilities gives them all the same where they are asked for."""
         inputs = self.spec.inputs(model)
-        expected = all_states(self.spec.build(model), inputs, output_attentions=True)
+        expected = all_states(self.shared(model), inputs, output_attentions=True)
         actual = all_states(self.spec.build(model, attention="sdpa"), inputs, output_attentions=True)
         assert any("attentions" in name for name in expected)
         assert_close("probabilities under sdpa", expected, actual, REORDERED)

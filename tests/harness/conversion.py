@@ -109,13 +109,16 @@ class ConversionMixin(FamilyTest):
 
     @over(models)
     def test_damaged_files_are_noticed(self, model: ModelSpec):
-        """Without a tensor, with another name or shape of it: an error, or another size; never another class."""
+        """Without a tensor, with another name or shape of it: an error, or another size; never another class.
+
+        Of tensors that differ in numbers alone one is damaged, in one of the ways.
+        """
         self._check_damages(model, one_of_each_kind=True)
 
     @pytest.mark.slow
     @over(models)
     def test_every_damage_is_noticed(self, model: ModelSpec):
-        """The same for each tensor, not one of those that differ in numbers alone."""
+        """The same for each tensor and each way."""
         self._check_damages(model, one_of_each_kind=False)
 
     def _check_damages(self, model: ModelSpec, one_of_each_kind: bool) -> None:
@@ -130,8 +133,9 @@ class ConversionMixin(FamilyTest):
                 assert plan.form is form and type(plan.model) is model.model_class
                 kinds = {re.sub(r"\d+", "", name) if one_of_each_kind else name: name for name in whole}
                 read = {name for entry in rules if entry.ours for name in entry.theirs}
-                for name in kinds.values():
-                    for what, shapes in self._damaged(whole, name, name in read):
+                for number, name in enumerate(kinds.values()):
+                    damages = list(self._damaged(whole, name, name in read))
+                    for what, shapes in damages[number % len(damages) :][:1] if one_of_each_kind else damages:
                         try:
                             other = _plan_of_shapes(form, shapes, request)
                         except ConversionError:

@@ -313,8 +313,10 @@ class FamilySpec:
         fixed: values of parameters, by patterns of their names, that the original has no tensor for.
         own_layers: names of classes with a weight that aren't torch's, with what they compute differently.
         many_frames: a video of so many frames that 16-bit positions would coincide.
+        machine_code: whether its first model is the one that goes all the way through torch's compiler.
         skips: tests that cannot apply, "test_name" or "test_name[Model]", with the reason.
         goldens_folder: folder of the recorded cases, where it isn't named after the family.
+        committed_folder: likewise, of those that the repository holds.
     """
 
     family: Family
@@ -330,8 +332,10 @@ class FamilySpec:
     fixed: Mapping[str, float] = field(default_factory=dict)
     own_layers: Mapping[str, str] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
+    machine_code: bool = False
     skips: Mapping[str, str] = field(default_factory=dict)
     goldens_folder: str | None = None
+    committed_folder: str | None = None
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:

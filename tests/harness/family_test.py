@@ -18,9 +18,11 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from parameterized import param, parameterized
+from transformers import PreTrainedModel
 
-from .family_spec import FamilySpec, GoldenCase, ModelSpec, OffSize, Stock
+from .family_spec import FamilySpec, GoldenCase, ModelSpec, OffSize, Stock, all_states
 
 
 Axis = Iterable[Any] | Callable[[FamilySpec], Iterable[Any]]
@@ -34,11 +36,6 @@ def models(spec: FamilySpec) -> tuple[ModelSpec, ...]:
 def first_model(spec: FamilySpec) -> tuple[ModelSpec, ...]:
     """The family's first model class, where one shows what all do."""
     return spec.models[:1]
-
-
-def further_models(spec: FamilySpec) -> tuple[ModelSpec, ...]:
-    """All model classes but the first."""
-    return spec.models[1:]
 
 
 def models_of_transformers(spec: FamilySpec) -> list[ModelSpec]:
@@ -80,12 +77,15 @@ class FamilyTest:
 
     Attributes:
         spec: the family.
+        made: what `once` has made.
     """
 
     spec: ClassVar[FamilySpec]
+    made: ClassVar[dict[tuple[str, str], Any]]
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
+        cls.made = {}
         if "spec" not in vars(cls):
             return
         for name in dir(cls):
@@ -96,6 +96,21 @@ class FamilyTest:
                     setattr(cls, written.__name__, written)
             elif name in cls.spec.skips:
                 setattr(cls, name, unittest.skip(cls.spec.skips[name])(_copy(test)))
+
+    def once(self, what: str, model: ModelSpec, make: Callable[[], Any]) -> Any:
+        """What `make` returns, which all tests of a class share and none may change."""
+        key = what, model.label
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def shared(self, model: ModelSpec) -> PreTrainedModel:
+        """The tiny model, for tests that change nothing of it."""
+        return self.once("model", model, lambda: self.spec.build(model))
+
+    def states(self, model: ModelSpec) -> dict[str, torch.Tensor]:
+        """What the tiny model makes of its inputs."""
+        return self.once("states", model, lambda: all_states(self.shared(model), self.spec.inputs(model)))
 
     def temporary_folder(self) -> Path:
         """A new folder that is removed after the test."""

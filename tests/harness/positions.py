@@ -19,7 +19,7 @@ class PositionsMixin(FamilyTest):
 
     @over(off_sizes)
     def test_off_size(self, model: ModelSpec, off_size: OffSize):
-        built, config = self.spec.build(model), self.spec.config(model)
+        built, config = self.shared(model), self.spec.config(model)
         inputs = self.spec.inputs(model, size=off_size.size)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -37,7 +37,7 @@ class PositionsMixin(FamilyTest):
         """Tokens that trade places along one axis change what the tokens hold together."""
         if axis in model.orderless:
             raise SkipTest(model.orderless[axis])
-        built, inputs = self.spec.build(model), self.spec.inputs(model)
+        built, inputs = self.shared(model), self.spec.inputs(model)
         with torch.no_grad():
             output = pick(built(**inputs), model.output)
             moved = pick(built(**_swap_halves(inputs, axis, self.spec.size)), model.output)

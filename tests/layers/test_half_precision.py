@@ -75,6 +75,7 @@ def test_blocks_that_run_again_run_as_before(model):
     assert all(map(torch.equal, gradients(), expected))
 
 
+@pytest.mark.slow
 def test_a_compiled_part_runs_in_a_model_that_is_not_compiled(model):
     model.eval()
     with torch.no_grad():

@@ -111,6 +111,7 @@ def test_backward(implementation, shape, kind):
         assert (one - other).abs().max() <= 1e-5 * max(1.0, other.abs().max().item()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head_dim", [64, 88])
 @pytest.mark.parametrize("kind", ["none", "keys", "pairs"])
 def test_flex_attention(kind, head_dim):

@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 import pytest
 
 import vidformers
-from tests.harness.fresh import NO_TORCHVISION, fake_torchvision
+from tests.harness.fresh import IMPORTS, NO_TORCHVISION, fake_torchvision, succeed_afresh
 from vidformers import compat
 from vidformers.families import FAMILIES
 
@@ -85,16 +85,15 @@ assert "vidformers" not in sys.modules
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 def test_import_loads_only_what_registration_needs():
     code = """
-import sys
-import vidformers
 heavy = {"av", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 vidformers.load_original
 assert "vidformers.conversion" in sys.modules
 """
-    succeed(code)
+    succeed_afresh(code)
 
 
 def test_public_names_load_on_first_use():
@@ -174,7 +173,8 @@ def test_changes_in_transformers_are_on_their_page():
         assert f"compat.{name}(" in called
 
 
-@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("torchvision", ["absent", "present"])
 def test_registration_changes_what_compat_says(tmp_path, torchvision):
     """Names of transformers' modules and attributes of its Auto classes, before and after."""
     code = f"""
@@ -186,7 +186,7 @@ for name in vidformers.__all__:
 from transformers.models.auto import (
     configuration_auto, image_processing_auto, modeling_auto, processing_auto, tokenization_auto, video_processing_auto
 )
-LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin")
+LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin", "VideoMAEFeatureExtractor")
 
 def snapshot():
     modules = {{name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}}
@@ -208,10 +208,12 @@ changed = {{key for key in before if before[key] is not after.get(key)}}
 changed |= {{key for key in after.keys() - before.keys() if key[0].startswith("Auto")}}
 print(sorted(changed))
 """
+    autos = "AutoImageProcessor", "AutoProcessor", "AutoTokenizer", "AutoVideoProcessor"
     expected = {
-        *((name, "from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
-        *((name, "_transformers_from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
+        *((name, "from_pretrained") for name in autos),
+        *((name, "_transformers_from_pretrained") for name in autos),
         *(("processors", name) for name in ("pe_video", "videoprism")),
+        ("transformers", "VideoMAEFeatureExtractor"),
     }
     if torchvision == "absent":
         names = "AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin"
@@ -222,17 +224,13 @@ print(sorted(changed))
     assert printed.strip().splitlines()[-1] == str(sorted(expected))
 
 
-@pytest.mark.parametrize("torchvision", ["absent", pytest.param("present", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
-def test_auto_classes_give_ours(stock_directory, tmp_path, first, torchvision):
-    imports = [
-        "import transformers as earlier\n"
-        "from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor\n",
-        "import vidformers\n",
-    ]
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
-{"".join(imports if first == "transformers" else imports[::-1])}
+@pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("torchvision", [False, True], ids=["absent", "present"])
+@pytest.mark.parametrize("order", IMPORTS)
+def test_auto_classes_give_ours(stock_directory, order, torchvision):
+    code = """
+earlier = transformers
 import sys
 import transformers
 from transformers.models.auto import AutoVideoProcessor as FromSubmodule
@@ -245,9 +243,9 @@ for auto in (AutoVideoProcessor, FromSubmodule, transformers.AutoVideoProcessor,
     assert type(auto.from_pretrained(sys.argv[1])) is vidformers.VJEPA2VideoProcessor
 for module in (earlier, transformers):
     assert issubclass(vidformers.VJEPA2VideoProcessor, module.VideoProcessorMixin)
-    assert module.VIDEO_PROCESSOR_MAPPING[type(config)] == {{"torchvision": vidformers.VJEPA2VideoProcessor}}
+    assert module.VIDEO_PROCESSOR_MAPPING[type(config)] == {"torchvision": vidformers.VJEPA2VideoProcessor}
 """
-    succeed(code, stock_directory, path=fake_torchvision(tmp_path) if torchvision == "present" else None)
+    succeed_afresh(code, stock_directory, order=order, torchvision=torchvision)
 
 
 @pytest.mark.slow
@@ -275,6 +273,7 @@ import vidformers
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("first", ["transformers", "vidformers"])
 def test_classes_of_transformers_stay_as_they_are(stock_directory, first):
     imports = ["from transformers import VJEPA2Config, VJEPA2Model\n", "import vidformers\n"]
@@ -291,6 +290,39 @@ assert type(model.config) is VJEPA2Config
 assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
 """
     succeed(code, stock_directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["transformers", "vidformers"])
+def test_names_give_ours_if_that_is_asked_for(first):
+    """Whichever package is imported first, and until that is undone."""
+    code = f"""
+import {first}
+import transformers, vidformers
+from vidformers.families import public_modules
+assert transformers.VideoMAEFeatureExtractor is vidformers.VideoMAEImageProcessor
+# Without torchvision transformers makes its image processor anew at every request.
+shared = [name for name in public_modules() if name in dir(transformers) and not name.startswith("VideoMAE")]
+assert "PeVideoModel" in shared and "VJEPA2VideoProcessor" in shared
+theirs = {{name: getattr(transformers, name) for name in shared[::2]}}
+assert not any(theirs[name] is getattr(vidformers, name) for name in theirs)
+vidformers.register(names=True)
+vidformers.register(names=True)
+from transformers import PeVideoModel
+assert PeVideoModel is vidformers.PeVideoModel
+assert all(getattr(transformers, name) is getattr(vidformers, name) for name in shared)
+vidformers.unregister()
+vidformers.unregister()
+assert all(getattr(transformers, name) is theirs[name] for name in theirs)
+assert not any(getattr(transformers, name) is getattr(vidformers, name) for name in shared)
+"""
+    succeed(code)
+
+
+@pytest.mark.slow
+def test_names_by_the_environment():
+    code = "import vidformers, transformers; assert transformers.VJEPA2Model is vidformers.VJEPA2Model"
+    succeed(code, VIDFORMERS_AUTO="names")
 
 
 def test_pe_core_directories_may_name_the_processor_of_pe_video(tmp_path):

@@ -365,6 +365,7 @@ def test_torchcodec_gives_the_same(name, file):
             assert metadata[key] == pytest.approx(expected_metadata[key], rel=0.01), key
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("fresh")
 def test_importing_loads_no_decoder():
     succeed_afresh("import sys, vidformers.video, vidformers.video.processor\nassert 'av' not in sys.modules")

@@ -85,15 +85,26 @@ def test_a_cut_end_drops_by_time(name, tmp_path, warnings):
     path = write_video(tmp_path / name, b_frames=3, container_options=options)
     expected = decode_all(path)
     places, data = video_files.packet_places(path), path.read_bytes()
-    for number in (33, 34, 35):  # the picture of packet 31 is shown after those of packets 32 to 34
+    # The picture of packet 31 is shown after those of packets 32 to 34.
+    for number, share in itertools.product((33, 34, 35), (0, 0.5)):  # 0: exactly between two packets
         start, size = places[number]
-        path.write_bytes(data[: start + size // 2])
+        path.write_bytes(data[: start + int(share * size)])
         frames, metadata = decode_video(path)
         assert 30 <= len(frames) < number or number == 35
         for index, frame in enumerate(frames):
             assert np.array_equal(frame, expected[index]), (number, index)
         np.testing.assert_allclose(np.diff(metadata.timestamps), 0.04, atol=1e-3)
         assert f"breaks off after frame {len(frames) - 1} (" in warnings[-1]
+
+
+def test_a_transport_stream_cut_between_packets_is_read_as_it_is(tmp_path, warnings):
+    """Nothing in it tells that pictures are lacking: the frames are those that a player shows."""
+    path = write_video(tmp_path / "cut.ts", b_frames=3)
+    start = video_files.packet_places(path)[33][0]
+    path.write_bytes(path.read_bytes()[: start - start % 188])
+    expected = decode_all(path)
+    assert len(expected) == 33 and not warnings
+    assert_frames(path, expected)
 
 
 MATRICES = [(sign_x, 0, 0, sign_y) for sign_x, sign_y in itertools.product((1, -1), repeat=2)] + [
@@ -137,6 +148,33 @@ def test_a_wrong_time_does_not_number_the_frames(tmp_path):
         times = [packet.pts for packet in container.demux(video=0) if packet.size]
     assert times != sorted(times)
     assert_frames(path, expected)
+
+
+def test_a_picture_without_its_own_tables_takes_those_before(tmp_path):
+    """A decoder keeps the tables of a JPEG picture for the next one: such a picture alone must not lose them."""
+    path = write_video(tmp_path / "pictures.mov", codec="mjpeg", pix_fmt="yuvj420p")
+    data, places = bytearray(path.read_bytes()), video_files.packet_places(path)
+    table, lacking = (data.index(b"\xff\xdb", places[number][0]) + 4 for number in (9, 10))
+    data[table + 1 : table + 65] = bytes(min(255, 3 * value) for value in data[table + 1 : table + 65])
+    data[lacking] = 2  # the picture refers to table 0
+    path.write_bytes(data)
+    assert_frames(path, decode_all(path))
+
+
+@pytest.mark.parametrize("kind", ["picture", "entry", "offset"])
+def test_an_index_that_leads_elsewhere_is_not_followed(kind, tmp_path):
+    """AVI counts pictures by its index: where it is damaged, a seek comes to another one with the same number."""
+    path = write_video(tmp_path / "pictures.avi", codec="mjpeg", pix_fmt="yuvj420p")
+    data, (start, _) = bytearray(path.read_bytes()), video_files.packet_places(path)[20]
+    entry = data.index(b"idx1") + 8 + 16 * 20
+    if kind == "picture":
+        data[start - 8 : start - 4] = b"0xdc"
+    elif kind == "entry":
+        data[entry : entry + 4] = b"zzzz"
+    else:
+        data[entry + 8] ^= 0x40
+    path.write_bytes(data)
+    assert_frames(path, decode_all(path))
 
 
 # ------------------------------------------------------- one pass, workers

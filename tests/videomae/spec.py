@@ -1,6 +1,6 @@
 """VideoMAE for the shared tests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.harness.family_spec import (
     VideoSize,
 )
 from vidformers import tube_mask
+from vidformers.layers.patchify import Grid
 from vidformers.models.videomae.masking_videomae import split_tokens
 from vidformers.models.videomae.record import FAMILY as VIDEOMAE
 
@@ -50,39 +51,39 @@ SIZE = VideoSize(6, 32, 24)
 MASK_RATIO = 0.7
 
 
-def _grid(config: Any, size: VideoSize) -> tuple[int, int, int]:
+def grid_of(config: Any, size: VideoSize) -> tuple[int, int, int]:
     rows, columns = config.patch_height_width
     return size.frames // config.tubelet_size, size.height // rows, size.width // columns
 
 
 def _num_tokens(config: Any, size: VideoSize) -> int:
-    time, rows, columns = _grid(config, size)
+    time, rows, columns = grid_of(config, size)
     return time * rows * columns
 
 
-def _num_visible(config: Any, size: VideoSize) -> int:
-    time, rows, columns = _grid(config, size)
+def num_visible(config: Any, size: VideoSize) -> int:
+    time, rows, columns = grid_of(config, size)
     return time * (rows * columns - int(MASK_RATIO * rows * columns))
 
 
 def _num_masked(config: Any, size: VideoSize) -> int:
-    return _num_tokens(config, size) - _num_visible(config, size)
+    return _num_tokens(config, size) - num_visible(config, size)
 
 
 def _video(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, size.frames, config.num_channels, size.height, size.width)
     inputs = {"pixel_values": torch.randn(shape, generator=generator)}
-    return inputs if _grid(config, size) == config.token_grid else {**inputs, "interpolate_pos_encoding": True}
+    return inputs if grid_of(config, size) == config.token_grid else {**inputs, "interpolate_pos_encoding": True}
 
 
 def _masked_video(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, Any]:
-    mask = tube_mask(_grid(config, size), MASK_RATIO, batch, seed)
+    mask = tube_mask(grid_of(config, size), MASK_RATIO, batch, seed)
     return {**_video(config, batch, size, seed), "bool_masked_pos": mask}
 
 
 def _mask(config: Any, batch: int, size: VideoSize) -> dict[str, torch.Tensor]:
-    return {"bool_masked_pos": tube_mask(_grid(config, size), MASK_RATIO, batch, seed=1)}
+    return {"bool_masked_pos": tube_mask(grid_of(config, size), MASK_RATIO, batch, seed=1)}
 
 
 def _numbers(config: Any, batch: int, size: VideoSize) -> dict[str, torch.Tensor]:
@@ -106,7 +107,7 @@ OFF_SIZES = (
 EXAMPLE, OTHER = (2, VideoSize(4, 40, 16)), (3, VideoSize(10, 24, 32))
 STOCK = {
     "disk_names": {"query.bias": "q_bias", "value.bias": "v_bias"},
-    "lacks": ("layer_scale_init_value", "use_learnable_pos_emb"),
+    "lacks": ("layer_scale_init_value", "use_learnable_pos_emb", "use_pooler", "cos_attn"),
     "other_defaults": {"layer_norm_eps": "1e-6 is the original's; directories that say another one keep it"},
 }
 HEAD_EPS = {"head_layer_norm_eps": 1e-5}
@@ -147,15 +148,12 @@ MODEL = ModelSpec(
 )
 PRETRAINING = ModelSpec(
     name="VideoMAEForPreTraining",
-    called=(
-        *CALLED,
-        Called("videomae", "it calls embeddings and encoder, for visible tokens alone", lambda config, size: []),
-    ),
+    called=CALLED,
     shallow=SHALLOW,
     inputs=_masked_video,
     output="logits",
     output_shape=lambda config, batch, size: (batch, _num_masked(config, size), 3 * 2 * 8 * 8),
-    towers=(Tower(*ENCODER, _num_visible), Tower(*DECODER, _num_tokens, prefix="decoder_")),
+    towers=(Tower(*ENCODER, num_visible), Tower(*DECODER, _num_tokens, prefix="decoder_")),
     calls={"numbers of masked tokens": _numbers},
     stock=Stock("VideoMAEConfig", "VideoMAEForPreTraining", config={"use_mean_pooling": False, **HEAD_EPS}, **STOCK),
     export=Export(_dynamic_batch, (2, SIZE), (3, SIZE)),
@@ -199,7 +197,7 @@ FINETUNING_GRADIENTS = {
 }
 
 
-def _gradients(model: Any, loss: torch.Tensor, prefix: str, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+def gradients(model: Any, loss: torch.Tensor, prefix: str, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
     """Gradients of parameters, under the names that they are recorded by."""
     found = torch.autograd.grad(loss, [model.get_parameter(ours) for ours in names.values()])
     return {prefix + original: gradient for original, gradient in zip(names, found, strict=True)}
@@ -235,12 +233,12 @@ def _classified(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tor
     }
     if output.loss is not None:
         stages["loss"] = output.loss[None]
-        stages |= _gradients(model, output.loss, "grad.", FINETUNING_GRADIENTS)
+        stages |= gradients(model, output.loss, "grad.", FINETUNING_GRADIENTS)
     return stages
 
 
 def _reconstructed(
-    gradients: Mapping[str, str], model: Any, inputs: Mapping[str, torch.Tensor]
+    names: Mapping[str, str], model: Any, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The stages of pre-training with normalized targets."""
     video, mask = _frames_first(inputs), inputs["bool_masked_pos"]
@@ -255,7 +253,7 @@ def _reconstructed(
         "logits": output.logits,
         "labels_normalized": _targets(model, video, mask),
         "loss_normalized": output.loss[None],
-        **_gradients(model, output.loss, "grad_normalized.", gradients),
+        **gradients(model, output.loss, "grad_normalized.", names),
     }
 
 
@@ -265,17 +263,22 @@ def _raw_targets(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, to
 
 
 def _targets(model: Any, video: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return targets(model, video, lambda video, grid: split_tokens(mask, video, grid)[1])
+
+
+def targets(model: Any, video: torch.Tensor, numbers: Callable[[torch.Tensor, Grid], torch.Tensor]) -> torch.Tensor:
+    """What logits of the tokens with some numbers are compared with."""
     video, grid = model.videomae.embeddings.cut(video)
-    return model.targets(video, grid, split_tokens(mask, video, grid)[1])
+    return model.targets(video, grid, numbers(video, grid))
 
 
 def _finetuned(folder: str, **options: Any) -> GoldenCase:
     return GoldenCase(folder, (GoldenRun("", _arguments, _classified),), **options)
 
 
-def _pretrained(folder: str, gradients: Mapping[str, str] = PRETRAINING_GRADIENTS, **options: Any) -> GoldenCase:
+def _pretrained(folder: str, names: Mapping[str, str] = PRETRAINING_GRADIENTS, **options: Any) -> GoldenCase:
     runs = (
-        GoldenRun("normalized targets", _arguments, partial(_reconstructed, gradients)),
+        GoldenRun("normalized targets", _arguments, partial(_reconstructed, names)),
         GoldenRun("raw targets", partial(_arguments, norm_pix_loss=False), _raw_targets),
     )
     return GoldenCase(folder, runs, **options)

@@ -257,7 +257,7 @@ def test_from_original_is_the_same_on_a_class(files):
 # -------------------------------------------------------------------------------------------- rules and their models
 
 
-@pytest.mark.parametrize("name", VIDEOMAE.presets)
+@pytest.mark.parametrize("name", [name for name in VIDEOMAE.presets if "-v2-" not in name])
 def test_the_rules_make_exactly_the_tensors_of_every_preset(name):
     """With the original's shapes at full size, and no memory."""
     preset = VIDEOMAE.presets[name]
@@ -278,6 +278,35 @@ def test_the_rules_make_exactly_the_tensors_of_every_preset(name):
     forms = [form for form in forms_of("videomae") if form.architecture == preset.architecture and not form.on_request]
     rules = list(forms[0].rules(config))
     assert check_ours(rules, shapes) == [] and not any(check_theirs(rules, original, shapes).values())
+
+
+HEADS_V2 = {"small": (6, 3), "base": (12, 6), "large": (16, 8), "huge": (16, 8), "giant": (16, 8)}
+LABELS_V2 = {"k710": 710, "k400": 400, "k600": 600, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
+
+
+@pytest.mark.parametrize("name", [name for name in VIDEOMAE.presets if "-v2-" in name])
+def test_the_rules_make_exactly_the_tensors_of_v2(name):
+    preset, size = VIDEOMAE.presets[name], name.split("-")[2]
+    config = vidformers.VideoMAEConfig(**preset.config)
+    assert (config.num_attention_heads, config.decoder_num_attention_heads) == HEADS_V2[size]
+    model = load.empty_model(getattr(vidformers, preset.architecture), config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    patch, mlp = (14, 6144) if size == "giant" else (16, 4 * config.hidden_size)
+    sizes = {"width": config.hidden_size, "depth": config.num_hidden_layers, "mlp": mlp, "patch": (patch, patch)}
+    if preset.architecture == "VideoMAEForVideoClassification":
+        data = name.removesuffix("-finetuned").removesuffix("-distilled-from-giant").rpartition("-")[2]
+        original = finetuned(LABELS_V2[data], **sizes)
+    elif preset.architecture == "VideoMAEModel":
+        original = {f"model.{key}": shape for key, shape in finetuned(**sizes).items() if "head" not in key}
+    else:
+        decoder = {"small": (192, 768), "base": (384, 1536), "giant": (512, 2234)}.get(size, (512, 2048))
+        decoder = dict(zip(("decoder_width", "decoder_mlp"), decoder, strict=True), decoder_depth=4)
+        original = pretrained(**sizes, **decoder, pixels=6 * patch**2)
+    forms = [form for form in forms_of("videomae") if form.architecture == preset.architecture and not form.on_request]
+    rules = list(forms[0].rules(config))
+    assert check_ours(rules, shapes) == [] and not any(check_theirs(rules, original, shapes).values())
+    is_on_hub = preset.source is not None and preset.source.startswith("https://huggingface.co/OpenGVLab/")
+    assert preset.license == ("cc-by-nc-4.0" if is_on_hub else None)
 
 
 def test_swapped_biases_are_noticed(files, monkeypatch):
@@ -503,7 +532,10 @@ BAD_REQUESTS = {
         {"preset": "videomae-base-k400-1600e"},
         r"pre-training file: known by encoder_to_decoder\.weight",
     ),
-    "unknown preset": ({"preset": "videomae-base"}, r"unknown preset 'videomae-base'; did you mean videomae-base-"),
+    "unknown preset": (
+        {"preset": "videomae-base-k400"},
+        r"unknown preset 'videomae-base-k400'; did you mean videomae-base-",
+    ),
     "heads": ({"num_attention_heads": 5}, r"`hidden_size` \(24\) must be a multiple of `num_attention_heads` \(5\)"),
     "unknown field": ({"mask_ratio": 0.9}, r"VideoMAEConfig has no field 'mask_ratio'"),
     "entry": ({"checkpoint_key": "module"}, r"has no entry 'module'; it holds 'model', .*such as 'model'"),
@@ -611,5 +643,5 @@ def test_command_for_a_classifier_to_fine_tune(files):
 
 def test_command_lists_presets_of_the_model_zoo():
     output = run("list")
-    assert "VideoMAE (family videomae)" in output and output.count("videomae-") == 18
+    assert "VideoMAE (--family videomae)" in output and output.count("videomae-") == 18 + 18
     assert "12 × 768" in output and "16 × 224²" in output

@@ -31,7 +31,7 @@ from vidformers import (
 )
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.positions import resize_position_grid
-from vidformers.models.videoprism.modeling_videoprism import sinusoidal_positions
+from vidformers.models.videoprism.modeling_videoprism_clip import sinusoidal_positions
 
 
 class VideoPrismConfigTest(ConfigMixin, AutoMixin, unittest.TestCase):
@@ -373,7 +373,7 @@ def test_learned_temperature_kept_elsewhere():
 
 def test_learned_temperature():
     model = clip(logit_scale_init_value=1.5)
-    same = model.load_state_dict({**clip().state_dict(), "logit_scale": torch.tensor(1.5)})
+    same = model.load_state_dict({**clip().state_dict(), "logit_scale": torch.tensor([1.5])})
     assert not any(same)
     with torch.no_grad():
         plain, scaled, given = (

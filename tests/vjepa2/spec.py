@@ -184,10 +184,7 @@ CLASSIFIER = ModelSpec(
 )
 ANTICIPATION = ModelSpec(
     name="VJEPA2ForActionAnticipation",
-    called=(
-        DROP_PATH,
-        Called("vjepa2", "it calls encoder and predictor, with places of its own between", lambda config, size: []),
-    ),
+    called=(DROP_PATH,),
     shallow=SHALLOW,
     inputs=_anticipation,
     config=NUMBER_OF,
@@ -543,9 +540,11 @@ SPEC = FamilySpec(
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
+    machine_code=True,
 )
 SPEC_2_1 = replace(
     SPEC,
     models=(FOUR_LEVELS, DISTILLED),
+    machine_code=False,
     skips={"test_adapters_learn": "no single call trains what is for images and what is for videos"},
 )

@@ -1,5 +1,7 @@
 """VideoMAE beside transformers' built-in port: forward passes, pre-training steps and construction of ViT-B.
 
+VideoMAE V2, which transformers doesn't have, stands beside VideoMAE: what dual masking spares, and its largest size.
+
 python utils/benchmarks/videomae.py
 python utils/benchmarks/videomae.py --only forward --dtype fp32 --rounds 3
 """
@@ -9,6 +11,9 @@ import transformers
 from side_by_side import LIBRARIES, Call, Comparison, Options, Table, compare, interleave, run, timing_row
 
 import vidformers
+from vidformers.models.records import Preset
+from vidformers.models.videomae import dual_masks
+from vidformers.models.videomae.record import FAMILY
 
 
 NUM_FRAMES, MASK_RATIO = 16, 0.9
@@ -59,11 +64,11 @@ def forward_calls(options: Options, dtype: torch.dtype) -> Comparison:
     )
 
 
-def step(model: torch.nn.Module, video: torch.Tensor, mask: torch.Tensor) -> None:
+def step(model: torch.nn.Module, video: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> None:
     """Forward and backward pass of pre-training."""
     with torch.enable_grad():
         model.zero_grad()
-        model(video, bool_masked_pos=mask).loss.backward()
+        model(video, bool_masked_pos=mask, **more).loss.backward()
 
 
 def pretraining_calls(options: Options, dtype: torch.dtype) -> Comparison:
@@ -91,6 +96,45 @@ def pretraining(options: Options) -> Table:
     return compare(title, lambda dtype: pretraining_calls(options, dtype), options, {"fp32": 5})
 
 
+def dual_masking(options: Options) -> Table:
+    """Seconds of a step of pre-training with VideoMAE's decoder, and with one that predicts half of the tokens."""
+    title = f"VideoMAE V2 ViT-B, pre-training step, 2 × {NUM_FRAMES} × {image_size(options)}², 90% and 50% masked"
+    table = Table(title, ("case", "median s", "min–max s", "ratio"), [])
+    fields = TINY if options.quick else {}
+    model = vidformers.VideoMAEForPreTraining(vidformers.VideoMAEConfig(attn_implementation="sdpa", **fields))
+    model, video = model.to(options.device), videos(2, options, torch.float32)
+    ratio = 0.5 if options.quick else MASK_RATIO
+    masks = dual_masks(model.config.token_grid, ratio, 0.5, batch_size=2, seed=0)
+    hidden, not_decoded = (mask.to(options.device) for mask in masks)
+    calls = {
+        "VideoMAE": lambda: step(model, video, hidden),
+        "VideoMAE V2": lambda: step(model, video, hidden, decode_masked_pos=not_decoded),
+    }
+    seconds = interleave(calls, options.rounds_or(5))
+    for name, values in seconds.items():
+        table.rows.append(timing_row(name, values, seconds["VideoMAE"]))
+    return table
+
+
+def giant(options: Options) -> Table:
+    """Parameters of VideoMAE V2's largest models, and the seconds in which they are there without memory."""
+    table = Table(
+        "VideoMAE V2 ViT-g/14, on the meta device", ("preset", "million parameters", "median s", "min–max s"), []
+    )
+    for name in ("videomae-v2-giant-hybrid-1200e", "videomae-v2-giant-hybrid-1200e-k710-finetuned"):
+        preset, built = FAMILY.presets[name], {}
+
+        def call(preset: Preset = preset, built: dict = built) -> None:
+            with torch.device("meta"):
+                config = vidformers.VideoMAEConfig(**preset.config)
+                built["model"] = getattr(vidformers, preset.architecture)(config)
+
+        seconds = interleave({name: call}, options.rounds_or(5))[name]
+        count = sum(parameter.numel() for parameter in built["model"].parameters())
+        table.rows.append([name, f"{count / 1e6:.1f}", *timing_row(name, seconds)[1:]])
+    return table
+
+
 def construct(library: str, device: str, options: Options) -> Call:
     """The construction of a model for pre-training."""
     config_class, fields = PACKAGES[library].VideoMAEConfig, TINY if options.quick else {}
@@ -113,7 +157,13 @@ def construction(options: Options) -> Table:
     return table
 
 
-TABLES = {"forward": forward, "pre-training": pretraining, "construction": construction}
+TABLES = {
+    "forward": forward,
+    "pre-training": pretraining,
+    "dual masking": dual_masking,
+    "construction": construction,
+    "giant": giant,
+}
 PEAKS: dict = {}
 
 if __name__ == "__main__":

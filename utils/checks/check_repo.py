@@ -29,14 +29,16 @@ ROOT_MODULES = {"", "families", "files"}
 MAY_IMPORT = {
     "commands": {*ROOT_MODULES, "conversion", "inference", "layers", "models", "training", "video"},
     "inference": {*ROOT_MODULES, "layers", "models", "training", "video"},
-    "training": {*ROOT_MODULES, "layers", "models", "video"},
+    "mteb": {"sentence_transformers"},
+    "sentence_transformers": {"inference", "video"},
+    "training": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "conversion": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "models": {"layers", "lazy", "video"},
     "video": {"lazy"},
     "layers": set(),
     "": {"auto", "families", "lazy"},
     "auto": {"compat", "families", "models"},
-    "compat": {"families"},
+    "compat": {"families", "models"},
     "families": {"models"},
     "files": set(),
     "lazy": set(),
@@ -44,6 +46,7 @@ MAY_IMPORT = {
 # What may be imported against these rules: the part, what it imports, and the module or the function that does so.
 EXCEPTIONS = {
     ("models", "conversion", "from_original"),
+    ("models", "conversion", "_from_remote_code"),
     ("conversion", "commands", f"{PACKAGE}.conversion.__main__"),
 }
 ONLY_IN_TESTS = {"timm", "torchvision"}

@@ -21,7 +21,7 @@ from transformers.utils import can_return_tuple
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Records
 from vidformers.layers.cpu import float32_products
-from vidformers.layers.losses import check_pairs
+from vidformers.layers.losses import check_pairs, gather_pairs
 from vidformers.layers.modules import to_dtype_of
 from vidformers.layers.norms import unit_length
 from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
@@ -655,7 +655,8 @@ class PeVideoModel(PeVideoPreTrainedModel):
             pixel_values_videos: (videos, T, C, H, W), values in [-1, 1].
             attention_mask: (texts, L), 1 at tokens and 0 at padding.
             padding_mask_videos: (videos, T), true or 1 at frames of the video.
-            return_loss: compute the loss over all pairs: video i belongs to text i and to no other.
+            return_loss: compute the loss over all pairs: video i belongs to text i and to no other. In distributed
+                training the pairs of all processes count, and each of them must ask for it.
             pe_features: (videos, T, E), embeddings of frames in the place of `pixel_values_videos`.
             output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
@@ -682,7 +683,7 @@ class PeVideoModel(PeVideoPreTrainedModel):
             text_embeds = self.text_video_head(text.pooler_output)
         if has_video and input_ids is not None:
             logits = self._logits(video_embeds, text_embeds)
-            loss = sigmoid_loss(logits) if return_loss else None
+            loss = sigmoid_loss(self._logits(*gather_pairs(video_embeds, text_embeds))) if return_loss else None
         return PeVideoOutput(
             loss=loss,
             logits_video_text=logits,

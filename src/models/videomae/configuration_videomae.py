@@ -1,7 +1,35 @@
-"""Configuration of VideoMAE."""
+"""Configuration of VideoMAE, and what it makes of those of VideoMAE V2's remote code."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from .record import FAMILY
+
+
+REMOTE_FIELDS = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "in_chans": "num_channels",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "qkv_bias": "qv_bias",
+    "drop_rate": "hidden_dropout_prob",
+    "attn_drop_rate": "attention_probs_dropout_prob",
+    "drop_path_rate": "drop_path_rate",
+    "layer_norm_eps": "layer_norm_eps",
+    "init_values": "layer_scale_init_value",
+    "use_learnable_pos_emb": "use_learnable_pos_emb",
+    "tubelet_size": "tubelet_size",
+    "num_frames": "num_frames",
+    "use_mean_pooling": "use_mean_pooling",
+    "cos_attn": "cos_attn",
+}
+"""Fields of `model_config` in the directories OpenGVLab/VideoMAEv2-*, and ours."""
 
 
 @strict
@@ -33,6 +61,9 @@ class VideoMAEConfig(PreTrainedConfig):
             Number of attention heads of an encoder block.
         qv_bias (`bool`, *optional*, defaults to `True`):
             Whether queries and values have biases; keys have none. Also read as `qkv_bias`.
+        cos_attn (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether attention compares directions: queries and keys of length one, with a learned factor of
+            each head in the place of 1/√d, at most 100. An option of VideoMAE V2 that no published checkpoint uses.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of every MLP.
         layer_norm_eps (`float`, *optional*, defaults to 1e-6):
@@ -61,6 +92,10 @@ class VideoMAEConfig(PreTrainedConfig):
         use_mean_pooling (`bool`, *optional*, defaults to `True`):
             Whether the classifier reads the mean of all tokens, normalized after that, instead of the first token of
             the encoder's normalized output. With it [`VideoMAEModel`] does not normalize its output.
+        use_pooler (`bool`, *optional*, defaults to `False`):
+            *Ours.* Whether [`VideoMAEModel`] also returns one vector for each video, `pooler_output`: what a
+            classifier would read, by `use_mean_pooling` with a norm of its own. The encoders of VideoMAE V2 that are
+            published by themselves have it.
         head_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
             *Ours.* Epsilon of the two norms before a head, `fc_norm` of the classifier and `decoder.norm`.
             transformers computes both with 1e-5.
@@ -100,6 +135,7 @@ class VideoMAEConfig(PreTrainedConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     qv_bias: bool = True
+    cos_attn: bool = False
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
 
@@ -113,6 +149,7 @@ class VideoMAEConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     use_mean_pooling: bool = True
+    use_pooler: bool = False
     head_layer_norm_eps: float = 1e-6
 
     use_pretraining_norm: bool = True
@@ -125,6 +162,35 @@ class VideoMAEConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.qv_bias = kwargs.pop("qkv_bias", self.qv_bias)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a directory's settings, also those of VideoMAE V2's remote code.
+
+        Args:
+            pretrained_model_name_or_path: a directory, or the name of a repository.
+            **kwargs: where and how to look for it, such as `revision` and `subfolder`.
+
+        Returns:
+            The settings by name, and the arguments that don't say how to look for them.
+        """
+        settings, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return _in_own_words(settings), unused
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Self:
+        """Make a configuration of settings, also of those of VideoMAE V2's remote code.
+
+        Args:
+            config_dict: the settings by name.
+            **kwargs: fields that override them.
+
+        Returns:
+            The configuration.
+        """
+        return super().from_dict(_in_own_words(config_dict), **kwargs)
 
     @property
     def image_height_width(self) -> tuple[int, int]:
@@ -167,6 +233,37 @@ class VideoMAEConfig(PreTrainedConfig):
                 "`use_input_positions` computes sines and cosines on the input's grid, but `use_learnable_pos_emb` "
                 "says that the model has learned positions instead; switch one of the two off."
             )
+
+
+def remote_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields from the `model_config` of VideoMAE V2's remote code.
+
+    `use_mean_pooling` is what it says, which the weights may contradict.
+
+    Raises:
+        ValueError: another factor of the scores than 1/√d, of which the code has an option.
+    """
+    if settings.get("qk_scale"):
+        raise ValueError(f"Scores are scaled by 1/√d here, but `qk_scale` is {settings['qk_scale']}.")
+    fields = {ours: settings[theirs] for theirs, ours in REMOTE_FIELDS.items() if settings.get(theirs) is not None}
+    if {"embed_dim", "mlp_ratio"} <= settings.keys():
+        fields["intermediate_size"] = int(settings["embed_dim"] * settings["mlp_ratio"])
+    if "layer_norm_eps" in fields:
+        fields["head_layer_norm_eps"] = fields["layer_norm_eps"]
+    return fields
+
+
+def is_of_remote_code(settings: Mapping[str, Any]) -> bool:
+    """Whether a directory's settings are those of VideoMAE V2's remote code."""
+    return str(settings.get("model_type")).startswith(FAMILY.remote_code)
+
+
+def _in_own_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a directory of ours has them; ours are left as they are."""
+    if not is_of_remote_code(settings):
+        return settings
+    fields = remote_fields(settings.get("model_config") or {})
+    return {"model_type": FAMILY.model_type, "architectures": ["VideoMAEModel"], "use_pooler": True, **fields}
 
 
 def _height_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

@@ -7,31 +7,39 @@ Shapes: B videos of T frames with C channels and H × W pixels; N tokens on a gr
 D channels of a token.
 """
 
+import copy
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
-from transformers.utils import can_return_tuple
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Records, drop_path_rates
 from vidformers.layers.cpu import runs_in_blocks, transform_in_blocks
 from vidformers.layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
 
-from ..pretrained import VideoPreTrainedModel
-from .configuration_videomae import VideoMAEConfig
+from ..loading import where
+from ..pretrained import ClassifiesViews, VideoPreTrainedModel
+from .configuration_videomae import VideoMAEConfig, is_of_remote_code
 from .masking_videomae import split_tokens
 from .positions_videomae import VideoMAEPositions, alternating_sinusoids
 
 
 CLASSIFIER_INITIAL_SCALE = 0.001
 """Factor of the classifier's initial weights: `--init_scale` of the original's `run_class_finetuning.py`."""
+
+FIRST_LOG_SCALE, LARGEST_LOG_SCALE = log(10), 4.6052
+"""Logarithm of the factor of scores under `cos_attn`: where it begins, and where it is cut, near log(100)."""
 
 BIAS_SPELLINGS = {
     r"attention\.attention\.query\.bias": "attention.attention.q_bias",
@@ -125,6 +133,9 @@ class VideoMAESelfAttention(nn.Module):
         self.value = nn.Linear(size.hidden_size, size.hidden_size, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(size.hidden_size)) if config.qv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(size.hidden_size)) if config.qv_bias else None
+        self.scale = None
+        if config.cos_attn:
+            self.scale = nn.Parameter(torch.full((size.num_heads, 1, 1), FIRST_LOG_SCALE))
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Load biases under the names that they have in memory in transformers, too.
@@ -149,15 +160,28 @@ class VideoMAESelfAttention(nn.Module):
             states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, N, head_dim)
             for states in (query, key, value)
         )
+        scaling = self.head_dim**-0.5
+        if self.scale is not None:
+            query, key, scaling = *self._directions(query, key), 1.0
         return attention(
             self,
             query,
             key,
             value,
-            scaling=self.head_dim**-0.5,
+            scaling=scaling,
             dropout=self.config.attention_probs_dropout_prob,
             output_attentions=output_attentions,
         )
+
+    def _directions(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries as long as the factor of their head, keys of length one, so that every backend can multiply them.
+
+        Source: OpenGVLab/VideoMAEv2 at 29eab1e8, `CosAttention` of `modeling_finetune.py`.
+        """
+        factor = self.scale.float().clamp(max=LARGEST_LOG_SCALE).exp()  # (heads, 1, 1)
+        directions = (nn.functional.normalize(states.float(), dim=-1) for states in (query, key))
+        query_direction, key_direction = directions
+        return (query_direction * factor).to(query.dtype), key_direction.to(key.dtype)
 
 
 class VideoMAEDense(nn.Module):
@@ -279,13 +303,43 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
     is_initialized_by_fans = False
 
     @classmethod
-    def from_pretrained(cls, *args, key_mapping: dict[str, str] | None = None, **kwargs) -> Any:
-        """Load a directory, in whichever of the two spellings the biases of queries and values are stored."""
-        loaded = super().from_pretrained(*args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        key_mapping: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a directory, in whichever of the two spellings the biases of queries and values are stored.
+
+        Directories of VideoMAE V2 with remote code load too, without running it.
+        """
+        path = pretrained_model_name_or_path
+        if path is not None and is_of_remote_code(_settings_of(path, kwargs)):
+            return cls._from_remote_code(path, *args, **kwargs)
+        loaded = super().from_pretrained(path, *args, key_mapping={**BIAS_SPELLINGS, **(key_mapping or {})}, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would undo at saving what it renamed at loading.
         renamed = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [each for each in renamed if not set(each.source_patterns) & set(BIAS_SPELLINGS)]
+        return loaded
+
+    @classmethod
+    def _from_remote_code(cls, path: str | os.PathLike, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+        """Load a directory OpenGVLab/VideoMAEv2-*, whose tensors have the original's names."""
+        from vidformers.conversion.videomae.hub import read_hub_weights
+
+        place, dtype = where(kwargs), kwargs.get("dtype", kwargs.get("torch_dtype"))
+        kwargs = {name: value for name, value in kwargs.items() if name not in {*place, "dtype", "torch_dtype"}}
+        if not isinstance(config, PreTrainedConfig):
+            config, kwargs = cls.config_class.from_pretrained(
+                config or path, return_unused_kwargs=True, **place, **kwargs
+            )
+        file = cached_file(path, SAFE_WEIGHTS_NAME, **place)
+        config, tensors = read_hub_weights(file, cls, config)
+        loaded = super().from_pretrained(None, *args, config=config, state_dict=tensors, dtype=dtype, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = str(path)
         return loaded
 
     @torch.no_grad()
@@ -328,22 +382,41 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
         if attention.q_bias is not None:
             init.zeros_(attention.q_bias)
             init.zeros_(attention.v_bias)
+        if attention.scale is not None:
+            init.constant_(attention.scale, FIRST_LOG_SCALE)
+
+
+def _settings_of(path: str | os.PathLike, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a directory as they stand there; none where it has no configuration."""
+    try:
+        return PreTrainedConfig.get_config_dict(path, **where(arguments))[0]
+    except (OSError, ValueError):
+        return {}
 
 
 class VideoMAEModel(VideoMAEPreTrainedModel):
     """The encoder.
 
     Its output is normalized in a model for pre-training and wherever `config.use_mean_pooling` is off; the classifier
-    normalizes the mean of the tokens instead.
+    normalizes the mean of the tokens instead, and so does the pooled output that `config.use_pooler` adds.
+
+    Args:
+        config: sizes and options.
+        for_pretraining: whether it starts as in the original's pre-training.
+        has_pooler: whether it may have a pooled output; models with a head have none.
     """
 
-    def __init__(self, config: VideoMAEConfig, for_pretraining: bool = False):
+    def __init__(self, config: VideoMAEConfig, for_pretraining: bool = False, has_pooler: bool = True):
         super().__init__(config)
         self.is_initialized_by_fans = for_pretraining
+        self.has_pooler = has_pooler and config.use_pooler
         self.embeddings = VideoMAEEmbeddings(config)
         self.encoder = VideoMAEEncoder(config)
         has_norm = not config.use_mean_pooling or (for_pretraining and config.use_pretraining_norm)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if has_norm else None
+        self.fc_norm = None
+        if self.has_pooler and config.use_mean_pooling:
+            self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_layer_norm_eps)
         self.post_init()
 
     @can_return_tuple
@@ -354,7 +427,8 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> BaseModelOutput:
+        visible_ids: torch.Tensor | None = None,
+    ) -> BaseModelOutputWithPooling:
         r"""Encode videos, all their tokens or the visible ones.
 
         Args:
@@ -364,30 +438,41 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             interpolate_pos_encoding: resize the trained positions to an input of another size.
             output_hidden_states: see [`VideoPreTrainedModel`].
             output_attentions: see [`VideoPreTrainedModel`].
+            visible_ids: (B, V), the numbers of the visible tokens, in the place of a mask; they are not checked.
 
         Returns:
-            `last_hidden_state` (B, N, D), or (B, V, D) of the visible tokens in ascending order, and the records.
+            `last_hidden_state` (B, N, D), or (B, V, D) of the visible tokens in the order of their numbers; with
+            `config.use_pooler` also `pooler_output` (B, D), `fc_norm` of the mean or the first of the normalized
+            tokens; and the records.
 
         Raises:
             ValueError: input or mask of the wrong shape, different counts in a mask, or an input of another size than
                 the configured one without a way to get its positions.
         """
         video, grid = self.embeddings.cut(pixel_values)
-        visible_ids = None
         if bool_masked_pos is not None:
             visible_ids, _ = split_tokens(bool_masked_pos, video, grid)
-        flags = self._flags(output_hidden_states, output_attentions)
-        return self.encode(video, grid, visible_ids=visible_ids, interpolate=interpolate_pos_encoding, **flags)
-
-    def encode(
-        self, video: torch.Tensor, grid: Grid, visible_ids: torch.Tensor | None, interpolate: bool, **flags: bool
-    ) -> BaseModelOutput:
-        """What `forward` does once the input is checked: `video` divides into tubelets, `visible_ids` are (B, V)."""
-        tokens = self.embeddings(video, grid, visible_ids=visible_ids, interpolate=interpolate)  # (B, N or V, D)
-        encoded = self.encoder(tokens, **flags)
+        tokens = self.embeddings(video, grid, visible_ids=visible_ids, interpolate=interpolate_pos_encoding)
+        encoded = self.encoder(tokens, **self._flags(output_hidden_states, output_attentions))
+        tokens = encoded.last_hidden_state  # (B, N or V, D)
         if self.layernorm is not None:
-            encoded.last_hidden_state = self.layernorm(encoded.last_hidden_state)
-        return encoded
+            tokens = self.layernorm(tokens)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tokens,
+            pooler_output=pooled(tokens, self.fc_norm) if self.has_pooler else None,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    @classmethod
+    def for_classification(cls, config: VideoMAEConfig) -> VideoMAEConfig:
+        """The same configuration with the mean of the tokens in front of the classifier, as the original trains it.
+
+        Directories of pre-trained models have `use_mean_pooling` off, and the first token says nothing of a video.
+        """
+        config = copy.deepcopy(config)
+        config.use_mean_pooling = True
+        return config
 
     @property
     def frames_per_clip(self) -> int:
@@ -415,13 +500,18 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         return self.embeddings.patch_embeddings
 
 
-class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
+def pooled(tokens: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
+    """One vector of the tokens (B, N, D): their mean, normalized, or without a norm the first of them; (B, D)."""
+    return tokens[:, 0] if norm is None else norm(tokens.mean(1))
+
+
+class VideoMAEForVideoClassification(ClassifiesViews, VideoMAEPreTrainedModel):
     """The encoder with a linear classifier on the mean of its tokens or, with `use_mean_pooling` off, on the first."""
 
     def __init__(self, config: VideoMAEConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.videomae = VideoMAEModel(config)
+        self.videomae = VideoMAEModel(config, has_pooler=False)
         self.fc_norm = None
         if config.use_mean_pooling:
             self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_layer_norm_eps)
@@ -437,7 +527,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the classifier reads of the encoder's output (B, N, D): (B, D)."""
-        return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
+        return pooled(tokens, self.fc_norm)
 
     @can_return_tuple
     def forward(

@@ -1,10 +1,11 @@
 """VideoMAE's pre-training: a small decoder predicts the pixels of masked tubelets from the visible ones.
 
 Paper: https://arxiv.org/abs/2203.12602. Original code: MCG-NJU/VideoMAE at 14ef8d85, `modeling_pretrain.py` and
-`engine_for_pretraining.py`.
+`engine_for_pretraining.py`. With dual masking: https://arxiv.org/abs/2303.16727, OpenGVLab/VideoMAEv2 at 29eab1e8, the
+files of the same names.
 
-Shapes: as in `modeling_videomae.py`; a token is a tubelet of s frames and p × p pixels, P = s·p·p·C values; K tokens
-are masked and V = N - K visible.
+Shapes: as in `modeling_videomae.py`; a token is a tubelet of s frames and p × p pixels, P = s·p·p·C values; V tokens
+are visible and K are predicted: the masked ones, or under dual masking those that the decoder is asked for.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from vidformers.layers.block import Records
 from vidformers.layers.patchify import Grid, tubelets_of
 
 from .configuration_videomae import VideoMAEConfig
-from .masking_videomae import split_tokens
+from .masking_videomae import require, split_decoded, split_tokens
 from .modeling_videomae import BlockSize, VideoMAEModel, VideoMAEPreTrainedModel, videomae_layers
 from .positions_videomae import VideoMAEPositions
 
@@ -33,14 +34,15 @@ class VideoMAEForPreTrainingOutput(ModelOutput):
     """What [`VideoMAEForPreTraining`] computes.
 
     Args:
-        loss: scalar in float32, the mean squared error over the masked tokens.
-        logits: (B, K, P), the predicted pixels of the masked tokens, by frame, row, column and channel; in ascending
-            order of the tokens, or in that of the numbers that were given.
+        loss: scalar in float32, the mean squared error over the predicted tokens that were masked, of all videos
+            together.
+        logits: (B, K, P), the predicted pixels of the tokens, by frame, row, column and channel; in ascending order of
+            the tokens, or in that of the numbers that were given.
         hidden_states: of the encoder, (B, V, D): the input of every block and the output of the last one, before the
             norm.
         attentions: (B, heads, V, V) of every encoder block.
-        decoder_hidden_states: of the decoder, (B, N, D): likewise; visible tokens first, then masked ones.
-        decoder_attentions: (B, heads, N, N) of every decoder block.
+        decoder_hidden_states: of the decoder, (B, V + K, D): likewise; visible tokens first, then predicted ones.
+        decoder_attentions: (B, heads, V + K, V + K) of every decoder block.
     """
 
     loss: torch.Tensor | None = None
@@ -70,10 +72,10 @@ class VideoMAEDecoder(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, Records]:
-        """Predict pixels of the masked tokens.
+        """Predict pixels of all tokens but the visible ones.
 
         Args:
-            hidden_states: (B, N, D), visible tokens first.
+            hidden_states: (B, V + K, D), visible tokens first.
             num_visible: how many these are.
             output_hidden_states: see [`VideoPreTrainedModel`].
             output_attentions: see [`VideoPreTrainedModel`].
@@ -95,7 +97,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
     def __init__(self, config: VideoMAEConfig):
         super().__init__(config)
-        self.videomae = VideoMAEModel(config, for_pretraining=True)
+        self.videomae = VideoMAEModel(config, for_pretraining=True, has_pooler=False)
         self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.position_embeddings = VideoMAEPositions(config, config.decoder_hidden_size)
@@ -115,50 +117,77 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         bool_masked_pos: torch.Tensor,
+        decode_masked_pos: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        return_loss: bool = True,
     ) -> VideoMAEForPreTrainingOutput:
-        r"""Predict the pixels of masked tokens from the visible ones.
+        r"""Predict the pixels of tokens from the visible ones.
 
         Args:
             pixel_values: (B, T, C, H, W), normalized with ImageNet's statistics if they have three channels.
             bool_masked_pos: (B, N), true or 1 where a token is masked, as many in every video; or (B, K) integers, the
                 numbers of the masked tokens. [`tube_mask`] and [`random_mask`] draw masks.
+            decode_masked_pos: (B, N), true or 1 where a token is not predicted, as many in every video: dual masking,
+                for which [`dual_masks`] draws both masks. All other tokens are predicted, also those that the encoder
+                sees; these don't count in the loss. By default the masked tokens are predicted, all of them.
             interpolate_pos_encoding: resize the trained positions to an input of another size.
             output_hidden_states: see [`VideoPreTrainedModel`]; of encoder and decoder.
             output_attentions: see [`VideoPreTrainedModel`]; of encoder and decoder.
+            return_loss: compute the loss. By this argument the Trainer of transformers knows that there is one
+                without labels.
 
         Returns:
             [`VideoMAEForPreTrainingOutput`].
 
         Raises:
-            ValueError: input or mask of the wrong shape, different counts in a mask, nothing visible or nothing
-                masked, or an input of another size than the configured one without a way to get its positions.
+            ValueError: input or mask of the wrong shape, different counts in a mask, nothing visible, nothing masked
+                or nothing to predict, or an input of another size than the configured one without a way to get its
+                positions.
         """
         flags = self._flags(output_hidden_states, output_attentions)
         video, grid = self.videomae.embeddings.cut(pixel_values)
         visible_ids, masked_ids = self._split(bool_masked_pos, video, grid)
-        encoded = self.videomae.encode(
-            video, grid, visible_ids=visible_ids, interpolate=interpolate_pos_encoding, **flags
+        predicted_ids = masked_ids
+        if decode_masked_pos is not None:
+            predicted_ids = split_decoded(decode_masked_pos, video, grid)
+        interpolate = interpolate_pos_encoding
+        encoded = self.videomae(
+            video, visible_ids=visible_ids, interpolate_pos_encoding=interpolate, return_dict=True, **flags
         )
         visible = self.encoder_to_decoder(encoded.last_hidden_state)  # (B, V, D)
 
-        positions = self.position_embeddings(grid, interpolate_pos_encoding, video.device)[0]  # (N, D)
+        positions = self.position_embeddings(grid, interpolate, video.device)[0]  # (N, D)
         visible = visible + positions[visible_ids].to(visible.dtype)
-        masked = self.mask_token.to(visible.dtype) + positions[masked_ids].to(visible.dtype)  # (B, K, D)
-        tokens = torch.cat([visible, masked], dim=1)
+        asked = self.mask_token.to(visible.dtype) + positions[predicted_ids].to(visible.dtype)  # (B, K, D)
+        tokens = torch.cat([visible, asked], dim=1)
         logits, decoded = self.decoder(tokens, num_visible=visible_ids.shape[1], **flags)
 
-        targets = self.targets(video, grid, masked_ids)
+        loss = None
+        if return_loss:
+            not_counted = None if decode_masked_pos is None else visible_ids
+            loss = self._loss(logits.float(), self.targets(video, grid, predicted_ids), predicted_ids, not_counted)
         return VideoMAEForPreTrainingOutput(
-            loss=nn.functional.mse_loss(logits.float(), targets),
+            loss=loss,
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
         )
+
+    @staticmethod
+    def _loss(
+        logits: torch.Tensor, targets: torch.Tensor, predicted_ids: torch.Tensor, not_counted: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean squared error over the predicted tokens but `not_counted` (B, V), whichever videos they are of."""
+        if not_counted is None:
+            return nn.functional.mse_loss(logits, targets)
+        is_hidden = ~(predicted_ids[:, :, None] == not_counted[:, None]).any(-1)  # (B, K)
+        require(is_hidden.any(), "`decode_masked_pos` leaves nothing to predict of what `bool_masked_pos` hides.")
+        errors = (logits - targets).square().mean(-1)
+        return torch.where(is_hidden, errors, 0.0).sum() / is_hidden.sum()
 
     @staticmethod
     def _split(
@@ -177,13 +206,13 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         return visible_ids, masked_ids
 
     @torch.no_grad()
-    def targets(self, video: torch.Tensor, grid: Grid, masked_ids: torch.Tensor) -> torch.Tensor:
+    def targets(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor) -> torch.Tensor:
         """The pixels that the logits are compared with.
 
         Args:
             video: (B, T, C, H, W) as given to the model, divisible into tubelets.
             grid: its grid.
-            masked_ids: (B, K) token numbers.
+            token_ids: (B, K) token numbers.
 
         Returns:
             (B, K, P) float32: pixels in [0, 1] or, with `config.norm_pix_loss`, normalized within each tubelet and
@@ -191,7 +220,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
         Source: `engine_for_pretraining.py`.
         """
-        pixels, (mean, std) = self._tubelets(video, grid, masked_ids), self._statistics(video.device)
+        pixels, (mean, std) = self._tubelets(video, grid, token_ids), self._statistics(video.device)
         if self.config.norm_pix_loss:
             pixels, deviation = center(pixels)
             pixels = pixels * (std / (deviation * std + 1e-6))
@@ -201,9 +230,13 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
     @torch.no_grad()
     def reconstruct(
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor, logits: torch.Tensor
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor,
+        logits: torch.Tensor,
+        decode_masked_pos: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The video with its masked tubelets as the model predicts them, to look at.
+        """The video with its predicted tubelets as the model fills them in, to look at.
 
         With `config.norm_pix_loss` the model predicts no brightness and contrast; those of the true tubelets are used,
         as the original's `run_videomae_vis.py` does.
@@ -213,15 +246,18 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             bool_masked_pos: the mask, as given to the model: (B, N) booleans, or 0 and 1; or (B, K) integers, the
                 numbers of the masked tokens.
             logits: (B, K, P), what it returned, in any floating-point type.
+            decode_masked_pos: (B, N), the decoder's mask, if the model was given one.
 
         Returns:
             (B, T, C, H, W) float32 in [0, 1] up to errors of the prediction; without the frames and pixels that fill
             no tubelet. Videos of other than three channels keep the scale that they came with.
         """
         video, grid = self.videomae.embeddings.cut(pixel_values)
-        _, masked_ids = self._split(bool_masked_pos, video, grid)
+        _, ids = self._split(bool_masked_pos, video, grid)
+        if decode_masked_pos is not None:
+            ids = split_decoded(decode_masked_pos, video, grid)
         tubelets, (mean, std) = self._tubelets(video, grid), self._statistics(video.device)
-        index = masked_ids[:, :, None, None].expand(-1, -1, *tubelets.shape[2:])  # (B, K, C, s·p·p)
+        index = ids[:, :, None, None].expand(-1, -1, *tubelets.shape[2:])  # (B, K, C, s·p·p)
         predicted = logits.float().unflatten(-1, (-1, self.config.num_channels)).transpose(2, 3)
         pixels = tubelets * std + mean
         if self.config.norm_pix_loss:

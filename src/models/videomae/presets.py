@@ -1,4 +1,6 @@
-"""The published checkpoints of VideoMAE."""
+"""The published checkpoints of VideoMAE and VideoMAE V2."""
+
+from dataclasses import replace
 
 from ..records import Preset
 
@@ -56,7 +58,59 @@ def _videomae_preset(size: str, data: str, is_finetuned: bool, file: str, hub: s
     )
 
 
+V2_SIZES = {  # width, blocks, heads, width of the MLP; the same of the decoder
+    "small": (384, 12, 6, 1536, 192, 4, 3, 768),
+    "base": (768, 12, 12, 3072, 384, 4, 6, 1536),
+    "large": (1024, 24, 16, 4096, 512, 4, 8, 2048),
+    "huge": (1280, 32, 16, 5120, 512, 4, 8, 2048),
+    "giant": (1408, 40, 16, 6144, 512, 4, 8, 2234),
+}
+V2_MODEL_ZOO = "https://github.com/OpenGVLab/VideoMAEv2/blob/29eab1e8/docs/MODEL_ZOO.md"
+"""A form there leads to the files of the giant model."""
+V2_HUB = "https://huggingface.co/OpenGVLab"
+
+
+def _v2_preset(size: str, architecture: str, source: str | None, num_labels: int | None = None) -> Preset:
+    """A file of OpenGVLab/VideoMAEv2.
+
+    Of the files behind the form nobody states a license; repositories of the Hub with others do.
+    """
+    fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = dict(zip([*fields, *(f"decoder_{field}" for field in fields)], V2_SIZES[size], strict=True))
+    config |= {"patch_size": 14 if size == "giant" else 16, "image_size": 224, "num_frames": 16}
+    return Preset(
+        source=source,
+        config=config | ({"num_labels": num_labels} if num_labels else {}),
+        checkpoint_keys={},
+        video_processor={},
+        architecture=architecture,
+        license="cc-by-nc-4.0" if source and source.startswith(V2_HUB) else None,
+    )
+
+
+def _v2_presets() -> dict[str, Preset]:
+    """What is published of VideoMAE V2, and its sizes for files of one's own pre-training."""
+    classifier, pretraining = "VideoMAEForVideoClassification", "VideoMAEForPreTraining"
+    presets = {
+        f"videomae-v2-{size}": _v2_preset(size, pretraining, None) for size in ("small", "base", "large", "huge")
+    }
+    giant = "videomae-v2-giant-hybrid-1200e"
+    presets[giant] = _v2_preset("giant", pretraining, V2_MODEL_ZOO)
+    of_giant = {"k710": 710, "k400": 400, "k710-k400": 400, "k710-k600": 600, "k710-ucf101": 101, "k710-hmdb51": 51}
+    for data, num_labels in of_giant.items():
+        presets[f"{giant}-{data}-finetuned"] = _v2_preset("giant", classifier, V2_MODEL_ZOO, num_labels)
+    ssv2 = f"{V2_HUB}/InternVideoMAE_models/resolve/main/mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth"
+    presets[f"{giant}-ssv2-finetuned"] = _v2_preset("giant", classifier, ssv2, 174)
+    for size in ("small", "base"):
+        file = f"{V2_HUB}/VideoMAE2/resolve/main/distill/vit_{size[0]}_k710_dl_from_giant.pth"
+        presets[f"videomae-v2-{size}-k710-distilled-from-giant"] = _v2_preset(size, classifier, file, 710)
+    for size, name in (("base", "Base"), ("large", "Large"), ("huge", "Huge"), ("giant", "giant")):
+        preset = _v2_preset(size, "VideoMAEModel", f"{V2_HUB}/VideoMAEv2-{name}/resolve/main/model.safetensors")
+        presets[f"videomae-v2-{size}-encoder"] = replace(preset, config={**preset.config, "use_pooler": True})
+    return presets
+
+
 PRESETS = {
     name: _videomae_preset(*name.split("-")[1:3], name.endswith("-finetuned"), *where)
     for name, where in VIDEOMAE_FILES.items()
-}
+} | _v2_presets()

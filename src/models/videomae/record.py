@@ -14,7 +14,13 @@ FAMILY = Family(
         "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
     },
     model_modules={"VideoMAEForPreTraining": "modeling_videomae_pretraining"},
-    functions={"random_mask": "masking_videomae", "tube_mask": "masking_videomae"},
+    functions={
+        "detection_features": "detection_videomae",
+        "dual_masks": "masking_videomae",
+        "random_mask": "masking_videomae",
+        "running_cell_mask": "masking_videomae",
+        "tube_mask": "masking_videomae",
+    },
     video_processor_class="VideoMAEVideoProcessor",
     image_processor_classes=("VideoMAEImageProcessor", "VideoMAEFeatureExtractor"),
     # TimeSformer's and X-CLIP's directories name them too.
@@ -25,8 +31,10 @@ FAMILY = Family(
         "VideoMAEImageProcessorPil",
         "VideoMAEVideoProcessor",
     ),
+    remote_code=("VideoMAEv2_",),
     presets=PRESETS,
     original_files={
+        "VideoMAEModel": "VideoMAE V2 Hub directory",
         "VideoMAEForPreTraining": "VideoMAE pre-training file",
         "VideoMAEForVideoClassification": "VideoMAE fine-tuned file",
     },

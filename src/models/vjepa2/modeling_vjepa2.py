@@ -27,6 +27,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
 from vidformers.layers.patchify import (
     Grid,
+    ascending_order,
     cut_to_tubelets,
     embed_tubelets,
     embed_video,
@@ -205,6 +206,33 @@ class VJEPA2Embeddings(VJEPA2ModalityEmbeddings):
         return cut_to_tubelets(video, tubelet_size, self.config.patch_size)
 
 
+class Past:
+    """What one attention layer saw before. A call leaves it as it is, so that it can be computed again.
+
+    Args:
+        key: rotated keys (B, N, heads, head_dim) of the tokens so far, if there are any.
+        value: their values.
+
+    Attributes:
+        following: what it is after the call.
+    """
+
+    def __init__(self, key: torch.Tensor | None = None, value: torch.Tensor | None = None):
+        self.key, self.value = key, value
+        self.following: Past | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return 0 if self.key is None else self.key.shape[1]
+
+    def extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of all tokens so far."""
+        if self.key is not None:
+            key, value = torch.cat([self.key, key], dim=1), torch.cat([self.value, value], dim=1)
+        self.following = Past(key, value)
+        return key, value
+
+
 class VJEPA2RopeAttention(nn.Module):
     """Self-attention with rotary positions on time, height and width."""
 
@@ -224,12 +252,15 @@ class VJEPA2RopeAttention(nn.Module):
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
         mask: torch.Tensor | None = None,
+        past: Past | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:2], -1, self.head_dim)
         query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
         key = apply_rotary(self.key(hidden_states).view(heads), rotary)
         value = self.value(hidden_states).view(heads)
+        if past is not None:
+            key, value = past.extend(key, value)
         attended, probabilities = attention(
             self,
             query.transpose(1, 2),
@@ -262,10 +293,11 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
         mask: torch.Tensor | None = None,
+        past: Past | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, probabilities = self.attention(
-            self.norm1(hidden_states), rotary=rotary, mask=mask, output_attentions=output_attentions
+            self.norm1(hidden_states), rotary=rotary, mask=mask, past=past, output_attentions=output_attentions
         )
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
@@ -488,7 +520,7 @@ class VJEPA2Predictor(nn.Module):
 
         normed = self.layernorm(hidden_states)
         if return_all_tokens:
-            wanted = select_tokens(normed, token_ids.argsort(dim=1, stable=True))
+            wanted = select_tokens(normed, ascending_order(token_ids))
         else:
             wanted = normed[:, num_context:]
         output = VJEPA2WithMaskedInputPredictorOutput(
@@ -563,6 +595,20 @@ def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
         init.trunc_normal_(projection.weight, std=std / sqrt(2 * depth))
 
 
+def split_by_decay(parts: list[nn.Module], weight_decay: float) -> list[dict]:
+    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay."""
+    groups = []
+    for rest in (False, True):
+        for part in parts:
+            params = [
+                parameter
+                for name, parameter in part.named_parameters()
+                if (name.endswith("bias") or parameter.ndim == 1) == rest
+            ]
+            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
+    return groups
+
+
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
 
@@ -617,7 +663,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         flags = self._flags(output_hidden_states, output_attentions)
         self._check_wishes(target_mask, skip_predictor, return_all_tokens)
         encoded = self.encoder(pixel_values_videos, context_mask=context_mask, out_layers=out_layers, **flags)
-        features = self._predictor_input(encoded)
+        features = self.predictor_input(encoded)
 
         predicted = None
         if self.predictor is not None and not skip_predictor:
@@ -636,7 +682,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             )
             whole = features if context_mask is None else None
             if whole is None and return_target_hidden_state:
-                whole = self._predictor_input(self.encoder(pixel_values_videos))
+                whole = self.predictor_input(self.encoder(pixel_values_videos))
             predicted.target_hidden_state = self._target_features(whole, target_ids, target_mask)
         return VJEPA2WithMaskedInputModelOutput(
             last_hidden_state=encoded.last_hidden_state,
@@ -661,7 +707,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
                 "Load a checkpoint that has one, or leave `target_mask` out."
             )
 
-    def _predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
+    def predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
         """The features that the predictor reads and predicts: the last levels, side by side (B, N, S'·D)."""
         if self.config.num_distillation_outputs == 1:
             return encoded.last_hidden_state

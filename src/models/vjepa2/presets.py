@@ -33,11 +33,11 @@ def _vjepa2_preset(
     )
 
 
-def _vjepa2_1_preset(size: str, checkpoint_key: str, **config: Any) -> Preset:
-    """A V-JEPA 2.1 hub file. Its address is not part of the code that these records were made from."""
+def _vjepa2_1_preset(size: str, file: str, checkpoint_key: str, **config: Any) -> Preset:
+    """A V-JEPA 2.1 hub file, by the name that the hub loader has for it (facebookresearch/vjepa2 at 204698b)."""
     fields = VJEPA2_SIZES[size]
     return Preset(
-        source=None,
+        source=f"{VJEPA2_FILES}/{file}.pt",
         config={
             **fields,
             "crop_size": 384,
@@ -91,8 +91,8 @@ PRESETS = {
         video_processor={"crop_size": 256},
         architecture="VJEPA2ACModel",
     ),
-    "vjepa2.1-vitb-fpc64-384": _vjepa2_1_preset("vitb", "ema_encoder", **_DISTILLED),
-    "vjepa2.1-vitl-fpc64-384": _vjepa2_1_preset("vitl", "ema_encoder", **_DISTILLED),
-    "vjepa2.1-vitg-fpc64-384": _vjepa2_1_preset("vitg", "target_encoder", **_FOUR_LEVELS),
-    "vjepa2.1-vitG-fpc64-384": _vjepa2_1_preset("vitG", "target_encoder", **_FOUR_LEVELS),
+    "vjepa2.1-vitb-fpc64-384": _vjepa2_1_preset("vitb", "vjepa2_1_vitb_dist_vitG_384", "ema_encoder", **_DISTILLED),
+    "vjepa2.1-vitl-fpc64-384": _vjepa2_1_preset("vitl", "vjepa2_1_vitl_dist_vitG_384", "ema_encoder", **_DISTILLED),
+    "vjepa2.1-vitg-fpc64-384": _vjepa2_1_preset("vitg", "vjepa2_1_vitg_384", "target_encoder", **_FOUR_LEVELS),
+    "vjepa2.1-vitG-fpc64-384": _vjepa2_1_preset("vitG", "vjepa2_1_vitG_384", "target_encoder", **_FOUR_LEVELS),
 }

@@ -1,0 +1,234 @@
+"""Clips with labels: a folder for each class, a CSV file, or a data set of `datasets`. They are read when used."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidformers.video import VideoDecodeError, probe_video
+from vidformers.video.processor import VideoProcessor
+
+from .clips import VIDEO_SUFFIXES, read_clip, videos_below
+
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video and the number of its class.
+
+    Attributes:
+        name: what messages call it.
+        label: the number of its class.
+        source: its file, or a row of a data set.
+    """
+
+    name: str
+    label: int
+    source: Any
+
+    def open(self) -> Any:
+        """What [`~vidformers.decode_video`] takes."""
+        return self.source() if callable(self.source) else self.source
+
+
+@dataclass(frozen=True)
+class Row:
+    """A video in a row of a data set, fetched when it is called."""
+
+    rows: Any
+    index: int
+    column: str
+
+    def __call__(self) -> Any:
+        """A path or bytes."""
+        video = self.rows[self.index][self.column]
+        if isinstance(video, dict):
+            return video["path"] if video.get("bytes") is None else video["bytes"]
+        return video
+
+
+class Clips(torch.utils.data.Dataset):
+    """Clips as model input: the same number of frames of every file, the same ones every time."""
+
+    def __init__(self, clips: Sequence[Clip], processor: VideoProcessor, num_frames: int):
+        self.clips, self.processor, self.num_frames = clips, processor, num_frames
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+        clip = self.clips[index]
+        frames, _ = read_clip(clip.open(), self.processor, self.num_frames, exactly=True)
+        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
+        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
+
+
+def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
+    """The clips of a source, and the names of their classes in the order of their numbers.
+
+    Args:
+        source: a folder that holds a folder of video files for each class; a table of two columns, path and label,
+            in which paths are relative to its own folder; or the name of a data set of `datasets`, "NAME" or
+            "NAME:SPLIT" (the split "train" by default).
+
+    Raises:
+        ValueError: fewer than two classes, or a table or data set without videos or labels.
+        ModuleNotFoundError: `datasets` is not installed, and there is no such folder or file.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _in_folders(path)
+    if path.suffix in TABLE_SUFFIXES:
+        return _in_table(path)
+    return _in_data_set(str(source))
+
+
+def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
+    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+    if len(names) < 2:
+        found = f"only {names[0]}" if names else "none"
+        raise ValueError(f"{folder}: expected a folder of video files for each of two classes or more, found {found}.")
+    clips = [Clip(str(file), label, file) for label, name in enumerate(names) for file in videos_below(folder / name)]
+    return clips, names
+
+
+def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
+    """Clips of a CSV file with a heading, or of two columns without one as the originals' lists have."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = [line for line in file if line.strip()]
+    delimiter = next((each for each in (",", "\t", ";", " ") if lines and each in lines[0]), ",")
+    # Lists of the originals have a space before the number, and paths may hold others.
+    rows = (
+        [line.rsplit(maxsplit=1) for line in lines]
+        if delimiter == " "
+        else list(csv.reader(lines, delimiter=delimiter))
+    )
+    videos, labels = 0, 1
+    heading = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "label" in heading:
+        videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
+        labels, rows = heading.index("label"), rows[1:]
+    wrong = next((row for row in rows if len(row) <= max(videos, labels)), None)
+    if not rows or wrong is not None:
+        came = f"the line {delimiter.join(wrong)!r}" if wrong else "no line"
+        raise ValueError(f"{path}: expected a path and a label in every line, got {came}.")
+    names = _in_order({row[labels].strip() for row in rows})
+    numbers = {name: number for number, name in enumerate(names)}
+    files = [path.parent / row[videos].strip() for row in rows]
+    clips = [Clip(str(file), numbers[row[labels].strip()], file) for file, row in zip(files, rows, strict=True)]
+    return clips, names
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Names of classes: by number where all are numbers, else by alphabet."""
+    return sorted(names, key=int) if all(name.isdigit() for name in names) else sorted(names)
+
+
+def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
+    if find_spec("datasets") is None:
+        raise ModuleNotFoundError(
+            f"{name}: there is no such folder or file. To take it for the name of a data set, install "
+            "`pip install datasets`.",
+            name="datasets",
+        )
+    import datasets
+
+    repo, _, split = name.partition(":")
+    rows = datasets.load_dataset(repo, split=split or "train")
+    features = rows.features
+    video = _column(features, datasets.Video, ("video", "path", "file"))
+    label = _column(features, datasets.ClassLabel, ("label", "labels"))
+    if video is None or label is None:
+        missing = "videos" if video is None else "labels"
+        raise ValueError(f"{name}: finds no column of {missing} among {', '.join(features)}.")
+    if isinstance(features[video], datasets.Video):
+        rows = rows.cast_column(video, datasets.Video(decode=False))
+    values = rows[label][:]
+    if isinstance(features[label], datasets.ClassLabel):
+        names, numbers = list(features[label].names), values
+    else:
+        names = _in_order({str(value) for value in values})
+        numbers = [names.index(str(value)) for value in values]
+    videos = rows.select_columns([video])
+    return [Clip(f"{name}[{i}]", int(n), Row(videos, i, video)) for i, n in enumerate(numbers)], names
+
+
+def _column(features: Any, kind: type, names: Sequence[str]) -> str | None:
+    """The first column of a type, or of one of some names."""
+    of_kind = [name for name, feature in features.items() if isinstance(feature, kind)]
+    return next(iter([*of_kind, *(name for name in names if name in features)]), None)
+
+
+def relabeled(clips: Sequence[Clip], names: Sequence[str], classes: Sequence[str]) -> list[Clip]:
+    """Clips with the numbers that other clips' classes have.
+
+    Args:
+        clips: with numbers of `names`.
+        names: their classes.
+        classes: the classes to number by.
+
+    Raises:
+        ValueError: a class is not among those.
+    """
+    unknown = sorted({names[clip.label] for clip in clips} - set(classes))
+    if unknown:
+        raise ValueError(
+            f"No clips to train on have the classes {', '.join(unknown)}, which others are measured with."
+        )
+    return [replace(clip, label=classes.index(names[clip.label])) for clip in clips]
+
+
+def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> None:
+    """A ValueError unless every class has so many clips."""
+    counts = np.bincount([clip.label for clip in clips], minlength=len(names))
+    few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < fewest]
+    if few:
+        listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        purpose = "one to train on and one to measure with" if fewest > 1 else "to train on"
+        raise ValueError(
+            f"Expected at least {fewest} video files of every class, {purpose}; too few of {listed}. "
+            f"Folders are searched for {' '.join(sorted(VIDEO_SUFFIXES))}."
+        )
+
+
+def unreadable(clips: Sequence[Clip], progress: Callable[[str, int, int], None]) -> dict[Clip, str]:
+    """Of the clips those that no frame can be read of, and why. Files are opened, not decoded."""
+
+    def problem(clip: Clip) -> str | None:
+        try:
+            probe_video(clip.open())
+        except (VideoDecodeError, OSError) as error:
+            return str(error)
+        return None
+
+    def checked() -> Iterator[tuple[Clip, str | None]]:
+        with ThreadPoolExecutor() as pool:
+            for done, pair in enumerate(zip(clips, pool.map(problem, clips), strict=True), start=1):
+                progress("checking files", done, len(clips))
+                yield pair
+
+    return {clip: text for clip, text in checked() if text}
+
+
+def split(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips to train on and clips to measure with: of every class about that share of them, at least one each."""
+    rng = np.random.default_rng(seed)
+    training, validation = [], []
+    for label in sorted({clip.label for clip in clips}):
+        of_class = [clip for clip in clips if clip.label == label]
+        order = rng.permutation(len(of_class))
+        count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
+        validation += [of_class[index] for index in order[:count]]
+        training += [of_class[index] for index in order[count:]]
+    return training, validation
