@@ -34,7 +34,13 @@ _ROW = ("video", "window", "start_seconds", "middle_seconds", "end_seconds", "fr
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether a file has changed: its size, and its time in nanoseconds or the SHA-256 of its content."""
+    """What tells whether a file has changed.
+
+    Attributes:
+        size: in bytes.
+        modified: its time in nanoseconds; 0 where the content tells.
+        checksum: SHA-256 of its content; empty where the time tells.
+    """
 
     size: int
     modified: int
