@@ -1,4 +1,4 @@
-"""VideoPrism: files of google-deepmind/videoprism (commit d481d91b) and the names of transformers 5.23.
+"""VideoPrism: files of google-deepmind/videoprism (commit d481d91b) and the names of transformers.
 
 A file is an archive of numpy arrays with names such as `params/vision_encoder/spatial_ln/scale`. There are three
 trees, from `videoprism/encoders.py`: the video encoder, the encoder with an attention pooler and a classifier, and the

@@ -1,8 +1,8 @@
-"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers 5.23.
+"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers.
 
 A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; files of
-distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`; a probe file holds a list `classifiers` with one
-state dict per head of a training sweep. Their names come from
+distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`, of which pre-training needs all; a probe file holds
+a list `classifiers` with one state dict per head of a training sweep. Their names come from
 `src/models/{vision_transformer,predictor,ac_predictor,attentive_pooler}.py`,
 `evals/action_anticipation_frozen/models.py` and, for V-JEPA 2.1, `app/vjepa_2_1/models` (commit 204698b4). Tensors
 that transformers doesn't have keep the original's terms.
@@ -75,21 +75,21 @@ def predictor_fields(shapes: Shapes) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def encoder_rules(config: Any, ours: str = "encoder") -> Iterator[Rule]:
-    """The encoder, which our model calls `ours`."""
-    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", "encoder/patch_embed.proj")
+def encoder_rules(config: Any, ours: str = "encoder", theirs: str = "encoder") -> Iterator[Rule]:
+    """An encoder, which our model calls `ours` and the form `theirs`."""
+    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", f"{theirs}/patch_embed.proj")
     if config.use_image_patch_embedder:
-        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", "encoder/patch_embed_img.proj")
+        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", f"{theirs}/patch_embed_img.proj")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"encoder/{name}") for name in MODALITIES)
+        yield from (rule(f"{ours}.embeddings.{name}", f"{theirs}/{name}") for name in MODALITIES)
     for i in range(config.num_hidden_layers):
-        yield from _block(f"{ours}.layer.{i}", f"encoder/blocks.{i}", config.qkv_bias)
+        yield from _block(f"{ours}.layer.{i}", f"{theirs}/blocks.{i}", config.qkv_bias)
     if config.hierarchical_layers:
         for i in range(len(config.hierarchical_layers)):
-            yield from linear(f"{ours}.norms_block.{i}", f"encoder/norms_block.{i}")
+            yield from linear(f"{ours}.norms_block.{i}", f"{theirs}/norms_block.{i}")
     else:
-        yield from linear(f"{ours}.layernorm", "encoder/norm")
-    yield from leave_out(["encoder/pos_embed"], ROTARY)
+        yield from linear(f"{ours}.layernorm", f"{theirs}/norm")
+    yield from leave_out([f"{theirs}/pos_embed"], ROTARY)
 
 
 def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
@@ -187,6 +187,14 @@ class ActionConditionedFile(VJEPA2Form):
         yield from predictor_blocks(config, "predictor")
 
 
+class ActionTrainingFile(ActionConditionedFile):
+    """The same tensors, to train the predictor on."""
+
+    title = "V-JEPA 2-AC training file"
+    architecture = "VJEPA2ACForPreTraining"
+    on_request = True
+
+
 class HubFile(VJEPA2Form):
     """Encoder and predictor."""
 
@@ -201,6 +209,30 @@ class HubFile(VJEPA2Form):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config)
         yield from predictor_rules(config)
+
+
+class PreTrainingFile(HubFile):
+    """Encoder, predictor and teacher, which a training goes on from."""
+
+    title = "V-JEPA 2 pre-training file"
+    architecture = "VJEPA2ForPreTraining"
+    on_request = True
+    entries = {
+        "encoder": Entry("encoder", prefix="module.backbone."),
+        "predictor": PREDICTOR,
+        "teacher": Entry("target_encoder", "ema_encoder", prefix="module.backbone."),
+    }
+    fingerprint = (PATCHES, "predictor/mask_tokens.0", "teacher/patch_embed.proj.weight")
+
+    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
+        implied = super().implied_from(shapes)
+        # The original trains with one setting for both; its hub loader leaves the predictor's off.
+        return {**implied, "pred_interpolate_rope": implied["interpolate_rope"]}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, "vjepa2.encoder")
+        yield from predictor_rules(config, "vjepa2.predictor")
+        yield from encoder_rules(config, "teacher", "teacher")
 
 
 class EncoderFile(VJEPA2Form):
@@ -271,4 +303,12 @@ class AnticipationProbe(VJEPA2Form):
         yield from linear("action_classifier", "probe/action_classifier")
 
 
-FORMS = (ActionConditionedFile(), HubFile(), EncoderFile(), AttentiveProbe(), AnticipationProbe())
+FORMS = (
+    ActionConditionedFile(),
+    ActionTrainingFile(),
+    HubFile(),
+    PreTrainingFile(),
+    EncoderFile(),
+    AttentiveProbe(),
+    AnticipationProbe(),
+)

@@ -142,7 +142,7 @@ class VideoEmbedder:
             ValueError: it doesn't embed videos, has no joint embedding where that is asked for, or lacks weights.
         """
         opened = Directory.open(name)
-        if opened.input != "videos":
+        if opened.input == "text":
             kind = opened.model_class.__name__
             raise ValueError(f"{name}: {kind} does not embed videos; it takes {opened.input}.")
         _check_pool(pool, opened.model_class, name)

@@ -136,7 +136,9 @@ def seconds_indices(video: int | VideoMetadata, seconds: Sequence[float] | slice
     return shown_at(times, wanted)
 
 
-def clip_indices(video: int | VideoMetadata, num_frames: int, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+def spread_clip_indices(
+    video: int | VideoMetadata, num_frames: int, stride: int = 1, num_clips: int = 1
+) -> np.ndarray:
     """Several clips of consecutive frames, `stride` apart, whose starts are spread evenly over the video.
 
     One clip lies in the middle; several reach from the first frame to the last. Indices past the end become the last
@@ -175,7 +177,7 @@ def middle_indices(video: int | VideoMetadata, num_frames: int) -> np.ndarray:
         video: number of frames, or metadata with `total_num_frames`.
         num_frames: at least 1. The last frame repeats where the video has fewer.
     """
-    return clip_indices(video, num_frames)[0]
+    return spread_clip_indices(video, num_frames)[0]
 
 
 SAMPLERS: dict[str, tuple[Callable[..., np.ndarray], str | None]] = {

@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 # What docs/integrations.md names for every family: the projections of queries, keys and values.
 ATTENTION = {
     "vjepa2": ["query", "key", "value", "q_proj", "k_proj", "v_proj"],
-    "videoprism": ["query", "key", "value", "q_proj", "k_proj", "v_proj"],
+    "videoprism": ["q_proj", "k_proj", "v_proj"],
     "videomae": ["query", "key", "value"],
-    "pe_video": ["q_proj", "k_proj", "v_proj", "qkv", "q", "kv"],
-    "pe_core": ["qkv", "q", "kv", "q_proj", "k_proj", "v_proj"],
+    "pe_video": ["q_proj", "k_proj", "v_proj", "qkv", "q", "kv", "Wqkv"],
+    "pe_core": ["qkv", "q", "kv"],
 }
 
 

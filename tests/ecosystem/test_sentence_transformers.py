@@ -1,11 +1,9 @@
 """sentence-transformers and mteb: the same numbers as `vidformers embed`, the same frames by default."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
@@ -20,6 +18,7 @@ from vidformers.commands.embed import embed_files
 from vidformers.sentence_transformers import load
 
 from .every_model import build
+from .local_task import clips_task
 
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
@@ -119,67 +118,18 @@ def test_an_encoder_refuses_texts(directories):
         load(directories / "VJEPA2Model").encode(["a dog"])
 
 
-class Decoder:
-    """What mteb and we use of torchcodec's decoder, which needs FFmpeg."""
-
-    def __init__(self, path):
-        self.frames, metadata = vidformers.decode_video(path)
-        height, width = self.frames.shape[1:3]
-        self.metadata = SimpleNamespace(
-            num_frames=len(self.frames),
-            average_fps=metadata.fps,
-            width=width,
-            height=height,
-            duration_seconds=metadata.duration,
-        )
-
-    def __len__(self):
-        return len(self.frames)
-
-    def get_frames_at(self, indices):
-        return SimpleNamespace(data=torch.from_numpy(self.frames[list(indices)]).permute(0, 3, 1, 2))
-
-
 @pytest.mark.parametrize("name", ["VJEPA2Model", SHAPES_CLIP])
 def test_mteb(name, directories, videos, embedded):
     import mteb
-    from mteb.abstasks.classification import AbsTaskClassification
-    from mteb.abstasks.task_metadata import TaskMetadata
 
     from vidformers.mteb import VideoEncoder
 
-    class Clips(AbsTaskClassification):
-        metadata = TaskMetadata(
-            name="Clips",
-            description="Which of three clips is it?",
-            reference=None,
-            dataset={"path": "none/none", "revision": "none"},
-            type="VideoClassification",
-            category="v2c",
-            modalities=["video"],
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="accuracy",
-        )
-        input_column_name = ("video",)
-        samples_per_label, n_experiments = 2, 1
-
-        def load_data(self, **kwargs):
-            rows = {"video": [str(path) for path in videos] * 3, "label": [0, 1, 2] * 3}
-            data = Dataset.from_dict(rows).cast_column("label", ClassLabel(names=list(LENGTHS)))
-            data.set_transform(lambda batch: {**batch, **_decoded(batch)})
-            self.dataset, self.data_loaded = DatasetDict(train=data, test=data), True
-
     encoder = VideoEncoder(directories / name)
     assert encoder.mteb_model_meta.modalities == encoder.model.modalities
-    result = mteb.evaluate(encoder, [Clips()], cache=None, encode_kwargs={"batch_size": 2})
+    result = mteb.evaluate(encoder, [clips_task(videos)], cache=None, encode_kwargs={"batch_size": 2})
     scores = result.task_results[0].scores["test"][0]
     assert scores["accuracy"] == 1.0
 
     loader = torch.utils.data.DataLoader(Dataset.from_dict({"video": list(map(str, videos))}))
     rows = torch.from_numpy(encoder.encode(loader))
     assert_close(name, embedded[name], dict(zip(LENGTHS, rows, strict=True)), REORDERED)
-
-
-def _decoded(batch):
-    return {"video": [Decoder(path) for path in batch["video"]]} if "video" in batch else {}

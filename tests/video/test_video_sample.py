@@ -10,11 +10,11 @@ from vidformers.video.metadata import VideoFileMetadata
 from vidformers.video.sample import (
     SAMPLERS,
     all_indices,
-    clip_indices,
     contiguous_indices,
     fps_indices,
     named_sampler,
     seconds_indices,
+    spread_clip_indices,
     uniform_indices,
 )
 
@@ -139,11 +139,11 @@ def test_fps_by_time_takes_what_is_shown_at_each_tick():
 
 
 def test_clips():
-    assert clip_indices(100, 4, stride=2).tolist() == [[46, 48, 50, 52]]
-    assert clip_indices(100, 3, num_clips=3).tolist() == [[0, 1, 2], [48, 49, 50], [97, 98, 99]]
-    assert clip_indices(3, 4, stride=2, num_clips=2).tolist() == [[0, 2, 2, 2]] * 2
+    assert spread_clip_indices(100, 4, stride=2).tolist() == [[46, 48, 50, 52]]
+    assert spread_clip_indices(100, 3, num_clips=3).tolist() == [[0, 1, 2], [48, 49, 50], [97, 98, 99]]
+    assert spread_clip_indices(3, 4, stride=2, num_clips=2).tolist() == [[0, 2, 2, 2]] * 2
     with pytest.raises(ValueError, match="num_clips above 0"):
-        clip_indices(10, 2, num_clips=0)
+        spread_clip_indices(10, 2, num_clips=0)
 
 
 def test_samplers_by_name():

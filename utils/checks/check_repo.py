@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "inference": {*ROOT_MODULES, "layers", "models", "training", "video"},
     "mteb": {"sentence_transformers"},
     "sentence_transformers": {"inference", "video"},
-    "training": {*ROOT_MODULES, "layers", "models", "video"},
+    "training": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "conversion": {*ROOT_MODULES, "layers", "lazy", "models", "video"},
     "models": {"layers", "lazy", "video"},
     "video": {"lazy"},

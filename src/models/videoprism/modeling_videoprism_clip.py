@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.losses import contrastive_loss, gather_pairs
 
 from ..pretrained import NestedOutput, with_own_parameters
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig
@@ -136,6 +136,19 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
         self.layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
+        """Which token attends to which: (B or 1, 1, L + 1 or 1, L + 1).
+
+        Causal padding attends to nothing, and so to everything alike; without causality it attends to the text. Both
+        come from how the original merges its masks: `compute_attention_masks_for_fprop`.
+        """
+        keys = None if real is None else real[:, None, None]  # (B, 1, 1, L + 1)
+        if not self.config.enable_causal_attention:
+            return keys
+        length = hidden_states.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=hidden_states.device).tril()[None, None]
+        return causal if real is None else causal & keys & real[:, None, :, None]
+
     @can_return_tuple
     def forward(
         self,
@@ -178,19 +191,6 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
             attentions=records.attentions,
         )
 
-    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
-        """Which token attends to which: (B or 1, 1, L + 1 or 1, L + 1).
-
-        Causal padding attends to nothing, and so to everything alike; without causality it attends to the text. Both
-        come from how the original merges its masks: `compute_attention_masks_for_fprop`.
-        """
-        keys = None if real is None else real[:, None, None]  # (B, 1, 1, L + 1)
-        if not self.config.enable_causal_attention:
-            return keys
-        length = hidden_states.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=hidden_states.device).tril()[None, None]
-        return causal if real is None else causal & keys & real[:, None, :, None]
-
 
 class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
@@ -218,6 +218,9 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
+
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.video_model.get_feature_map(pixel_values_videos)
 
     @can_return_tuple
     def get_text_features(
@@ -262,9 +265,6 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         """
         flags = self._flags(output_hidden_states, output_attentions)
         return self.video_model(pixel_values_videos, **kwargs, **flags, return_dict=True)
-
-    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        return self.video_model.get_feature_map(pixel_values_videos)
 
     def embed_videos(
         self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
@@ -332,7 +332,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
             interpolate_pos_encoding: fit the position tables to videos of another length or size.
             temperature: scalar that similarities are divided by. By default the learned temperature, or 1 without
                 one.
-            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
+            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i. In distributed
+                training the pairs of all processes count, and each of them must ask for it.
             padding_mask_videos: (videos, T), 1 at frames of the video.
             output_frame_embeddings: pool every frame by itself as well.
             output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
@@ -361,8 +362,9 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         if input_ids is not None:
             text = self.text_model(input_ids, attention_mask=attention_mask, **flags, return_dict=True)
         if video is not None and text is not None:
-            similarity = self._similarity(video.pooler_output, text.pooler_output, temperature)  # (videos, texts)
-            loss = contrastive_loss(similarity) if return_loss else None
+            embeds = video.pooler_output, text.pooler_output
+            similarity = self._similarity(*embeds, temperature)  # (videos, texts)
+            loss = contrastive_loss(self._similarity(*gather_pairs(*embeds), temperature)) if return_loss else None
         return VideoPrismClipOutput(
             loss=loss,
             logits_per_video=None if similarity is None else similarity.softmax(0),

@@ -88,6 +88,17 @@ class VJEPA2Config(PreTrainedConfig):
         pred_positions_from_input (`bool`, *optional*, defaults to `False`):
             *Ours.* Whether the predictor numbers positions on the grid of the actual input. The original always uses
             the grid of `crop_size`, which is what `False` keeps.
+        loss_exp (`float`, *optional*, defaults to 1.0):
+            *Ours, for pre-training.* Exponent p of the error |prediction - target|^p / p.
+        weight_distance_loss (`bool`, *optional*, defaults to `False`):
+            *Ours, for pre-training of 2.1.* Whether a context token's error counts less the farther it lies from the
+            targets.
+        offset_context_loss (`bool`, *optional*, defaults to `False`):
+            *Ours, for pre-training of 2.1.* Whether these distances are relative to the grid's size.
+        context_loss_weight (`float`, *optional*, defaults to 0.5):
+            *Ours, for pre-training of 2.1.* Weight of the loss of context tokens where a call gives none.
+        auto_steps (`int`, *optional*, defaults to 2):
+            *Ours.* Number of frames that [`VJEPA2ACForPreTraining`] predicts from its own predictions.
         action_embed_dim (`int`, *optional*, defaults to 7):
             *Ours.* Number of values of an action and of a state of [`VJEPA2ACModel`]; extrinsics have one fewer.
         use_extrinsics (`bool`, *optional*, defaults to `False`):
@@ -170,6 +181,12 @@ class VJEPA2Config(PreTrainedConfig):
     pred_num_mask_tokens: int = 10
     pred_zero_init_mask_tokens: bool = True
     pred_positions_from_input: bool = False
+
+    loss_exp: float | int = 1.0
+    weight_distance_loss: bool = False
+    offset_context_loss: bool = False
+    context_loss_weight: float | int = 0.5
+    auto_steps: int = 2
 
     action_embed_dim: int = 7
     use_extrinsics: bool = False

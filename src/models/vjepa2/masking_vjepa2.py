@@ -1,12 +1,14 @@
 """Masks of V-JEPA 2: the selections of tokens that the encoder sees and that the predictor predicts.
 
+How they are drawn for pre-training stands in `sampling_vjepa2.py`.
+
 Shapes: B videos of N tokens on a grid; M selections ("masks") from every video, K context tokens and L target tokens
 each. Whatever holds several selections holds them one after the other: (M·B, K).
 """
 
 import torch
 
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, split_token_ids
 
 
 Masks = torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]
@@ -53,6 +55,14 @@ def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: in
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
 
 
+def highest_on_cpu(masks: Masks, default: int) -> int:
+    """The highest token number of masks, if all are on the CPU, where looking costs no wait; else `default`."""
+    masks = [masks] if isinstance(masks, torch.Tensor) else list(masks)
+    if any(mask.device.type != "cpu" for mask in masks):
+        return default
+    return max(int(mask.max()) for mask in masks)
+
+
 def pair_masks(
     video: torch.Tensor,
     features: torch.Tensor,
@@ -94,3 +104,38 @@ def pair_masks(
     else:
         target_ids = join_masks("target_mask", target_mask, video)
     return features, context_ids, target_ids
+
+
+def context_distances(
+    context_mask: torch.Tensor, target_mask: torch.Tensor, grid: tuple[int, int, int], offset: bool = False
+) -> torch.Tensor:
+    """How far every context token lies from the target token next to it, by which V-JEPA 2.1 weights its error.
+
+    Args:
+        context_mask: (B, K) token numbers.
+        target_mask: (B, L) token numbers.
+        grid: number of tokens along time, height and width.
+        offset: divide distances by the sixteenth part of the grid's smaller side, rounded down and at least 1, so that
+            they count alike at other resolutions.
+
+    Returns:
+        (B, K) float32, the square root of the Euclidean distance in steps of the grid.
+
+    Raises:
+        ValueError: masks that aren't two-dimensional, of different batch sizes, or without targets.
+
+    Source: facebookresearch/vjepa2 at 204698b4, `app/vjepa_2_1/models/utils/masks_dist.py`, which takes square grids
+    alone and, with `offset`, none of fewer than 16 rows.
+    """
+    shapes = [tuple(mask.shape) for mask in (context_mask, target_mask)]
+    if any(len(shape) != 2 for shape in shapes) or shapes[0][0] != shapes[1][0] or not shapes[1][1]:
+        raise ValueError(f"Expected context (batch, K) and target (batch, L ≥ 1) token numbers, got {shapes}.")
+    context, target = (
+        torch.stack(split_token_ids(mask, Grid(*grid)), dim=-1).float() for mask in (context_mask, target_mask)
+    )  # (B, K or L, 3)
+    # Differences of whole numbers are exact, unlike the products that cdist takes in their place by default.
+    distances = torch.cdist(context, target, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)
+    return (distances / (max(min(grid[1:]) // 16, 1) if offset else 1)).sqrt()
+
+
+__all__ = ["context_distances"]

@@ -40,7 +40,7 @@ from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
 
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
-from .masking_vjepa2 import Masks, join_masks, pair_masks
+from .masking_vjepa2 import Masks, highest_on_cpu, join_masks, pair_masks
 
 
 logger = logging.get_logger(__name__)
@@ -206,6 +206,33 @@ class VJEPA2Embeddings(VJEPA2ModalityEmbeddings):
         return cut_to_tubelets(video, tubelet_size, self.config.patch_size)
 
 
+class Past:
+    """What one attention layer saw before. A call leaves it as it is, so that it can be computed again.
+
+    Args:
+        key: rotated keys (B, N, heads, head_dim) of the tokens so far, if there are any.
+        value: their values.
+
+    Attributes:
+        following: what it is after the call.
+    """
+
+    def __init__(self, key: torch.Tensor | None = None, value: torch.Tensor | None = None):
+        self.key, self.value = key, value
+        self.following: Past | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return 0 if self.key is None else self.key.shape[1]
+
+    def extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of all tokens so far."""
+        if self.key is not None:
+            key, value = torch.cat([self.key, key], dim=1), torch.cat([self.value, value], dim=1)
+        self.following = Past(key, value)
+        return key, value
+
+
 class VJEPA2RopeAttention(nn.Module):
     """Self-attention with rotary positions on time, height and width."""
 
@@ -225,12 +252,15 @@ class VJEPA2RopeAttention(nn.Module):
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
         mask: torch.Tensor | None = None,
+        past: Past | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:2], -1, self.head_dim)
         query = apply_rotary(self.query(hidden_states).view(heads), rotary)  # (B, N, heads, head_dim)
         key = apply_rotary(self.key(hidden_states).view(heads), rotary)
         value = self.value(hidden_states).view(heads)
+        if past is not None:
+            key, value = past.extend(key, value)
         attended, probabilities = attention(
             self,
             query.transpose(1, 2),
@@ -263,10 +293,11 @@ class VJEPA2Layer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         rotary: RotaryTable,
         mask: torch.Tensor | None = None,
+        past: Past | None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, probabilities = self.attention(
-            self.norm1(hidden_states), rotary=rotary, mask=mask, output_attentions=output_attentions
+            self.norm1(hidden_states), rotary=rotary, mask=mask, past=past, output_attentions=output_attentions
         )
         hidden_states = hidden_states + self.drop_path(attended)
         hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
@@ -564,6 +595,20 @@ def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
         init.trunc_normal_(projection.weight, std=std / sqrt(2 * depth))
 
 
+def split_by_decay(parts: list[nn.Module], weight_decay: float) -> list[dict]:
+    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay."""
+    groups = []
+    for rest in (False, True):
+        for part in parts:
+            params = [
+                parameter
+                for name, parameter in part.named_parameters()
+                if (name.endswith("bias") or parameter.ndim == 1) == rest
+            ]
+            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
+    return groups
+
+
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
 
@@ -618,7 +663,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         flags = self._flags(output_hidden_states, output_attentions)
         self._check_wishes(target_mask, skip_predictor, return_all_tokens)
         encoded = self.encoder(pixel_values_videos, context_mask=context_mask, out_layers=out_layers, **flags)
-        features = self._predictor_input(encoded)
+        features = self.predictor_input(encoded)
 
         predicted = None
         if self.predictor is not None and not skip_predictor:
@@ -637,7 +682,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
             )
             whole = features if context_mask is None else None
             if whole is None and return_target_hidden_state:
-                whole = self._predictor_input(self.encoder(pixel_values_videos))
+                whole = self.predictor_input(self.encoder(pixel_values_videos))
             predicted.target_hidden_state = self._target_features(whole, target_ids, target_mask)
         return VJEPA2WithMaskedInputModelOutput(
             last_hidden_state=encoded.last_hidden_state,
@@ -662,7 +707,7 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
                 "Load a checkpoint that has one, or leave `target_mask` out."
             )
 
-    def _predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
+    def predictor_input(self, encoded: VJEPA2EncoderOutput) -> torch.Tensor:
         """The features that the predictor reads and predicts: the last levels, side by side (B, N, S'·D)."""
         if self.config.num_distillation_outputs == 1:
             return encoded.last_hidden_state
@@ -712,14 +757,20 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
     def _target_features(
         whole: torch.Tensor | None, target_ids: torch.Tensor, target_mask: Masks | None
     ) -> torch.Tensor | None:
-        """Features of the target tokens out of those of the whole video, where these are known."""
+        """Features of the target tokens out of those of the whole video, where these are known.
+
+        Without any for targets beyond its end: `None` where the masks are on the CPU, elsewhere NaN in their place,
+        since the GPU would have to be waited for.
+        """
         if whole is None:
             return None
-        if target_mask is None and target_ids.shape[0] == whole.shape[0]:
-            return whole
-        if not torch.compiler.is_compiling() and int(target_ids.max()) >= whole.shape[1]:
+        if target_mask is None:
+            return whole if target_ids.shape[0] == whole.shape[0] else select_tokens(whole, target_ids)
+        last = whole.shape[1] - 1
+        if not torch.compiler.is_compiling() and highest_on_cpu(target_mask, last) > last:
             return None
-        return select_tokens(whole, target_ids)
+        features = select_tokens(whole, target_ids.clamp(max=last))
+        return features.masked_fill((target_ids > last)[..., None], torch.nan)
 
 
 __all__ = [

@@ -21,7 +21,7 @@ from vidformers.layers.rope import RotaryTable, rotary_table
 
 from ..pretrained import NestedOutput
 from .configuration_vjepa2 import VJEPA2Config
-from .modeling_vjepa2 import VJEPA2Encoder, VJEPA2PatchEmbeddings3D, VJEPA2PreTrainedModel, predictor_layers
+from .modeling_vjepa2 import Past, VJEPA2Encoder, VJEPA2PatchEmbeddings3D, VJEPA2PreTrainedModel, predictor_layers
 
 
 @dataclass
@@ -102,6 +102,7 @@ class VJEPA2ACPredictor(nn.Module):
         actions: torch.Tensor,
         states: torch.Tensor,
         extrinsics: torch.Tensor | None = None,
+        pasts: list[Past] | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> VJEPA2ACPredictorOutput:
@@ -112,6 +113,7 @@ class VJEPA2ACPredictor(nn.Module):
             actions: (B, T, A), what is done at each frame.
             states: (B, T, A), the robot's pose at each frame.
             extrinsics: (B, T, A - 1), the camera's pose at each frame.
+            pasts: of each block, what it saw of the steps before these T; a new [`Past`] where there are none.
             output_hidden_states: see [`VideoPreTrainedModel`].
             output_attentions: see [`VideoPreTrainedModel`].
         """
@@ -121,13 +123,16 @@ class VJEPA2ACPredictor(nn.Module):
         hidden_states = self.embeddings(features, actions, states, extrinsics=extrinsics).flatten(
             1, 2
         )  # (B, T·(K + h·w), P)
-        rotary = self._rotary(grid, num_conditions, hidden_states)
-        mask = causal_mask(grid.t, num_conditions + grid.h * grid.w, hidden_states.device)
+        tokens_per_step = num_conditions + grid.h * grid.w
+        first = pasts[0].num_tokens // tokens_per_step if pasts else 0
+        rotary = self._rotary(grid, num_conditions, hidden_states, first)
+        # A single step sees all that there is.
+        mask = causal_mask(grid.t, tokens_per_step, hidden_states.device, first) if grid.t > 1 else None
 
         records = Records(hidden_states, output_hidden_states, output_attentions)
-        for layer in self.layer:
+        for layer, past in zip(self.layer, pasts or [None] * len(self.layer), strict=True):
             hidden_states, probabilities = layer(
-                hidden_states, rotary=rotary, mask=mask, output_attentions=output_attentions
+                hidden_states, rotary=rotary, mask=mask, past=past, output_attentions=output_attentions
             )
             records.add(hidden_states, probabilities)
 
@@ -138,9 +143,10 @@ class VJEPA2ACPredictor(nn.Module):
             attentions=records.attentions,
         )
 
-    def _rotary(self, grid: Grid, num_conditions: int, hidden_states: torch.Tensor) -> RotaryTable:
-        """Rotary factors of all tokens. Conditions turn with time alone: they stand at row and column 0.
+    def _rotary(self, grid: Grid, num_conditions: int, hidden_states: torch.Tensor, first: int) -> RotaryTable:
+        """Rotary factors of all tokens, from step `first` on.
 
+        Conditions turn with time alone: they stand at row and column 0.
         Rows and columns of other grids than that of `config.crop_size` are spread over it, as in the original's
         `ACRoPEAttention` ("snap spatial positions to grid size").
         """
@@ -149,7 +155,7 @@ class VJEPA2ACPredictor(nn.Module):
         place = torch.arange(grid.h * grid.w, device=device)
         row, column = place // grid.w * (side / grid.h), place % grid.w * (side / grid.w)
         row, column = (nn.functional.pad(axis, (num_conditions, 0)).repeat(grid.t)[None] for axis in (row, column))
-        time = step_numbers(grid.t, num_conditions + grid.h * grid.w, device)[None]
+        time = first + step_numbers(grid.t, num_conditions + grid.h * grid.w, device)[None]
         head_dim = config.pred_hidden_size // config.pred_num_attention_heads
         return rotary_table((time, row, column), head_dim, pairing="tiled", dtype=hidden_states.dtype)
 
@@ -184,10 +190,13 @@ def step_numbers(num_steps: int, tokens_per_step: int, device: torch.device) -> 
     return torch.arange(num_steps, device=device).repeat_interleave(tokens_per_step)
 
 
-def causal_mask(num_steps: int, tokens_per_step: int, device: torch.device) -> torch.Tensor:
-    """(1, 1, N, N) booleans, True where the key's step is the query's or one before it."""
-    steps = step_numbers(num_steps, tokens_per_step, device)
-    return (steps[:, None] >= steps)[None, None]
+def causal_mask(num_steps: int, tokens_per_step: int, device: torch.device, first: int = 0) -> torch.Tensor:
+    """(1, 1, Nq, Nk) booleans, True where the key's step is the query's or one before it.
+
+    There are keys of `first` steps more than queries, which come before these.
+    """
+    steps = step_numbers(first + num_steps, tokens_per_step, device)
+    return (steps[first * tokens_per_step :, None] >= steps)[None, None]
 
 
 class VJEPA2ACModel(VJEPA2PreTrainedModel):
@@ -251,6 +260,8 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
     ) -> torch.Tensor:
         """Follow a plan: predict frame after frame, each from the frames so far, predicted ones normalized.
 
+        Blocks keep their keys and values, so that no step is computed twice.
+
         Args:
             features: (B, T₀, h, w, D), what `encode_frames` gives for the frames that are known.
             actions: (B, T, A) for those frames and the ones to come, T ≥ T₀.
@@ -268,11 +279,15 @@ class VJEPA2ACModel(VJEPA2PreTrainedModel):
                 f"A rollout needs an action for every known frame: got {features.shape[1]} frames and "
                 f"{actions.shape[1]} actions. Give fewer frames or more actions."
             )
+        conditions = (actions, states, extrinsics)
+        pasts, new = [Past() for _ in self.predictor.layer], features
         with float32_products(self.dtype, self.device):
             for known in range(features.shape[1], actions.shape[1] + 1):
-                conditions = (None if given is None else given[:, :known] for given in (actions, states, extrinsics))
-                predicted = self.predictor(features, *conditions).last_hidden_state.unflatten(1, features.shape[1:4])
-                features = torch.cat([features, normalize(predicted[:, -1:])], dim=1)
+                given = (each if each is None else each[:, known - new.shape[1] : known] for each in conditions)
+                predicted = self.predictor(new, *given, pasts=pasts).last_hidden_state.unflatten(1, new.shape[1:4])
+                pasts = [past.following for past in pasts]
+                new = normalize(predicted[:, -1:])  # (B, 1, h, w, D)
+                features = torch.cat([features, new], dim=1)
         return features
 
     def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:

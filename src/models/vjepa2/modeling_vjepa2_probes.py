@@ -7,6 +7,7 @@ Shapes: B videos of T frames with C channels and H × W pixels; N tokens with D 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,9 +17,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, on_grid
 
-from ..pretrained import ClassifiesViews
+from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
@@ -69,6 +70,22 @@ class VJEPA2ActionAnticipationOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VJEPA2ProbeFeatures(NamedTuple):
+    """What probes read of a batch of videos.
+
+    Attributes:
+        tokens: (B·views, N, D).
+        hidden_states: of the encoder, where they were asked for.
+        attentions: of the encoder, likewise.
+        num_views: views of each video, if the input had views.
+    """
+
+    tokens: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    num_views: int | None = None
 
 
 class VJEPA2PoolerCrossAttention(nn.Module):
@@ -239,20 +256,31 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         Returns:
             [`VJEPA2VideoClassifierOutput`].
         """
+        features = self.probe_features(pixel_values_videos, **self._flags(output_hidden_states, output_attentions))
+        return self.probe_output(features, labels=labels)
+
+    def probe_features(self, pixel_values_videos: torch.Tensor, **flags: bool) -> VJEPA2ProbeFeatures:
+        """What a probe reads of videos, which any number of heads can share; arguments are those of `forward`."""
         num_videos, *clips = pixel_values_videos.shape[: max(pixel_values_videos.ndim - 4, 1)]
         encoded = self.vjepa2(
             pixel_values_videos.flatten(0, len(clips)),  # (B·views·segments, T, C, H, W)
             skip_predictor=True,
             out_layers=self.config.out_layers,
             return_dict=True,
-            **self._flags(output_hidden_states, output_attentions),
+            **flags,
         )
         tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
-        logits = self.classifier(self.pooler(tokens).squeeze(1))
+        num_views = clips[0] if len(clips) == 2 else None
+        return VJEPA2ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions, num_views)
 
-        view_logits = None
-        if len(clips) == 2:
-            view_logits = logits.unflatten(0, (num_videos, clips[0]))  # (B, views, num_labels)
+    def probe_output(
+        self, features: VJEPA2ProbeFeatures, labels: torch.Tensor | None = None, head: nn.Module | None = None
+    ) -> VJEPA2VideoClassifierOutput:
+        """What a head makes of features: this model's own, or another with a `pooler` and a `classifier`."""
+        head = head or self
+        logits, view_logits = head.classifier(head.pooler(features.tokens).squeeze(1)), None
+        if features.num_views is not None:
+            view_logits = logits.unflatten(0, (-1, features.num_views))  # (B, views, num_labels)
             logits = view_logits.softmax(-1).mean(1).log()
 
         loss = None
@@ -261,17 +289,32 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         return VJEPA2VideoClassifierOutput(
             loss=loss,
             logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
             view_logits=view_logits,
         )
 
+    @staticmethod
+    def probe_logits(output: VJEPA2VideoClassifierOutput) -> dict[str, torch.Tensor]:
+        """The logits that a training compares with labels, by the argument of `forward` that has these.
 
-class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
+        Returns:
+            `labels`: (B, num_labels), or (B, views, num_labels), whose losses add up as the original's do.
+        """
+        return {"labels": output.logits if output.view_logits is None else output.view_logits}
+
+
+class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
     """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
 
     Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
     """
+
+    classifiers = {
+        "action_classifier": "num_labels",
+        "verb_classifier": "num_verb_labels",
+        "noun_classifier": "num_noun_labels",
+    }
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -310,28 +353,54 @@ class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
         Returns:
             [`VJEPA2ActionAnticipationOutput`].
         """
-        flags = self._flags(output_hidden_states, output_attentions)
-        encoded = self.vjepa2.encoder(pixel_values_videos, **flags)
-        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)  # (B, N', D)
-        pooled = self.pooler(tokens)  # (B, 1 or 3, D)
-        logits = {"logits": self.action_classifier(pooled[:, -1])}
-        if self.config.num_verb_labels:
-            logits["verb_logits"] = self.verb_classifier(pooled[:, 0])
-            logits["noun_logits"] = self.noun_classifier(pooled[:, 1])
+        features = self.probe_features(
+            pixel_values_videos, anticipation_times, **self._flags(output_hidden_states, output_attentions)
+        )
+        return self.probe_output(features, labels=labels, verb_labels=verb_labels, noun_labels=noun_labels)
 
-        targets = {"logits": labels, "verb_logits": verb_labels, "noun_logits": noun_labels}
+    def probe_features(
+        self, pixel_values_videos: torch.Tensor, anticipation_times: torch.Tensor, **flags: bool
+    ) -> VJEPA2ProbeFeatures:
+        """What a probe reads of videos, which any number of heads can share; arguments are those of `forward`."""
+        encoded = self.vjepa2(pixel_values_videos, skip_predictor=True, return_dict=True, **flags)
+        observed = encoded.last_hidden_state  # (B, N, D)
+        grid = Grid(*on_grid(observed, pixel_values_videos, self.config.patch_size).shape[1:4])
+        tokens = self.anticipate(observed, grid, anticipation_times)  # (B, N', D)
+        return VJEPA2ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions)
+
+    def probe_output(
+        self, features: VJEPA2ProbeFeatures, head: nn.Module | None = None, **labels: torch.Tensor | None
+    ) -> VJEPA2ActionAnticipationOutput:
+        """What a head makes of features: this model's own, or another with its modules."""
+        head = head or self
+        pooled = head.pooler(features.tokens)  # (B, 1 or 3, D)
+        logits = {"logits": head.action_classifier(pooled[:, -1])}
+        if self.config.num_verb_labels:
+            logits["verb_logits"] = head.verb_classifier(pooled[:, 0])
+            logits["noun_logits"] = head.noun_classifier(pooled[:, 1])
+
         losses = [
-            nn.functional.cross_entropy(logits[name], target)
-            for name, target in targets.items()
-            if target is not None and name in logits
+            nn.functional.cross_entropy(logits[name.replace("labels", "logits")], target)
+            for name, target in labels.items()
+            if target is not None and name.replace("labels", "logits") in logits
         ]
         return VJEPA2ActionAnticipationOutput(
             loss=sum(losses) if losses else None,
             **logits,
-            last_hidden_state=tokens,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+            last_hidden_state=features.tokens,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
         )
+
+    @staticmethod
+    def probe_logits(output: VJEPA2ActionAnticipationOutput) -> dict[str, torch.Tensor]:
+        """The logits that a training compares with labels, by the argument of `forward` that has these."""
+        logits = {
+            "labels": output.logits,
+            "verb_labels": output.verb_logits,
+            "noun_labels": output.noun_logits,
+        }
+        return {name: each for name, each in logits.items() if each is not None}
 
     def anticipate(self, observed: torch.Tensor, grid: Grid, anticipation_times: torch.Tensor) -> torch.Tensor:
         """Append predicted tokens of the future to those of the observed video.
