@@ -10,8 +10,10 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 OLDEST := $(VENV)/oldest
 INSTALLED_OLDEST := $(OLDEST)/.installed
+ECOSYSTEM := $(VENV)/ecosystem
+INSTALLED_ECOSYSTEM := $(ECOSYSTEM)/.installed
 
-.PHONY: demo test test-slow test-oldest check fuzz bench docs
+.PHONY: demo test test-slow test-oldest test-ecosystem check fuzz bench docs
 
 demo: $(INSTALLED)
 	$(BIN)/python utils/demo/demo.py
@@ -32,6 +34,10 @@ test-oldest: $(INSTALLED_OLDEST)
 	PYTHONPATH=$(OLDEST) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(PYTEST_ARGS) \
 		tests/*/test_modeling_*.py tests/*/test_video_processing_*.py \
 		-k "$(OLDEST_TESTS)"
+
+# The tools of others that docs/integrations.md shows, in an environment that has them on top of the tests' own one.
+test-ecosystem: $(INSTALLED_ECOSYSTEM)
+	OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m ecosystem $(PYTEST_ARGS) tests/ecosystem
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -57,6 +63,14 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 
 $(INSTALLED_OLDEST): $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --upgrade --target $(OLDEST) transformers==5.19.0
+	touch $@
+
+SITE_PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+$(INSTALLED_ECOSYSTEM): $(INSTALLED)
+	$(BIN)/python -m venv $(ECOSYSTEM)
+	echo "import site; site.addsitedir('$$($(BIN)/python $(SITE_PACKAGES))')" > "$$($(ECOSYSTEM)/bin/python $(SITE_PACKAGES))/tests.pth"
+	$(ECOSYSTEM)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
 	touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)

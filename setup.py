@@ -71,7 +71,6 @@ setup(
         "Intended Audience :: Science/Research",
         "Operating System :: OS Independent",
         "Programming Language :: Python :: 3 :: Only",
-        "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
@@ -83,7 +82,7 @@ setup(
     package_dir=PACKAGE_DIRS,
     packages=packages(),
     package_data={"vidformers": ["py.typed", "demo_models/*/*.json", "demo_models/*/*.safetensors"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
         "av>=14",
         "ftfy>=6.1",
@@ -115,7 +114,25 @@ setup(
         "docs": ["hf-doc-builder>=0.5", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],
+        # Tables of embeddings and their search; pyarrow comes along, which writes Parquet.
+        "search": ["lancedb>=0.40", "pyarrow>=16"],
         "torchcodec": ["torchcodec>=0.7"],
+        "sentence-transformers": ["sentence-transformers>=6"],
+        "mteb": ["mteb>=2.26", "sentence-transformers>=6"],
+        # What docs/integrations.md works with, for the tests that `make test-ecosystem` runs.
+        "ecosystem": [
+            "bitsandbytes>=0.49",
+            "datasets>=4",
+            "lancedb>=0.25",
+            "mteb>=2.26",
+            "onnx>=1.19",
+            "onnxruntime>=1.23",
+            "onnxscript>=0.5",
+            "peft>=0.17",
+            "ray[data]>=2.50",
+            "sentence-transformers>=6",
+            "torchao>=0.17",
+        ],
     },
     entry_points={"console_scripts": ["vidformers=vidformers.commands.cli:main"]},
 )

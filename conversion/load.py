@@ -91,20 +91,17 @@ def load_original(
 ) -> PreTrainedModel:
     """Build one of our models from the files of an original implementation.
 
-    The shapes of the tensors fix sizes. The rest of the configuration comes from the original's `config.json` beside
-    the checkpoint, the preset and `config_overrides`; later ones win.
+    What shapes don't fix comes from the original's `config.json`, the preset and `config_overrides`; later ones win.
 
     Args:
         path: the checkpoint (.pt, .npz, .safetensors, …), or an original directory that holds `model.safetensors`.
         family: `model_type` of the family, such as "vjepa2". By default the one whose files have these tensors.
         preset: name of a published checkpoint in `vidformers.families`; it gives what shapes don't tell.
-        probe: the file of a classifier head that goes on top.
         checkpoint_key: entry to take of a file with several versions of the model, such as V-JEPA 2's "encoder".
-        probe_index: which head to take where the probe's file holds several.
+        probe, probe_index: the file of a classifier head that goes on top, and which one to take of several.
         dtype: type of the parameters.
         model_class: the class to build; by default the preset's, or the one that the files are made for.
-        labels: names of the classes in order, or a file of them: JSON, or text with one a line.
-        keep_labels: names of the classes to keep, likewise: the classifier has these alone, in this order.
+        labels, keep_labels: names of all classes in order, and of those to keep: lists, or files (JSON or lines).
         progress: called as tensors are read.
         config_overrides: fields of the configuration (dictionaries for sub-configurations).
 
@@ -114,9 +111,7 @@ def load_original(
     Raises:
         ConversionError: files or fields that make no model; the message names each tensor or field.
     """
-    request = Request(
-        family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, overrides=config_overrides
-    )
+    request = Request(family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, config_overrides)
     with planned(path, probe, request) as plan:
         return build(plan, dtype, progress)
 

@@ -236,9 +236,7 @@ def their_shapes(rules: Iterable[Rule], ours: Mapping[str, tuple[int, ...]]) -> 
     """The shape that each original tensor must have, from the shapes of ours; nothing of what is left out."""
     shapes: dict[str, tuple[int, ...]] = {}
     for entry in rules:
-        if isinstance(entry.op, Copy) and entry.ours:
-            shapes.update(zip(entry.theirs, (tuple(ours[name]) for name in entry.ours), strict=True))
-        elif entry.ours:
+        if entry.ours:
             originals = entry.op.inverse([torch.empty(ours[name], device="meta") for name in entry.ours])
             shapes.update(zip(entry.theirs, (tuple(tensor.shape) for tensor in originals), strict=True))
     return shapes

@@ -64,7 +64,6 @@ class Source:
         self.path = path
         self._bytes_read, self._is_released = 0, False
         self._sound: set[str] = set()
-        self._checked: set[str] = set()
         self.tensors = self._open()
 
     def read(self, name: str) -> torch.Tensor:
@@ -80,9 +79,7 @@ class Source:
                 self._open()
                 self._is_released = False
             tensor = self._read(name)
-            if name not in self._checked:
-                self._check_values(name, tensor)
-                self._checked.add(name)
+            self._check_values(name, tensor)
             self._bytes_read += tensor.numel() * tensor.element_size()
         return tensor
 

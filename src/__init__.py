@@ -16,9 +16,11 @@ from .lazy import lazy_exports
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Classifier": ".commands.classify",
     "VideoDecodeError": ".video",
     "decode_video": ".video",
     "load_original": ".conversion",
+    "VideoEmbedder": ".inference.embedder",
     "VideoPreTrainedModel": ".models.pretrained",
     "Windows": ".inference.windows",
     **public_modules(),

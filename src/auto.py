@@ -28,8 +28,11 @@ def register(names: bool = False) -> None:
         for record in (family, *family.parts):
             _register_models(family, record)
             _register_processors(family, record)
+            compat.refuse_other_classes(_load(family, record.config_class), record)
     compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
+    compat.choose_tokenizers_by_configuration()
+    compat.give_parts_their_processors()
     compat.prefer_registered_processors()
     compat.show_video_classes(earlier)
     compat.add_removed_names(earlier)
@@ -54,7 +57,7 @@ def _register_processors(family: Family, record: Family | Part) -> None:
     """Enter what prepares the input of a family or of a part of it."""
     config_class = _load(family, record.config_class)
     # A class of ours with a name that other families' directories give would take those directories too.
-    if record.input == "videos" and family.video_processor_class not in family.shared_processors:
+    if record.input != "text" and family.video_processor_class not in family.shared_processors:
         processor_class = _load(family, family.video_processor_class)
         _auto("video_processing").AutoVideoProcessor.register(config_class, processor_class, exist_ok=True)
     if record is not family and record.image_processor_class:

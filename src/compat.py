@@ -6,20 +6,27 @@ not be needed. Line numbers would age: the places are named by file and function
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .families import FAMILIES, public_modules
+from .models.records import Family, Part
 
 
 # What says where a directory of the Hub is, in calls of `from_pretrained`.
 HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
-
-
+AUTO_ARGUMENTS = "backend config trust_remote_code use_fast".split()
+"""What an Auto class' `from_pretrained` takes and that of a processor or tokenizer doesn't."""
+PROCESSORS_BY_INPUT = {
+    "text": ("tokenization", "AutoTokenizer"),
+    "images": ("image_processing", "AutoImageProcessor"),
+    "videos": ("video_processing", "AutoVideoProcessor"),
+}
+"""The Auto class that prepares the input of a part, with the kind of its module."""
 REMOVED_NAMES = ("VideoMAEFeatureExtractor",)
 """Names of our families that transformers had before version 5."""
 
@@ -107,6 +114,76 @@ def own_model_type(model_type: Any) -> str | None:
     """The family's own name of a `config.model_type`, if there is such a family."""
     names = (family.own_model_type(model_type) for family in FAMILIES.values() if isinstance(model_type, str))
     return next((name for name in names if name is not None), None)
+
+
+def choose_tokenizers_by_configuration() -> None:
+    """Let a directory's configuration say whose tokenizer it has, whatever class its settings name.
+
+    `AutoTokenizer` takes the class that `tokenizer_config.json` names. Tools that train or convert tokenizers write a
+    generic name there (`PreTrainedTokenizerFast`, `T5Tokenizer`), and text would not be made canonical as the model
+    wants it. Where the configuration is that of a family with a tokenizer of its own, that one is loaded; where it
+    can't read the files, a warning says so and the named class is. All else, remote code included, goes to
+    transformers' own method.
+
+    Mends: `from_pretrained` in `models/auto/tokenization_auto.py`, which looks at the configuration last. Upstream: no
+    issue known. Needed until: no version yet.
+    """
+    auto_class = import_module("transformers.models.auto.tokenization_auto").AutoTokenizer
+
+    def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
+        ours = adopted_tokenizer(pretrained_model_name_or_path, kwargs)
+        if ours is not None:
+            plain = {name: value for name, value in kwargs.items() if name not in AUTO_ARGUMENTS}
+            try:
+                return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **plain)
+            except ValueError as error:
+                _warn(f"{ours.__name__} can't read this directory, so that texts are not prepared by it: {error}")
+        return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+
+    _ask_first(auto_class, from_pretrained)
+
+
+def give_parts_their_processors() -> None:
+    """Let `AutoProcessor` give what prepares the input of a part, such as a text tower.
+
+    Tokenizers and video processors that were saved with a model of videos and texts name its processor, and keep that
+    name when they are saved with a tower. `AutoProcessor` then looks for what a tower doesn't have. For a directory of
+    one of our parts it gives the tokenizer, video processor or image processor instead.
+
+    Mends: `from_pretrained` in `models/auto/processing_auto.py`. Upstream: no issue known. Needed until: no version
+    yet.
+    """
+    auto_class = import_module("transformers.models.auto.processing_auto").AutoProcessor
+
+    def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
+        module = _processors_of_part(pretrained_model_name_or_path, kwargs)
+        if module is None:
+            return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        return module.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+
+    _ask_first(auto_class, from_pretrained)
+
+
+def refuse_other_classes(config_class: type, record: Family | Part) -> None:
+    """Let an Auto class for which a family has no model say so, and which there are.
+
+    transformers finds a model class by the name of a configuration class. Ours have the names of theirs, so that an
+    Auto class with an entry for theirs alone would build their model from our configuration. It gets an entry for ours
+    whose use is an error.
+
+    Mends: `_LazyAutoMapping` in `models/auto/auto_factory.py`. Upstream: no issue known. Needed until: no version yet.
+
+    Args:
+        config_class: of the family or part, registered before with the Auto classes that it has.
+        record: the family or part.
+    """
+    factory = import_module("transformers.models.auto.auto_factory")
+    for auto_class in vars(import_module("transformers.models.auto.modeling_auto")).values():
+        if not isinstance(auto_class, type) or not issubclass(auto_class, factory._BaseAutoModelClass):
+            continue
+        mapping = auto_class._model_mapping
+        if mapping is not None and config_class not in mapping._extra_content and config_class in mapping:
+            auto_class.register(config_class, _refusing(auto_class.__name__, config_class, record), exist_ok=True)
 
 
 def prefer_registered_processors() -> None:
@@ -260,20 +337,24 @@ VIDEOS = Kind("video_processor_class", "get_video_processor_dict", ("video_proce
 
 def _ask_configuration_first(auto_class: type, kind: Kind) -> None:
     """Put the question to the configuration before an Auto class' `from_pretrained`, once."""
-    if "_transformers_from_pretrained" in vars(auto_class):
-        return
-    auto_class._transformers_from_pretrained = auto_class.from_pretrained
 
-    @functools.wraps(auto_class.from_pretrained.__func__)
     def from_pretrained(cls, pretrained_model_name_or_path, *inputs, **kwargs):
         ours = adopted_class(pretrained_model_name_or_path, kwargs, kind)
         if ours is None:
             return cls._transformers_from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        for name in ("config", "trust_remote_code", "backend", "use_fast"):
+        for name in AUTO_ARGUMENTS:
             kwargs.pop(name, None)
         return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
 
-    auto_class.from_pretrained = classmethod(from_pretrained)
+    _ask_first(auto_class, from_pretrained)
+
+
+def _ask_first(auto_class: type, from_pretrained: Callable[..., Any]) -> None:
+    """Put a function in the place of an Auto class' `from_pretrained`, which it finds under another name; once."""
+    if "_transformers_from_pretrained" in vars(auto_class):
+        return
+    auto_class._transformers_from_pretrained = auto_class.from_pretrained
+    auto_class.from_pretrained = classmethod(functools.wraps(auto_class.from_pretrained.__func__)(from_pretrained))
 
 
 def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> type | None:
@@ -285,7 +366,8 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
         kind: which processor.
 
     Returns:
-        The class; `None` for all directories that transformers' own method is to load.
+        The class; `None` for all directories that transformers' own method is to load. Without a configuration a name
+        is that of the family which has it as its own.
     """
     families = [family for family in FAMILIES.values() if getattr(family, kind.field)]
     mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
@@ -296,17 +378,93 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
         families = [family for family in families if found is None or found in family.shared_processors]
         if not families or "auto_map" in settings:
             return None
-        model_type = getattr(arguments.get("config"), "model_type", None) or _model_type(path, where)
     except (OSError, ValueError):
         return None  # The Auto class says what is wrong.
+    model_type = _model_type(path, arguments)
     for family in families:
-        if family.own_model_type(model_type) is not None:
-            return getattr(import_module(f".models.{family.model_type}", __package__), getattr(family, kind.field))
+        names = (family.video_processor_class, *family.image_processor_classes)
+        if found in names if model_type is None else family.own_model_type(model_type) is not None:
+            return _load(family, getattr(family, kind.field))
     return None
 
 
-def _model_type(path: Any, where: dict[str, Any]) -> str | None:
-    """`model_type` of a directory's configuration."""
+def _model_type(path: Any, arguments: dict[str, Any]) -> str | None:
+    """`model_type` of a directory's configuration, or of the one among the arguments, if there is any."""
+    given = getattr(arguments.get("config"), "model_type", None)
+    if given is not None:
+        return given
     config_class = import_module("transformers.configuration_utils").PretrainedConfig
-    settings, _ = config_class.get_config_dict(path, **where)
-    return settings.get("model_type")
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    try:
+        return config_class.get_config_dict(path, **where)[0].get("model_type")
+    except (OSError, ValueError):
+        return None  # The Auto class says what is wrong.
+
+
+def _load(family: Family, name: str) -> type:
+    """A class of a family, by its name."""
+    return getattr(import_module(f".models.{family.model_type}", __package__), name)
+
+
+def _record(model_type: str | None) -> tuple[Family, Family | Part] | None:
+    """The family of a model type of ours, and what is entered under it."""
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            return family, family.record(model_type)
+    return None
+
+
+# ------------------------------------------------------------------------------- tokenizers, parts, missing models
+
+
+def adopted_tokenizer(path: Any, arguments: dict[str, Any]) -> type | None:
+    """Our tokenizer for a directory whose configuration is ours and whose settings name another class, or none.
+
+    Args:
+        path: the directory, or a repository of the Hub.
+        arguments: those of `from_pretrained`.
+
+    Returns:
+        The class; `None` for all directories that transformers' own method is to load.
+    """
+    tokenization = import_module("transformers.models.auto.tokenization_auto")
+    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
+    entry = None if arguments.get("tokenizer_type") else _record(_model_type(path, arguments))
+    if entry is None or not entry[1].tokenizer_class:
+        return None
+    try:
+        settings = tokenization.get_tokenizer_config(path, **where)
+    except (OSError, ValueError):
+        return None
+    named = settings.get("tokenizer_class")
+    if "auto_map" in settings or named in (None, entry[1].tokenizer_class):
+        return None
+    return _load(entry[0], entry[1].tokenizer_class)
+
+
+def _processors_of_part(path: Any, arguments: dict[str, Any]) -> type | None:
+    """The Auto class of what prepares the input of one of our parts, `None` for all other directories."""
+    entry = _record(_model_type(path, arguments))
+    if entry is None or entry[0] is entry[1] or entry[1].processor_class:
+        return None
+    kind, name = PROCESSORS_BY_INPUT[entry[1].input]
+    return getattr(import_module(f"transformers.models.auto.{kind}_auto"), name)
+
+
+def _refusing(auto_name: str, config_class: type, record: Family | Part) -> type:
+    """What an Auto class finds for a configuration of ours that it has no model for."""
+    models = [f"{auto} ({model})" for auto, model in record.auto_models.items()]
+
+    def refuse(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(
+            f"vidformers has no {auto_name} for model type {record.model_type!r}; it has {', '.join(models)}. Classes "
+            "of transformers are there under their own names."
+        )
+
+    methods = {name: classmethod(refuse) for name in ("from_pretrained", "_from_config")}
+    methods["config_class"] = config_class
+    return type(f"No{auto_name.removeprefix('Auto')}", (), {"__module__": __name__, **methods})
+
+
+def _warn(message: str) -> None:
+    import_module("transformers.utils.logging").get_logger(__name__).warning(message)

@@ -222,6 +222,33 @@ def test_weights_lost_on_disk(check, wrap):
         check(ModelingMixin.test_save_and_load, MODEL)
 
 
+@pytest.mark.parametrize(
+    ("fault", "test"),
+    [
+        ("check_model_type", ModelingMixin.test_directories_of_other_models_are_refused),
+        ("check_weights", ModelingMixin.test_missing_weights_are_an_error),
+    ],
+)
+def test_random_models_in_the_place_of_errors(check, monkeypatch, fault, test):
+    check(test, CLASSIFIER)
+    monkeypatch.setattr(f"vidformers.models.pretrained.{fault}", lambda *arguments: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check(test, CLASSIFIER)
+
+
+def test_new_heads_refused(check, monkeypatch):
+    """As if every missing tensor were an error."""
+    check(ModelingMixin.test_heads_may_be_new, CLASSIFIER)
+
+    def strict(model, path, missing):
+        if missing:
+            raise ValueError("something is missing")
+
+    monkeypatch.setattr("vidformers.models.pretrained.check_weights", strict)
+    with pytest.raises(ValueError, match="something is missing"):
+        check(ModelingMixin.test_heads_may_be_new, CLASSIFIER)
+
+
 def test_hidden_state_left_out(check, monkeypatch):
     kept = modeling.Records.hidden_states.fget
     monkeypatch.setattr(

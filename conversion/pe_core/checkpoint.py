@@ -51,7 +51,7 @@ def vision_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
         "hidden_size": width,
         "num_channels": channels,
         "patch_size": patch_size,
-        "image_size": Bounded(rows * patch_size, lambda given: given // patch_size == rows),
+        "image_size": Bounded(rows * patch_size, lambda given: isinstance(given, int) and given // patch_size == rows),
         **_block_fields(shapes, theirs),
         "use_cls_token": has_class_token,
         "use_post_norm": f"{theirs}ln_post.weight" in shapes,
@@ -166,7 +166,7 @@ class CoreFile(PeCoreForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config.vision_config, "vision_model.", "visual.")
         yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale")
+        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
 
 class VisionTower(PeCoreForm):

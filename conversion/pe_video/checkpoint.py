@@ -1,4 +1,4 @@
-"""PE-AV: files of facebookresearch/perception_models (commit 3e352cca) and the names of transformers 5.23's PE Video.
+"""PE-AV: files of facebookresearch/perception_models (commit 3e352cca) and the names of transformers' PE Video.
 
 An original directory has `config.json` and `model.safetensors`, one flat state dict of the audio-video-text model in
 `core/audio_visual_encoder/pe.py`. PE Video is its video and text part.

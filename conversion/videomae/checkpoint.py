@@ -1,4 +1,4 @@
-"""VideoMAE: files of MCG-NJU/VideoMAE (commit 14ef8d85) and the names of transformers 5.23.
+"""VideoMAE: files of MCG-NJU/VideoMAE (commit 14ef8d85) and the names of transformers.
 
 Those of OpenGVLab/VideoMAEv2 (commit 29eab1e8) have the same names. Its directories on the Hub, which bring code of
 their own, hold the encoder of a fine-tuned file alone, under `model.`.

@@ -1,4 +1,4 @@
-"""VideoPrism: files of google-deepmind/videoprism (commit d481d91b) and the names of transformers 5.23.
+"""VideoPrism: files of google-deepmind/videoprism (commit d481d91b) and the names of transformers.
 
 A file is an archive of numpy arrays with names such as `params/vision_encoder/spatial_ln/scale`. There are three
 trees, from `videoprism/encoders.py`: the video encoder, the encoder with an attention pooler and a classifier, and the
@@ -239,9 +239,8 @@ class _ClipForm(_VideoPrismForm):
             for each in rules:
                 yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
         if config.logit_scale_init_value is not None:
-            yield rule(
-                "logit_scale", (), Constant(config.logit_scale_init_value), "the original learns no temperature"
-            )
+            temperature = Constant(config.logit_scale_init_value, (1,))
+            yield rule("logit_scale", (), temperature, "the original learns no temperature")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return self.video.processor_settings(config.vision_config)

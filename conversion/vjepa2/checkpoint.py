@@ -1,4 +1,4 @@
-"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers 5.23.
+"""V-JEPA 2: files of facebookresearch/vjepa2 (commit c2963a47) and the names of transformers.
 
 A hub file holds the state dicts `encoder`, `target_encoder` (its moving average, which evaluations use; files of
 distilled V-JEPA 2.1 models call it `ema_encoder`) and `predictor`, of which pre-training needs all; a probe file holds

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from transformers import AutoModelForVideoClassification
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from vidformers.files import written_whole
 from vidformers.inference.clips import frames_of_a_clip, read_clip
 from vidformers.inference.device import find_device
 from vidformers.inference.directory import Directory
-from vidformers.video import VideoDecodeError
+from vidformers.inference.windows import Window, Windows
+from vidformers.video import VideoDecodeError, VideoReader
 
 
 # A tiny model that ships with the package; utils/demo/train_demo.py trained it on drawn clips of moving shapes.
@@ -57,18 +60,21 @@ class Scores:
         shares: as [`~vidformers.commands.classify.Classifier.classify`] gives them; empty where it failed.
         num_frames: how many frames the video has.
         failure: why the video cannot be read, or `None`.
+        window: the part of the video that the shares are of; `None` for the whole.
     """
 
     name: str
     shares: Mapping[str, float]
     num_frames: int | None = None
     failure: str | None = None
+    window: Window | None = None
 
 
 def classify_files(
     classifier: "Classifier",
     files: Mapping[str, str | os.PathLike],
     labels: Sequence[str] | None,
+    windows: Windows | None = None,
     progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
 ) -> Iterator[Scores]:
     """Score labels for many videos. One that cannot be read costs its own scores only.
@@ -77,15 +83,52 @@ def classify_files(
         classifier: a model.
         files: videos by name.
         labels: as for the classifier's `classify`.
+        windows: how to cut each video; `None` to score it as a whole.
         progress: called with an activity and how much of it is done.
     """
     for done, (name, file) in enumerate(files.items(), start=1):
         try:
-            frames, metadata = classifier.read(file)
-            yield Scores(name, classifier.score(frames, labels), metadata.total_num_frames)
+            if windows is None:
+                frames, metadata = classifier.read(file)
+                yield Scores(name, classifier.score(frames, labels), metadata.total_num_frames)
+            else:
+                for window, shares in classifier.classify_windows(file, windows, labels):
+                    yield Scores(name, shares, window=window)
         except VideoDecodeError as error:
             yield Scores(name, {}, failure=str(error))
         progress("classifying videos", done, len(files))
+
+
+def draw_scores(scores: Sequence[Scores], top: int, path: str | os.PathLike) -> None:
+    """A picture of the scores of videos over their seconds, a panel for each video.
+
+    Args:
+        scores: of windows, those of a video together.
+        top: labels to draw of each video, those with the highest mean share.
+        path: the picture to write, a `.png`, `.svg` or `.pdf`.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: the path's suffix is none of these.
+    """
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("A picture of scores needs matplotlib: `pip install matplotlib`.", name="matplotlib")
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(each.name for each in scores))
+    figure = Figure(figsize=(9, 2.6 * len(names) + 0.4), layout="constrained")
+    for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        of_video = [each for each in scores if each.name == name]
+        means = {label: sum(each.shares[label] for each in of_video) for label in of_video[0].shares}
+        edges = [of_video[0].window.start_seconds, *(each.window.end_seconds for each in of_video)]
+        middles = [each.window.middle_seconds for each in of_video]
+        for label in sorted(means, key=means.get, reverse=True)[:top]:
+            axes.plot(middles, [100 * each.shares[label] for each in of_video], marker="o", ms=3, label=label)
+        axes.set(title=name, xlabel="seconds", ylabel="share, %", ylim=(-2, 102), xlim=(edges[0], max(edges)))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    with written_whole(Path(path)) as (place,):
+        figure.savefig(place, dpi=120)
 
 
 class Classifier:
@@ -152,6 +195,30 @@ class Classifier:
             ValueError: labels for a classifier, or none for a video-text model.
         """
         return self.score(self.read(video)[0], labels)
+
+    def classify_windows(
+        self, video: str | os.PathLike, windows: Windows, labels: Sequence[str] | None = None
+    ) -> Iterator[tuple[Window, dict[str, float]]]:
+        """Score labels for the windows of a video, one after the other.
+
+        Args:
+            video: as for `classify`.
+            windows: how to cut it; without `num_frames` of its own, the model's number.
+            labels: as for `classify`.
+
+        Yields:
+            Every window, and what `classify` gives for it.
+
+        Raises:
+            VideoDecodeError: the video cannot be read.
+        """
+        reader = VideoReader(video)
+        if windows.num_frames is None:
+            windows = replace(windows, num_frames=self.num_frames)
+        cut = windows(reader.metadata)
+        clips = reader.read_many([window.frame_indices for window in cut])
+        for window, (frames, _) in zip(cut, clips, strict=True):
+            yield window, self.score(frames, labels)
 
     def read(self, video: str | os.PathLike) -> tuple[np.ndarray, VideoMetadata]:
         """The frames of a video that the model takes, as [`~vidformers.inference.clips.read_clip`] gives them."""

@@ -5,9 +5,9 @@ Commands import what they work with when they run, so that `vidformers --help` i
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from .console import Json, Quiet, Terminal, output, terminal
+
+
+if TYPE_CHECKING:
+    from vidformers.inference.embedder import Failure
+
+    from .classify import Scores
 
 
 app = typer.Typer(help="Video foundation models for Transformers.", no_args_is_help=True)
@@ -38,7 +44,7 @@ def main_options(
     """Video foundation models for Transformers."""
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """Types of weights."""
 
     float32 = "float32"
@@ -175,7 +181,14 @@ def show(say: Terminal, reports: list) -> None:
                 say.result(report.summary)
 
 
-class Pool(str, Enum):
+class StoredAs(StrEnum):
+    """Types of the numbers in a table."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+class Pool(StrEnum):
     """What is kept of a video."""
 
     auto = "auto"
@@ -188,7 +201,20 @@ class Pool(str, Enum):
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .npz.")],
+    out: Annotated[
+        str, typer.Option(help="A table, .lance; a file, .safetensors, .npz or .parquet; with a layout, a folder.")
+    ],
+    window: Annotated[
+        str | None,
+        typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="From one window to the next, such as 2s; by default a window's length.")
+    ] = None,
+    edge: Annotated[
+        str | None, typer.Option(help="A window beyond the end: keep (cut), drop, pad or move_back.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
     pool: Annotated[
         Pool,
         typer.Option(
@@ -197,31 +223,96 @@ def embed(
         ),
     ] = Pool.auto,
     num_frames: NumFrames = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a batch; by default what fits.")] = None,
     device: Device = None,
     dtype: ComputeDtype = Dtype.float32,
+    stored_as: Annotated[StoredAs, typer.Option(help="Type of the numbers in a new table.")] = StoredAs.float32,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
+    ] = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then."""
-    with terminal(quiet=quiet) as say:
+    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
+
+    A table is gone on with: what it holds already is left.
+    """
+    with terminal(json=json, quiet=quiet) as say:
         import torch
 
-        from .embed import embed_files
+        from vidformers.inference.windows import Windows
 
-        done, total = embed_files(
-            videos,
-            model,
-            out,
-            pool=pool.value,
-            num_frames=num_frames,
-            device=device,
-            dtype=getattr(torch, dtype.value),
-            progress=say.progress,
-            on_failure=lambda failure: say.problem(f"{failure.name}: {failure.reason}"),
-        )
-        if done:
-            say.note(f"Wrote the features of {done} of {total} videos to [bold]{escape(str(out))}[/bold].")
+        from .embed import embed_files, embed_into_table
+
+        if window is None and (step, edge) != (None, None):
+            raise ValueError("--step and --edge say how windows follow each other: give --window too.")
+        windows = Windows.preset("whole") if window is None else Windows.parse(window, step, edge=edge)
+        is_table, failures = out.rstrip("/").endswith(".lance"), {}
+        if is_table and layout:
+            raise ValueError("--layout is for folders, and a table is none: leave it out.")
+        options = {"stored_as": stored_as.value, "checksum": checksum} if is_table else {"layout": layout}
+
+        def note_failure(failure: "Failure") -> None:
+            failures[failure.name] = failure.reason
+            say.problem(f"{failure.name}: {failure.reason}")
+
+        try:
+            done, total = (embed_into_table if is_table else embed_files)(
+                videos,
+                model,
+                out,
+                windows=windows,
+                pool=pool.value,
+                num_frames=num_frames,
+                batch_size=batch_size,
+                device=device,
+                dtype=getattr(torch, dtype.value),
+                progress=say.progress,
+                on_failure=note_failure,
+                **options,
+            )
+        except KeyboardInterrupt as stop:
+            say.problem("Stopped." + (" The same command goes on from here." if is_table or layout else ""))
+            raise typer.Exit(130) from stop
+        if json:
+            say.result({"out": out, "videos": total, "done": done, "failures": failures})
+        elif is_table:
+            say.note(f"[bold]{escape(out)}[/bold] holds {done} of {total} videos to their end.")
+        elif done:
+            say.note(f"Wrote the features of {done} of {total} videos to [bold]{escape(out)}[/bold].")
         if done < total:
             raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    json: Json = False,
+) -> None:
+    """Tell what a table of embeddings holds, and what it was made with."""
+    with terminal(json=json, quiet=True) as say:
+        from .library import describe
+
+        found = describe(table)
+        rows = Table(box=None, show_header=False)
+        for name, value in found.items():
+            rows.add_row(name, escape(str(value)))
+        say.result(found, rows)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
+    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the rows of a table to files that other programs read."""
+    with terminal(quiet=quiet) as say:
+        from . import library
+
+        count = library.export(table, out, layout, say.progress)
+        say.note(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
 
 
 @app.command()
@@ -240,38 +331,63 @@ def classify(
     labels: Annotated[str, typer.Option(help='The same in one text with commas: "a dog, a cat".')] = "",
     labels_file: Annotated[Path | None, typer.Option(help="The same in a file: JSON, or text, one a line.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to show of each video.")] = 5,
+    window: Annotated[
+        str | None, typer.Option(help="Score windows of this length one by one, such as 4s or 16f (frames).")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="From one window to the next; by default their length.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the windows' scores over seconds to write.")] = None,
     num_frames: NumFrames = None,
     device: Device = None,
     dtype: ComputeDtype = Dtype.float32,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell which of several labels fits each video best."""
+    """Tell which of several labels fits each video best, or each window of it."""
     with terminal(json=json, quiet=quiet) as say:
         import torch
 
+        from vidformers.files import check_target
         from vidformers.inference.clips import find_videos
+        from vidformers.inference.windows import Windows
 
-        from .classify import Classifier, classify_files, gather_labels
+        from .classify import Classifier, classify_files, draw_scores, gather_labels
 
         texts = gather_labels(label or [], labels, labels_file)
         files = find_videos(videos)
+        windows = Windows.parse(window, step) if window else None
+        if plot is not None and windows is None:
+            raise ValueError("--plot draws scores over seconds: give the length of windows too, such as --window 4s.")
+        if plot is not None:
+            check_target(plot)
         classifier = Classifier(model, num_frames, device=device, dtype=getattr(torch, dtype.value))
         if model is None:
             say.note('This is a toy model for moving shapes, such as "a red circle moves left".')
-        failed = 0
-        for result in classify_files(classifier, files, texts, progress=say.progress):
+        scores = []
+        for result in classify_files(classifier, files, texts, windows, progress=say.progress):
             if result.failure:
-                failed += 1
                 say.problem(f"{result.name}: {result.failure}")
-                continue
-            best = dict(list(result.shares.items())[:top])
-            shown = [f"[bold]{escape(result.name)}[/bold]"] if len(files) > 1 else []
-            if result.num_frames == 1:
-                shown.append(f"{escape(result.name)} is a still image: nothing moves in it.")
-            say.result({"video": result.name, "labels": best}, *shown, share_table(best))
-        if failed:
+            else:
+                show_scores(say, result, top, several=len(files) > 1)
+            scores.append(result)
+        readable = [result for result in scores if not result.failure]
+        if plot is not None and readable:
+            draw_scores(readable, top, plot)
+            say.note(f"Wrote [bold]{escape(str(plot))}[/bold].")
+        if len(readable) < len(scores):
             raise typer.Exit(1)
+
+
+def show_scores(say: Terminal, result: "Scores", top: int, several: bool) -> None:
+    """The best labels of a video or of a window of it, with its name where there are several videos."""
+    best = dict(list(result.shares.items())[:top])
+    record, shown = {"video": result.name, "labels": best}, [f"[bold]{escape(result.name)}[/bold]"] if several else []
+    if result.window is not None:
+        start, end = result.window.start_seconds, result.window.end_seconds
+        record |= {"start_seconds": start, "end_seconds": end}
+        shown.append(f"{start:.2f} to {end:.2f} s")
+    if result.num_frames == 1:
+        shown.append(f"{escape(result.name)} is a still image: nothing moves in it.")
+    say.result(record, *shown, share_table(best))
 
 
 def share_table(shares: dict[str, float]) -> Table:
@@ -347,6 +463,25 @@ def finetune(
         )
         say.note(f"Accuracy {measures.accuracy:.1%} on the clips kept from training.")
         say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
+export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    directory: Annotated[Path, typer.Argument(help="Directory of a model that embeds videos.")],
+    num_frames: NumFrames = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let `SentenceTransformer(DIRECTORY, trust_remote_code=True)` load a directory."""
+    with terminal(json=json, quiet=quiet) as say:
+        from .export import export_sentence_transformers as job
+
+        for path in job(directory, num_frames):
+            say.result({"file": str(path)}, f"Wrote [bold]{escape(str(path))}[/bold].")
 
 
 @app.command("list")

@@ -1,22 +1,79 @@
-"""Features of many videos in one file: what the command `vidformers embed` does."""
+"""Features of many videos in a file or a folder: what the command `vidformers embed` does."""
 
-import json
 import os
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from vidformers.files import check_target, explained_write, written_whole
 from vidformers.inference.clips import find_videos
-from vidformers.inference.features import Embedder, Embedding, Failure
+from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedder
+from vidformers.inference.files import FeatureFile, open_output
+from vidformers.inference.store import FileState, Store, settings_of
+from vidformers.inference.windows import Windows
 
 
-OUTPUT_SUFFIXES = (".safetensors", ".npz")
+def embed_into_table(
+    paths: Sequence[str | os.PathLike],
+    model: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    windows: Windows = WHOLE,
+    pool: str = "auto",
+    num_frames: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    stored_as: str = "float32",
+    checksum: bool = False,
+    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    on_failure: Callable[[Failure], None] = lambda failure: None,
+) -> tuple[int, int]:
+    """Add the features of videos to a table of Lance, which is made where there is none.
+
+    Windows that the table holds are left, so that a run goes on where the one before it stopped; those of a file that
+    has changed are made again. Rows are written batch after batch. A row's video is the absolute path of its file.
+
+    Args:
+        paths, model, windows, pool, num_frames, batch_size, device, dtype, progress, on_failure: as for
+            [`embed_files`]; the pool "none" has no rows.
+        out: the table, whose name ends in .lance.
+        stored_as: type of the embeddings in a new table, "float32" or "float16".
+        checksum: tell whether a file has changed by its content, and not by its size and time.
+
+    Returns:
+        Numbers of the videos that the table holds to their end and of all videos.
+
+    Raises:
+        OSError: there is no such model, or the table cannot be written.
+        ValueError: a path or the model doesn't serve, or the table's rows are made with another model or settings.
+    """
+    if pool == "none":
+        raise ValueError('A table holds one vector a window: choose another pool than "none".')
+    files = {path.resolve().as_posix(): path for path in find_videos(paths).values()}
+    progress("loading the model", 0, 1)
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
+    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
+    progress("loading the model", 1, 1)
+    store = Store(out, settings_of(embedder, windows), stored_as)
+    states = {name: FileState.of(path, checksum) for name, path in files.items()}
+    found = store.done(states)
+    todo = {name: path for name, path in files.items() if found[name][0] != found[name][1]}
+    results = embedder.embed(todo, windows, done={name: found[name][0] for name in todo})
+    complete = len(files) - len(todo)
+    pending: list[Embedding] = []
+    for rows in _reported(results, todo, progress, on_failure):
+        pending += rows
+        ended = [row for row in rows if row.window == row.num_windows - 1]
+        if len(pending) >= embedder.batch_size or ended:
+            store.add(pending, states)
+            pending = []
+        for row in ended:
+            store.finish(row.name, row.num_windows)
+            complete += 1
+    if pending:
+        store.add(pending, states)
+    store.clean()
+    return complete, len(files)
 
 
 def embed_files(
@@ -24,87 +81,108 @@ def embed_files(
     model: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    windows: Windows = WHOLE,
     pool: str = "auto",
     num_frames: int | None = None,
+    batch_size: int | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    layout: str | None = None,
     progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> tuple[int, int]:
-    """Write the features of videos to one file. A video that cannot be read costs its own features only.
+    """Write the features of videos. A video that cannot be read costs its own features only.
+
+    A file takes its name once all videos are done. A folder gets the files of a video as soon as it is done, so that
+    another run goes on.
 
     Args:
         paths: files and folders, as for [`~vidformers.inference.clips.find_videos`].
         model: a model's directory, or the name of a repository on the Hub.
-        out: the file to write, .safetensors or .npz. Without any features there is none.
-        pool, num_frames, device, dtype: as for [`~vidformers.inference.features.Embedder`].
+        out: the file to write, .safetensors, .npz or .parquet; or, with a layout, a folder. Without features there is
+            none.
+        windows: how to cut videos, by default one clip of the whole video.
+        layout: "npy" for a .npy and a .json a video.
+        pool, num_frames, batch_size, device, dtype: as for [`~VideoEmbedder.from_pretrained`].
         progress: called with an activity and how much of it is done.
-        on_failure: called with every video that cannot be embedded.
+        on_failure: called with every video that cannot be embedded to its end.
 
     Returns:
-        Numbers of the videos that were embedded and of all videos.
+        Numbers of the videos that have features and of all videos.
 
     Raises:
-        OSError: there is no such model, or the file cannot be written.
+        OSError: there is no such model, or the output cannot be written.
         ValueError: the output's name, a path or the model doesn't serve.
     """
-    check_output(out)
-    files, done = find_videos(paths), []
+    files = find_videos(paths) if layout else {}
+    sink = open_output(out, layout, list(files), windows.is_whole)
+    files = files or find_videos(paths)
+    todo = {name: path for name, path in files.items() if not (layout and sink.has(name))}
+    if not todo:
+        return len(files), len(files)
     progress("loading the model", 0, 1)
-    embedder = Embedder(model, pool, num_frames, device, dtype)
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
+    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
+    if embedder.pool == "none" and not isinstance(sink, FeatureFile):
+        raise ValueError(f'{out}: holds one vector a window: choose another pool than "none".')
     progress("loading the model", 1, 1)
-    for number, result in enumerate(embedder.embed(files), start=1):
-        if isinstance(result, Failure):
-            on_failure(result)
-        else:
-            done.append(result)
-        progress("embedding videos", number, len(files))
-    if done:
-        write_embeddings(out, done, model=str(model), pool=embedder.pool, num_frames=embedder.num_frames)
-    return len(done), len(files)
+    sink.about = {"model": str(model), "pool": embedder.pool, "num_frames": embedder.num_frames}
+    if not windows.is_whole:
+        sink.about["windows"] = embedder.settled(windows).record
+    done = len(files) - len(todo)
+    with sink:
+        for rows in videos_of(embedder.embed(todo, windows), todo, progress, on_failure):
+            sink.add(rows)
+            done += 1
+    return done, len(files)
 
 
-def check_output(path: str | os.PathLike) -> Path:
-    """The path of a file to write, once it is known that it can be: ValueError otherwise."""
-    path = Path(path)
-    if path.suffix not in OUTPUT_SUFFIXES:
-        raise ValueError(f"{path}: the name must end in {' or '.join(OUTPUT_SUFFIXES)}.")
-    return check_target(path)
-
-
-def write_embeddings(path: str | os.PathLike, embeddings: Sequence[Embedding], **about: Any) -> None:
-    """Write features under their videos' names, and beside them a JSON text with what they are.
-
-    The text holds `about` and, as "videos", the record of each video. In a safetensors file it is the entry
-    "embeddings" of the metadata, in an npz file the array "__metadata__". npz has no bfloat16: float32 stands in.
+def videos_of(
+    results: Iterable[Embedding | Failure],
+    names: Iterable[str],
+    progress: Callable[[str, int, int], None],
+    on_failure: Callable[[Failure], None],
+) -> Iterator[list[Embedding]]:
+    """Group what an embedder gives by video, and report on the way.
 
     Args:
-        path: the file, .safetensors or .npz; it takes its name once it is whole.
-        embeddings: what to write.
-        **about: what the videos have in common, such as the model's name.
+        results: of [`~VideoEmbedder.embed`].
+        names: of the videos.
+        progress: called after every video, and every window of videos that have several.
+        on_failure: called with every failure.
 
-    Raises:
-        OSError: the file cannot be written. Nothing is left behind then.
+    Yields:
+        The embeddings of each video that has any.
     """
-    path = check_output(path)
-    text = json.dumps({**about, "videos": {item.name: item.record for item in embeddings}})
-    tensors = {item.name: item.features.contiguous() for item in embeddings}
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with written_whole(path) as (place,), explained_write(path, num_bytes):
-        if path.suffix == ".npz":
-            arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
-            _write_npz(place, {**arrays, "__metadata__": np.array(text)})
+    rows: list[Embedding] = []
+    for row in _reported(results, names, progress, on_failure):
+        if rows and row and row[0].name != rows[0].name:
+            yield rows
+            rows = []
+        rows += row
+    if rows:
+        yield rows
+
+
+def _reported(
+    results: Iterable[Embedding | Failure],
+    names: Iterable[str],
+    progress: Callable[[str, int, int], None],
+    on_failure: Callable[[Failure], None],
+) -> Iterator[list[Embedding]]:
+    """Each embedding in a list of one, after its report; an empty list for a failure."""
+    total, videos, windows, known, before = len(list(names)), 0, 0, 0, None
+    for result in results:
+        ends = isinstance(result, Failure) or result.window == result.num_windows - 1
+        if isinstance(result, Failure):
+            on_failure(result)
+            yield []
         else:
-            save_file(tensors, place, metadata={"format": "pt", "embeddings": text})
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An npz file with keys of any kind; `np.savez` takes them for its own arguments where they are alike."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            known += result.num_windows - result.window if result.name != before else 0
+            before, windows = result.name, windows + 1
+            yield [result]
+            if result.num_windows > 1:
+                progress("embedding windows", windows, known)
+        if ends:
+            videos += 1
+            progress("embedding videos", videos, total)

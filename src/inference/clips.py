@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,16 @@ def read_clip(
     Raises:
         VideoDecodeError: the video cannot be read.
     """
+    return decode_video(source, partial(clip_indices_of, processor, num_frames, exactly=exactly))
 
-    def sample(metadata: VideoMetadata) -> np.ndarray:
-        stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
-        if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
-            return processor.choose_frames(metadata, num_frames, **stored)
-        if exactly:
-            return uniform_indices(metadata, num_frames)
-        return processor.choose_frames(metadata, metadata.total_num_frames)
 
-    return decode_video(source, sample)
+def clip_indices_of(
+    processor: VideoProcessor, num_frames: int, metadata: VideoMetadata, *, exactly: bool = False
+) -> np.ndarray:
+    """The frames that [`read_clip`] takes of a video with this metadata: their numbers, (T,)."""
+    stored = {} if processor.sampling is None else {"sampling": processor.sampling, "fps": processor.fps}
+    if stored or processor.repeats_frames or num_frames <= metadata.total_num_frames:
+        return processor.choose_frames(metadata, num_frames, **stored)
+    if exactly:
+        return uniform_indices(metadata, num_frames)
+    return processor.choose_frames(metadata, metadata.total_num_frames)

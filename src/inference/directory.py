@@ -51,13 +51,15 @@ class Directory:
             ValueError: it holds a model of another kind.
         """
         package = import_module("vidformers")
-        model_type = _read_config(path).get("model_type")
+        read = _read_config(path)
+        model_type = read.get("model_type")
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
                 processor_class = getattr(package, family.processor_class)
             elif own_type := family.own_model_type(model_type):
-                model_class = getattr(package, family.record(own_type).auto_models["AutoModel"])
+                usual = getattr(package, family.record(own_type).auto_models["AutoModel"])
+                model_class = _class_for_features(read, usual)
                 processor_class = AutoProcessor
             else:
                 continue
@@ -98,6 +100,14 @@ class Directory:
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
         return model.eval()
+
+
+def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:
+    """The directory's own class, if that encodes frames one by one and the usual one doesn't."""
+    names = config.get("architectures") or ()
+    own = getattr(import_module("vidformers"), names[0], None) if names else None
+    separately = getattr(own, "encodes_frames_separately", False) and not usual.encodes_frames_separately
+    return own if separately else usual
 
 
 def _read_config(path: str | os.PathLike) -> dict[str, Any]:

@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 1024
 """Tokens that an MLP transforms at once, because memory fresh from the system is dear."""
 
+MANY_TOKENS = 4096
+"""Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
+
 SCORES_IN_CACHE = 2**19
 """Scores that exist at once: two megabytes, which a CPU's caches hold."""
 
 SCORES_ON_DEVICE = 2**26
 """Scores that exist at once on other devices, where the computation in blocks is only for soft caps."""
+
+QUERIES_ON_DEVICE = 2**23
+"""Numbers of the queries, of several sequences, that are copied at once there."""
 
 SIGMOID_SOFTCAP = 64.0
 """The highest bound that is computed by sigmoids, at a quarter of the cost of tanh; errors grow with it."""
@@ -117,14 +123,18 @@ def checkpoint_with_products(checkpoint: Callable) -> Callable:
 
 
 def runs_in_blocks(tokens: torch.Tensor, *modules: nn.Module) -> bool:
-    """Whether [`transform_in_blocks`] may stand in for calling modules once: on a CPU, where nobody can tell."""
-    return tokens.device.type == "cpu" and all(map(is_plain, modules))
+    """Whether [`transform_in_blocks`] may stand in for calling modules once: where it pays and nobody can tell."""
+    if torch.compiler.is_compiling() or tokens.device.type not in ("cpu", "cuda"):
+        return False
+    if tokens.device.type == "cuda" and prod(tokens.shape[:-1]) < MANY_TOKENS:
+        return False
+    return all(map(is_plain, modules))
 
 
 def transform_in_blocks(
     tokens: torch.Tensor, expand: nn.Module, activation: nn.Module, contract: nn.Module
 ) -> torch.Tensor:
-    """Apply an MLP to a block of tokens after the other, overwriting what its first layer makes.
+    """Apply an MLP, overwriting what its first layer makes; on a CPU to a block of tokens after the other.
 
     Args:
         tokens: (..., D).
@@ -137,6 +147,8 @@ def transform_in_blocks(
     """
     if isinstance(activation, GELUActivation) and activation.act is nn.functional.gelu:
         activation = torch.ops.aten.gelu_
+    if tokens.device.type != "cpu":
+        return contract(activation(expand(tokens)))
     blocks = tokens.flatten(0, -2).split(TOKENS_AT_ONCE)
     return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
 
@@ -160,6 +172,8 @@ def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
     step_queries = min(num_queries, num_rows)
     step_heads = min(heads, max(num_rows // num_queries, 1))
     step_batch = max(num_rows // (num_queries * heads), 1)
+    if query.device.type != "cpu":
+        step_batch = max(min(step_batch, QUERIES_ON_DEVICE // (num_queries * heads * head_dim)), 1)
     # One buffer for the scores of every block: fresh memory costs a CPU more than filling it.
     buffer = query.new_empty(min(step_batch, batch) * step_heads * step_queries * num_keys)
     for first in range(0, batch, step_batch):

@@ -31,6 +31,17 @@ def _is_untouched(module: nn.Module) -> bool:
     )
 
 
+def is_watched() -> bool:
+    """Whether something follows the operations of this thread: a trace, a mode or a transform of functions."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
 def to_dtype_of(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """`x` in the dtype of the module's first floating-point parameter, or as it is if the module has none."""
     for parameter in module.parameters():

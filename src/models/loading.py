@@ -24,8 +24,9 @@ def check_model_type(
 ) -> None:
     """Raise if a directory's configuration is another model's.
 
-    Configurations that hold one of the right type as a part are as good, and those that are given as an object count
-    as they are. What can't be read, `from_pretrained` says itself.
+    Configurations that hold one of the right type as a part are as good, so are the `other_model_types` of a
+    configuration class, and those that are given as an object count as they are. What can't be read,
+    `from_pretrained` says itself.
 
     Args:
         model_class: the class to load.
@@ -45,7 +46,8 @@ def check_model_type(
         return
     parts = [part for part in settings.values() if isinstance(part, Mapping)]
     part = settings.get(config_class.base_config_key, settings) if config_class.base_config_key else settings
-    if any(each.get("model_type") == config_class.model_type for each in (part, *parts)) or not part.get("model_type"):
+    readable = {config_class.model_type, *getattr(config_class, "other_model_types", ())}
+    if any(each.get("model_type") in readable for each in (part, *parts)) or not part.get("model_type"):
         return
     raise ValueError(
         f"{path}: holds a model of type {part['model_type']!r}; {model_class.__name__} loads those of type "

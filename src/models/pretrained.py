@@ -1,7 +1,8 @@
 """What the models of all families share: the contract that programs may rely on, and what a call returns."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, NoReturn
 
@@ -14,6 +15,7 @@ from transformers.utils import ModelOutput
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
 from .loading import check_model_type, check_weights
+from .vectors import scalar_as_vector
 
 
 class NestedOutput(ModelOutput):
@@ -53,6 +55,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
     """
@@ -64,6 +67,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     has_text_tower: ClassVar[bool] = False
     encodes_frames_separately: ClassVar[bool] = False
+    scalars_on_disk: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_pretrained(
@@ -85,6 +89,15 @@ class VideoPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(path, *args, config=config, output_loading_info=True, **kwargs)
         check_weights(model, path, info["missing_keys"])
         return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: "VideoPreTrainedModel", state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any
+    ) -> Any:
+        """Read weights, and `scalars_on_disk` as vectors."""
+        mapping = [*(load_config.weight_mapping or ()), *map(scalar_as_vector, model.scalars_on_disk)]
+        load_config = replace(load_config, weight_mapping=mapping)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args)
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **kwargs) -> "VideoPreTrainedModel":
@@ -228,6 +241,24 @@ class VideoPreTrainedModel(PreTrainedModel):
         """
         self._refuse("classify_views", "classes")
 
+    def reset_classifier(self, num_labels: int, labels: Sequence[str] | None = None, **others: int) -> None:
+        """Put new classifiers in the place of the model's, for other classes. All else stays.
+
+        Their weights are drawn as those of a new model. The configuration follows: `num_labels`, `id2label`,
+        `label2id`.
+
+        Args:
+            num_labels: number of classes.
+            labels: their names in order, by default "LABEL_0" and so on.
+            **others: new numbers of further sets of classes, by the configuration's names, such as `num_verb_labels`.
+                What isn't named stays.
+
+        Raises:
+            NotImplementedError: the model has no classifier.
+            ValueError: a number below one, names that are not as many or not distinct, or an unknown set of classes.
+        """
+        self._refuse("reset_classifier", "classifier")
+
     def _refuse(self, method: str, what: str) -> NoReturn:
         """Raise for a method of the contract that this class lacks, and say which classes of the family have it."""
         bases = [base for base in type(self).__mro__ if issubclass(base, VideoPreTrainedModel)]
@@ -271,7 +302,39 @@ class VideoPreTrainedModel(PreTrainedModel):
         return {name: bool(getattr(self.config, name) if on is None else on) for name, on in asked.items()}
 
 
-class ClassifiesViews:
+class HasClassifier:
+    """What models with classifiers have besides.
+
+    Attributes:
+        classifiers: names of the linear layers on features of `hidden_size` channels, with the configuration's field
+            that counts the classes of each.
+    """
+
+    classifiers: ClassVar[Mapping[str, str]] = {"classifier": "num_labels"}
+
+    @wraps(VideoPreTrainedModel.reset_classifier)
+    def reset_classifier(self, num_labels: int, labels: Sequence[str] | None = None, **others: int) -> None:
+        numbers = {"num_labels": num_labels, **others}
+        known = {field: name for name, field in self.classifiers.items() if hasattr(self, name)}
+        wrong = [f"{field}={number}" for field, number in numbers.items() if field not in known or number < 1]
+        if wrong:
+            raise ValueError(f"Expected numbers of classes, above 0, of {', '.join(known)}; got {', '.join(wrong)}.")
+        if labels is not None and (len(labels) != num_labels or len(set(labels)) != num_labels):
+            raise ValueError(f"Expected the names of {num_labels} classes, each once, got {list(labels)}.")
+        parameter = next(self.parameters())
+        for field, number in numbers.items():
+            layer = nn.Linear(self.config.hidden_size, number, device=parameter.device, dtype=parameter.dtype)
+            setattr(self, known[field], layer)
+            setattr(self.config, field, number)
+            self._init_weights(layer)
+        self._init_weights(self)  # what a family says of its classifier besides
+        self.num_labels = num_labels
+        names = labels or [f"LABEL_{number}" for number in range(num_labels)]
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: number for number, name in enumerate(names)}
+
+
+class ClassifiesViews(HasClassifier):
     """What classifiers with one set of classes have besides: a softmax for each view of a video, then their mean."""
 
     @torch.no_grad()

@@ -114,9 +114,21 @@ class VideoProcessor(VideoProcessorMixin):
         return self.sample_frames(metadata, num_frames=num_frames, fps=fps, **kwargs)
 
     def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        repeats_frames: bool | None = None,
+        **kwargs,
     ) -> np.ndarray:
         """Frame indices to take: `num_frames` spread evenly, or `fps` a second, or all; families may override.
+
+        Args:
+            metadata: of the video.
+            num_frames: how many.
+            fps: how many a second.
+            repeats_frames: in the place of the class' `repeats_frames`.
+            **kwargs: other settings of the processor, which change nothing here.
 
         Raises:
             ValueError: both are given, or the video has fewer frames than that and `repeats_frames` is off.
@@ -127,7 +139,8 @@ class VideoProcessor(VideoProcessorMixin):
             return fps_indices(metadata, fps)
         if num_frames is None:
             return all_indices(metadata)
-        if num_frames > metadata.total_num_frames and not self.repeats_frames:
+        repeats_frames = self.repeats_frames if repeats_frames is None else repeats_frames
+        if num_frames > metadata.total_num_frames and not repeats_frames:
             raise ValueError(
                 f"Expected a video of at least num_frames={num_frames} frames, got {metadata.total_num_frames}. Ask "
                 "for fewer, or repeat frames on purpose: decode_video(file, functools.partial(uniform_indices, "

@@ -106,7 +106,7 @@ class VideoReader:
                     done += 1
                     yield result
             except IndexMismatch as mismatch:
-                self._distrust(mismatch)
+                self.distrust(mismatch)
 
     def _read_all(self, samples: Sequence[Sample]) -> Iterator[tuple[np.ndarray, VideoFileMetadata]]:
         chosen = [self.frame_indices(sample) for sample in samples]
@@ -118,7 +118,7 @@ class VideoReader:
         missing = [len(set(indices)) for indices in chosen]
         buffers: dict[int, np.ndarray] = {}
         following = 0
-        for index, frame in itertools.chain(self._decode(sorted(places)), [(None, None)]):
+        for index, frame in itertools.chain(self.pictures(sorted(places)), [(None, None)]):
             for number in {number for number, _ in places.get(index, ())}:
                 if number not in buffers:
                     buffers[number] = np.empty((len(chosen[number]), *shape), dtype=np.uint8)
@@ -130,9 +130,6 @@ class VideoReader:
                 frames = buffers.pop(following, np.empty((0, *shape), dtype=np.uint8))
                 yield frames, self.metadata.choosing(chosen[following])
                 following += 1
-        if places:
-            total = self.metadata.total_num_frames
-            raise VideoDecodeError(self.name, f"frame {min(places)} of {total} could not be decoded")
 
     def frame_indices(self, sample: Sample) -> list[int]:
         """The frame numbers that a sample stands for.
@@ -146,24 +143,44 @@ class VideoReader:
         """
         return checked_indices(sample, self.metadata, self.name)
 
-    def _decode(self, frame_indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """(number, upright RGB) of the frames, ascending within a run of packets, each once."""
-        if not frame_indices:
+    def pictures(self, frame_indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames without keeping any, which takes the memory of a few however long the video is.
+
+        Args:
+            frame_indices: their numbers, ascending, each once.
+
+        Yields:
+            The number and the upright RGB picture, uint8 (height, width, 3), of each, in the order of the file.
+
+        Raises:
+            IndexMismatch: the file's packets did not keep what they promise. After [`~VideoReader.distrust`] the
+                metadata is right, which may tell of fewer frames; begin again with those that it has.
+            VideoDecodeError: a frame cannot be had.
+        """
+        if not len(frame_indices):
             return
-        wanted, to_rgb = set(frame_indices), RgbConverter(self.name, self.metadata, self._matrix)
+        wanted = {int(index) for index in frame_indices}
+        last, to_rgb = max(wanted), RgbConverter(self.name, self.metadata, self._matrix)
         if self.index is None:
-            decoded = ((index, frame) for index, _, frame in self._decoder.decode_linear(frame_indices[-1]))
+            decoded = ((index, frame) for index, _, frame in self._decoder.decode_linear(last))
         elif self._conceals:
-            decoded = self._decoder.decode_concealing(self.index, frame_indices[-1])
+            decoded = self._decoder.decode_concealing(self.index, last)
         else:
-            decoded = self._decoder.decode_seeking(self.index, frame_indices)
+            decoded = self._decoder.decode_seeking(self.index, sorted(wanted))
         for index, frame in decoded:
             if index in wanted:
                 wanted.discard(index)
                 yield index, to_rgb(frame, index)
+        if wanted:
+            total = self.metadata.total_num_frames
+            raise VideoDecodeError(self.name, f"frame {min(wanted)} of {total} could not be decoded")
 
-    def _distrust(self, mismatch: IndexMismatch) -> None:
-        """Look at a file again whose packets did not keep what they promise."""
+    def distrust(self, mismatch: IndexMismatch) -> None:
+        """Look at a file again whose packets did not keep what they promise.
+
+        Args:
+            mismatch: what [`~VideoReader.pictures`] raised.
+        """
         logger.info(f"{self.name}: {mismatch}; decoding from the start.")
         if isinstance(mismatch, Damage) or len(self.index.keyframe_positions) == 1:
             self.rebuild_index()

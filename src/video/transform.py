@@ -6,13 +6,17 @@ not the arithmetic in floats, is what torchvision does, and the result is the sa
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # PIL's numbers, which the published JSON files hold.
-_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
+_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def resize_size(height: int, width: int, size) -> tuple[int, int]:
@@ -47,19 +51,23 @@ def resize_size(height: int, width: int, size) -> tuple[int, int]:
 def resize(frames: torch.Tensor, size: tuple[int, int], resample: int = 2, antialias: bool = True) -> torch.Tensor:
     """Resize to `size` = (height, width) pixels, by default with antialiasing; dtype and device stay.
 
-    `resample` is PIL's number: 0 nearest, 2 bilinear, 3 bicubic. Floating-point values are not clipped; integers are
-    rounded, and uint8 is clipped to 0…255, which bicubic overshoots.
+    `resample` is PIL's number: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic. Floating-point values are not clipped;
+    integers are rounded, and uint8 is clipped to 0…255, which bicubic and Lanczos overshoot. As in transformers, what
+    has no Lanczos (devices other than a CPU, older releases of torch) gets bicubic, with a warning.
     """
     if resample not in _MODES:
         raise ValueError(
-            f"Expected resample to be 0 (nearest), 2 (bilinear) or 3 (bicubic), got {resample!r}. Other filters have "
-            "no tensor implementation: use 3 in place of 1 (Lanczos)."
+            f"Expected resample to be 0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic), got {resample!r}. Other "
+            "filters have no tensor implementation."
         )
     if min(size) < 1:
         raise ValueError(f"Cannot resize {frames.shape[-2]}x{frames.shape[-1]} frames to {size[0]}x{size[1]}.")
     if frames.shape[-2:] == tuple(size):
         return frames
     mode = _MODES[resample]
+    if mode == "lanczos" and not (frames.is_cpu and antialias and _has_lanczos()):
+        logger.warning_once("Lanczos' filter needs torch 2.13 and frames on a CPU; the bicubic one takes its place.")
+        mode = "bicubic"
     options = {} if mode == "nearest-exact" else {"antialias": antialias, "align_corners": False}
     images = frames.flatten(0, -4) if frames.ndim > 4 else frames
     native = frames.dtype in (torch.float32, torch.float64) or (frames.dtype == torch.uint8 and frames.is_cpu)
@@ -69,6 +77,16 @@ def resize(frames: torch.Tensor, size: tuple[int, int], resample: int = 2, antia
             resized = resized.clamp_(0, 255)
         resized = (resized if frames.is_floating_point() else resized.round_()).to(frames.dtype)
     return resized.unflatten(0, frames.shape[:-3]) if frames.ndim > 4 else resized
+
+
+@cache
+def _has_lanczos() -> bool:
+    """Whether this release of torch has Lanczos' filter."""
+    try:
+        F.interpolate(torch.zeros(1, 1, 4, 4), size=(2, 2), mode="lanczos", antialias=True)
+    except (NotImplementedError, ValueError):
+        return False
+    return True
 
 
 def center_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -184,6 +184,22 @@ def test_a_classifier_has_labels_of_its_own(clips, fine_tuned):
     assert "takes no others" in run(clip, "--model", fine_tuned, "--labels", "a,b", expect=1)
 
 
+def test_windows_over_time(shapes, tmp_path):
+    """Two scenes one after the other are told apart by their windows, in numbers and in a picture."""
+    rng, scenes = np.random.default_rng(0), [shapes.SCENES[3], shapes.SCENES[90]]
+    frames = np.concatenate([shapes.render(scene, rng, 24, 64) for scene in scenes])
+    video = shapes.write_clip(tmp_path / "two.mp4", frames, 12)
+    labels = [scene.caption() for scene in scenes]
+    options = ("--label", labels[0], "--label", labels[1], "--window", "2s", "--plot", tmp_path / "scores.png")
+    lines = [json.loads(line) for line in run(video, *options, "--json").splitlines()]
+    assert [(line["start_seconds"], line["end_seconds"]) for line in lines] == [(0, 2), (2, 4)]
+    assert [next(iter(line["labels"])) for line in lines] == labels
+    with Image.open(tmp_path / "scores.png") as picture:
+        assert picture.width > 900
+    assert "0.00 to 2.00 s" in run(video, *options[:-2])
+    assert "give the length of windows" in run(video, *options[:4], *options[6:], expect=1)
+
+
 def test_a_still_image_is_said_to_be_one(tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     output = run(tmp_path / "red.png", "--labels", "something red,something green")

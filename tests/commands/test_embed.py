@@ -1,8 +1,6 @@
 """`vidformers embed`: features of video files equal those computed by hand, and a bad file costs only its own."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +8,14 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-import vidformers
-from tests.specs import SPECS
+from tests.inference.directories import directory_of
 from tests.video_files import decode_all, truncate, write_video
 from vidformers import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor
-from vidformers.commands import embed
 from vidformers.commands.cli import app
-from vidformers.commands.embed import write_embeddings
+from vidformers.inference import files
 from vidformers.inference.clips import find_videos
-from vidformers.inference.features import Embedder, Embedding, Failure
+from vidformers.inference.embedder import Embedding, Failure, VideoEmbedder
+from vidformers.inference.files import FeatureFile
 
 
 CONFIG = {
@@ -92,7 +89,7 @@ def test_npz_of_tokens(folder, tmp_path):
     video = folder / "videos" / "one.mp4"
     options = ["--pool", "none", "--num-frames", 2, "--dtype", "bfloat16", "--device", "cpu"]
     output = run(video, "--model", folder / "model", "--out", tmp_path / "out.npz", *options)
-    assert "1 of 1 videos" in output and "embedding videos" in output
+    assert "1 of 1 videos" in output
     archive = np.load(tmp_path / "out.npz", allow_pickle=False)
     assert archive["one.mp4"].shape == (1, 4, 4, 32) and archive["one.mp4"].dtype == np.float32
     expected = by_hand(folder, video, [0, 10]).view(1, 4, 4, 32).numpy()
@@ -103,23 +100,23 @@ def test_npz_of_tokens(folder, tmp_path):
 
 def test_token_order_is_time_height_width(folder):
     video = folder / "videos" / "one.mp4"
-    (found,) = Embedder(folder / "model", pool="none").embed({"clip": video})
+    (found,) = VideoEmbedder.from_pretrained(folder / "model", pool="none").embed({"clip": video})
     assert found.name == "clip" and found.grid == (2, 4, 4) and found.frame_indices == (0, 5, 10, 15)
     expected = by_hand(folder, video, [0, 5, 10, 15])
-    torch.testing.assert_close(found.features[1, 2, 3], expected[1 * 16 + 2 * 4 + 3], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.embedding[1, 2, 3], expected[1 * 16 + 2 * 4 + 3], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The video does not divide")
 @pytest.mark.parametrize(("num_frames", "seen"), [(1, (0,)), (3, (0, 1))])
 def test_frames_that_fill_no_tubelet(folder, tmp_path, num_frames, seen):
     video = write_video(tmp_path / "odd.mp4", num_frames=num_frames)
-    (found,) = Embedder(folder / "model").embed({"odd": video})
+    (found,) = VideoEmbedder.from_pretrained(folder / "model").embed({"odd": video})
     assert found.frame_indices == seen and found.grid == (1, 4, 4)
 
 
 def test_results_keep_the_order_of_many_videos(folder, tmp_path):
     videos = {f"{number}": folder / "videos" / ("one.mp4" if number % 3 else "cut.mp4") for number in range(10)}
-    results = list(Embedder(folder / "model").embed(videos))
+    results = list(VideoEmbedder.from_pretrained(folder / "model").embed(videos))
     assert [result.name for result in results] == list(videos)
     assert [isinstance(result, Failure) for result in results] == [number % 3 == 0 for number in range(10)]
 
@@ -148,7 +145,7 @@ def test_output_is_checked_before_the_work(folder, tmp_path):
     (tmp_path / "there.npz").write_text("mine")
     for out, message in (
         ("there.npz", "exists already"),
-        ("out.pt", "must end in .safetensors or .npz"),
+        ("out.pt", "must end in .safetensors, .npz"),
         ("no/folder.npz", "there is no folder"),
     ):
         output = run(folder / "videos", "--model", tmp_path / "absent", "--out", tmp_path / out, expect=1)
@@ -157,24 +154,37 @@ def test_output_is_checked_before_the_work(folder, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_failed_write_leaves_nothing(tmp_path, monkeypatch, suffix):
-    def fail(*args, **kwargs):
-        args[1 if suffix == ".safetensors" else 0].write_bytes(b"half")
+@pytest.mark.parametrize("method", ["add", "close"])
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch, suffix, method):
+    def fail(self, *args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(embed, "save_file" if suffix == ".safetensors" else "_write_npz", fail)
-    item = Embedding("clip", torch.zeros(3), (1, 1, 3), (0,), None)
-    with pytest.raises(OSError, match="No space"):
-        write_embeddings(tmp_path / f"out{suffix}", [item])
+    monkeypatch.setattr(files._Npz if suffix == ".npz" else files._Safetensors, method, fail)
+    with pytest.raises(OSError, match="No space"), FeatureFile(tmp_path / f"out{suffix}") as file:
+        file.add([Embedding("clip", torch.zeros(3), (1, 1, 3), (0,), None)])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_npz_takes_any_name(tmp_path):
     names = ["file", "allow_pickle", "a/b.mp4", "späße 1.mp4"]
-    items = [Embedding(name, torch.full((2,), float(i)), (1, 1, 1), (0,), None) for i, name in enumerate(names)]
-    write_embeddings(tmp_path / "out.npz", items, model="m")
+    with FeatureFile(tmp_path / "out.npz", model="m") as file:
+        for number, name in enumerate(names):
+            file.add([Embedding(name, torch.full((2,), float(number)), (1, 1, 1), (0,), None)])
     archive = np.load(tmp_path / "out.npz", allow_pickle=False)
     assert [archive[name][0] for name in names] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_safetensors_are_those_of_the_library(tmp_path, dtype):
+    tensors = {f"clip {number}": torch.randn(2, number + 1, 3).to(dtype) for number in range(5)}
+    with FeatureFile(tmp_path / "out.safetensors", model="m") as file:
+        for name, tensor in tensors.items():
+            file.add([Embedding(name, tensor, (1, 1, 3), (0,), None)])
+    with safe_open(tmp_path / "out.safetensors", "pt") as opened:
+        assert json.loads(opened.metadata()["embeddings"])["model"] == "m"
+        for name, tensor in tensors.items():
+            assert torch.equal(opened.get_tensor(name), tensor)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
 
 
 def test_incomplete_weights_are_an_error(folder, tmp_path):
@@ -183,22 +193,9 @@ def test_incomplete_weights_are_an_error(folder, tmp_path):
     model.save_pretrained(tmp_path / "broken", state_dict=state)
     VJEPA2VideoProcessor(crop_size=32).save_pretrained(tmp_path / "broken")
     with pytest.raises(ValueError, match=r"lacks the weights encoder\.layernorm\.bias"):
-        Embedder(tmp_path / "broken")
+        VideoEmbedder.from_pretrained(tmp_path / "broken")
     with pytest.raises(ValueError, match="pool 'auto', 'joint', 'mean', 'none', got 'max'"):
-        Embedder(folder / "model", pool="max")
-
-
-def directory_of(name: str, folder: Path, **processor: Any) -> tuple[Any, Any]:
-    """The tiny model of a class in the shared tests and its family's video processor, also saved in `folder`."""
-    spec, model = next((s, m) for s in SPECS for m in s.models if m.name == name)
-    built = spec.build(model)
-    size = {"height": spec.size.height, "width": spec.size.width}
-    made = getattr(vidformers, spec.family.video_processor_class)(
-        size=size, do_resize=True, do_center_crop=False, **processor
-    )
-    built.save_pretrained(folder)
-    made.save_pretrained(folder)
-    return built.eval(), made
+        VideoEmbedder.from_pretrained(folder / "model", pool="max")
 
 
 # How a model is called for its tokens, (1, t, h, w, D).
@@ -218,17 +215,17 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_tokens_of_every_family(folder, tmp_path, name):
     model, processor = directory_of(name, tmp_path)
-    embedder = Embedder(tmp_path, pool="none")
+    embedder = VideoEmbedder.from_pretrained(tmp_path, pool="none")
     (found,) = embedder.embed({"clip": folder / "videos" / "one.mp4"})
     assert len(found.frame_indices) == embedder.num_frames
     frames = np.stack(decode_all(folder / "videos" / "one.mp4"))[list(found.frame_indices)]
     pixels = processor(frames, do_sample_frames=False, return_tensors="pt")[processor.model_input_names[0]]
     with torch.no_grad():
         expected = MODELS[name](model, pixels, found.grid)[0]
-    assert found.features.shape == (*found.grid, expected.shape[-1])
-    torch.testing.assert_close(found.features, expected, rtol=1e-5, atol=1e-5)
-    (mean,) = Embedder(tmp_path, pool="mean").embed({"clip": folder / "videos" / "one.mp4"})
-    torch.testing.assert_close(mean.features, expected.mean((0, 1, 2)), rtol=1e-5, atol=1e-5)
+    assert found.embedding.shape == (*found.grid, expected.shape[-1])
+    torch.testing.assert_close(found.embedding, expected, rtol=1e-5, atol=1e-5)
+    (mean,) = VideoEmbedder.from_pretrained(tmp_path, pool="mean").embed({"clip": folder / "videos" / "one.mp4"})
+    torch.testing.assert_close(mean.embedding, expected.mean((0, 1, 2)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["VideoPrismClipModel", "PeVideoModel", "PeCoreModel"])
@@ -251,17 +248,17 @@ def test_frames_are_those_of_the_family(folder, tmp_path):
     """PE spreads them from the first to the last, and repeats those of a short video; V-JEPA 2 does neither."""
     directory_of("PeVideoModel", tmp_path, num_frames=4)
     videos = {name: folder / "videos" / name for name in ("one.mp4", "short.mp4")}
-    found = Embedder(tmp_path).embed(videos)
+    found = VideoEmbedder.from_pretrained(tmp_path).embed(videos)
     assert [each.frame_indices for each in found] == [(0, 6, 12, 19), (0, 0, 0, 1)]
-    found = Embedder(folder / "model").embed(videos)
+    found = VideoEmbedder.from_pretrained(folder / "model").embed(videos)
     assert [each.frame_indices for each in found] == [(0, 5, 10, 15), (0, 1)]
 
 
 def test_models_that_have_no_such_features(folder, tmp_path):
     with pytest.raises(OSError, match="absent: there is no such directory"):
-        Embedder(tmp_path / "absent")
+        VideoEmbedder.from_pretrained(tmp_path / "absent")
     with pytest.raises(ValueError, match="VJEPA2Model has no joint embedding"):
-        Embedder(folder / "model", pool="joint")
+        VideoEmbedder.from_pretrained(folder / "model", pool="joint")
     directory_of("VideoPrismTextModel", tmp_path)
     with pytest.raises(ValueError, match="VideoPrismTextModel does not embed videos"):
-        Embedder(tmp_path)
+        VideoEmbedder.from_pretrained(tmp_path)

@@ -67,7 +67,7 @@ def training_state():
         "flag": np.bool_(True),
         "history": np.arange(6.0).reshape(2, 3),
         "rng_state": {"numpy": np.random.get_state(), "python": random.getstate(), "torch": torch.get_rng_state()},
-        "started": datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc),
+        "started": datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
         "took": datetime.timedelta(hours=3),
         "output_dir": pathlib.Path("runs/1"),
         "args": argparse.Namespace(lr=1e-3, out=pathlib.PurePosixPath("a"), when=datetime.date(2024, 5, 1)),

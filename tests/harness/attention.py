@@ -1,5 +1,7 @@
 """Attention: every backend gives the same numbers, forward and backward."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from unittest import SkipTest
 
@@ -9,32 +11,35 @@ import torch
 from .compare import assert_close
 from .family_spec import ModelSpec, all_states, to_device, to_dtype
 from .family_test import FamilyTest, models, over
+from .flash_stand_in import flash_stand_in
 from .modeling import MACHINE_CODE_ELSEWHERE, gradients, training_inputs
 from .tolerances import DTYPE_GRADIENTS, DTYPES, REORDERED
 
 
 FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 BACKENDS = ("eager", "sdpa", "flex_attention", *FLASH)
-# Flash attention has no float32.
-COMPUTATIONS = tuple(
-    (backend, dtype) for backend in BACKENDS for dtype in DTYPES if backend not in FLASH or dtype != torch.float32
+# Flash attention has no float32. Of its two versions one is called in both other dtypes.
+COMPUTATIONS = (
+    *((backend, dtype) for backend in BACKENDS[:3] for dtype in DTYPES),
+    ("flash_attention_2", torch.float16),
+    *((backend, torch.bfloat16) for backend in FLASH),
 )
 
 
-def device_of(backend: str) -> torch.device:
-    """Where a backend runs; the test is skipped, with the reason, if that isn't here."""
-    if backend not in FLASH:
-        return torch.device("cpu")
-    if find_spec(FLASH[backend]) is None:
-        raise SkipTest(f"the package {FLASH[backend]} is not installed")
-    return cuda(backend)
+@contextmanager
+def device_of(backend: str, backward: bool = False) -> Iterator[torch.device]:
+    """Where a backend runs. Flash attention does on a CPU too, by a stand-in, if its package or a GPU isn't there.
 
-
-def cuda(backend: str) -> torch.device:
-    """A device for what a CPU doesn't compute; the test is skipped, with the reason, if there is none."""
-    if not torch.cuda.is_available():
+    The test is skipped, with the reason, if there is no such device.
+    """
+    here = torch.cuda.is_available()
+    if backend == "flex_attention" and backward and not here:
         raise SkipTest(f"{backend} computes this on CUDA devices alone, and there is none")
-    return torch.device("cuda")
+    if backend in FLASH and not (here and find_spec(FLASH[backend])):
+        with flash_stand_in(backend):
+            yield torch.device("cpu")
+    else:
+        yield torch.device("cuda" if backend in FLASH or backward and backend == "flex_attention" else "cpu")
 
 
 class AttentionMixin(FamilyTest):
@@ -56,9 +61,9 @@ class AttentionMixin(FamilyTest):
 
     @over(models, COMPUTATIONS)
     def test_forward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
-        device, inputs, expected = device_of(backend), self.spec.inputs(model), self.states(model)
-        built = self.spec.build(model, attention=backend).to(device, dtype)
-        with torch.compiler.set_stance("force_eager"):
+        inputs, expected = self.spec.inputs(model), self.states(model)
+        with device_of(backend) as device, torch.compiler.set_stance("force_eager"):
+            built = self.spec.build(model, attention=backend).to(device, dtype)
             actual = all_states(built, to_device(to_dtype(inputs, dtype), device))
         terms = model.terms(self.shared(model), expected)
         assert_close(f"{backend} in {dtype} and eager in float32", expected, actual, DTYPES[dtype], terms)
@@ -79,11 +84,11 @@ class AttentionMixin(FamilyTest):
 
     @over(models, COMPUTATIONS[1:])
     def test_backward(self, model: ModelSpec, backend: str, dtype: torch.dtype):
-        device = cuda(backend) if backend == "flex_attention" else device_of(backend)
         inputs = training_inputs(self.spec, model)
         expected = self.once("gradients", model, lambda: gradients(self.spec.build(model).train(), model, inputs))
-        built = self.spec.build(model, attention=backend).to(device, dtype).train()
-        actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
+        with device_of(backend, backward=True) as device:
+            built = self.spec.build(model, attention=backend).to(device, dtype).train()
+            actual = gradients(built, model, to_device(to_dtype(inputs, dtype), device))
         assert_close(f"gradients, {backend} in {dtype}", expected, actual, DTYPE_GRADIENTS[dtype])
 
     @over(models)

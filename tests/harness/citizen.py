@@ -1,18 +1,21 @@
 """Tools that take hold of a model's modules: layers can be wrapped, replaced, moved and watched."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+import pytest
 import torch
 from accelerate import cpu_offload
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.utils.generic import can_return_loss
 
 from vidformers.models.pretrained import VideoPreTrainedModel
 
 from .compare import assert_close
-from .family_spec import ModelSpec, VideoSize, all_states
+from .family_spec import FamilySpec, ModelSpec, VideoSize, all_states
 from .family_test import FamilyTest, models, over
 from .modeling import training_inputs
 from .tolerances import EXACT, INT8, NOTICEABLE, REORDERED
@@ -117,6 +120,15 @@ def _has(model: PreTrainedModel, method: str) -> bool:
     return any(getattr(type(model), name) is not getattr(VideoPreTrainedModel, name) for name in names)
 
 
+def models_with_a_loss(spec: FamilySpec) -> list[ModelSpec]:
+    """The classes that a Trainer evaluates: those with labels, or with a loss without any by default."""
+    return [
+        model
+        for model in spec.models
+        if "labels" in model.training_inputs(spec.config(model), 1) or can_return_loss(model.model_class)
+    ]
+
+
 class CitizenMixin(FamilyTest):
     """Tests of a model class in the hands of tools, with one block of each kind and the default attention."""
 
@@ -179,6 +191,12 @@ class CitizenMixin(FamilyTest):
         assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
 
     @over(models)
+    def test_parameters_have_an_axis(self, model: ModelSpec):
+        """FSDP2 cuts parameters along their first one."""
+        scalars = [name for name, parameter in self._build(model).named_parameters() if parameter.ndim == 0]
+        assert not scalars
+
+    @over(models)
     def test_hooks_see_every_call(self, model: ModelSpec):
         """Every module is called once with the whole batch, or as the spec says, however the model is called."""
         built, batch = self._build(model), 3
@@ -202,6 +220,34 @@ class CitizenMixin(FamilyTest):
         """The ways to call the model, with their inputs."""
         for name, more in {"default": lambda *call: {}, **model.calls}.items():
             yield name, {**self.spec.inputs(model, batch), **more(built.config, batch, self.spec.size)}
+
+    @over(models_with_a_loss)
+    def test_a_trainer_evaluates(self, model: ModelSpec):
+        """Of a classifier it gathers the logits alone; losses without labels are found, too."""
+        built, batch = (
+            self._build(model),
+            {**self.spec.inputs(model, 3), **model.training_inputs(self.spec.config(model), 3)},
+        )
+        classifies = "labels" in batch
+        clips = [{name: value[index] for name, value in batch.items()} for index in range(3)]
+        seen = []
+
+        def measure(found: EvalPrediction) -> dict[str, float]:
+            seen.append(found)
+            labels = found.label_ids[0] if isinstance(found.label_ids, tuple) else found.label_ids
+            return {"accuracy": float((found.predictions.argmax(-1) == labels).mean())}
+
+        settings = {"use_cpu": True, "report_to": [], "per_device_eval_batch_size": 2, "remove_unused_columns": False}
+        arguments = TrainingArguments(str(self.temporary_folder()), **settings)
+        trainer = Trainer(built, arguments, eval_dataset=clips, compute_metrics=measure if classifies else None)
+        found = trainer.evaluate()
+        assert math.isfinite(found["eval_loss"])
+        if classifies:
+            assert seen[0].predictions.shape == (3, built.config.num_labels)
+            with torch.no_grad():
+                logits = built(**{**batch, "labels": None}).logits
+            expected = (logits.argmax(-1) == batch["labels"]).float().mean().item()
+            assert found["eval_accuracy"] == pytest.approx(expected)
 
     @over(models)
     def test_layers_are_those_of_torch(self, model: ModelSpec):

@@ -395,8 +395,14 @@ def all_states(model: PreTrainedModel, inputs: Inputs, **switches: Any) -> dict[
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
-    """Inputs with tensors on a device."""
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    """Inputs with tensors on a device, those in lists too."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [move(each) for each in value]
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: move(value) for name, value in inputs.items()}
 
 
 def to_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import vidformers
+from vidformers.models.pretrained import VideoPreTrainedModel
 
 from .compare import assert_close, pick, stages
 from .family_spec import Export, FamilySpec, ModelSpec, Stock, all_states, to_dtype
@@ -124,8 +125,10 @@ class StorageMixin(FamilyTest):
     def test_directories_of_other_models_are_refused(self, model: ModelSpec):
         """By both model types: a warning and a model of random weights serve nobody."""
         folder = self.temporary_folder()
-        own = self.spec.config(model).model_type
-        (folder / "config.json").write_text(json.dumps({"model_type": "timesformer", "hidden_size": 32}))
+        built = self.spec.build(model)
+        built.save_pretrained(folder)
+        own, settings = built.config.model_type, json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**settings, "model_type": "timesformer"}))
         with pytest.raises(ValueError, match=f"'timesformer'.*'{own}'"):
             model.model_class.from_pretrained(folder)
 
@@ -246,6 +249,40 @@ class OutputMixin(FamilyTest):
         before = copy.deepcopy(inputs)
         all_states(built, inputs)
         assert_close("inputs before and after a call", stages(before), stages(inputs), EXACT)
+
+
+class ClassifierMixin(FamilyTest):
+    """Classifiers for other classes than a model was made for."""
+
+    @over(models)
+    def test_classifier_can_be_reset(self, model: ModelSpec):
+        built, inputs, folder = (
+            self.spec.build(model, **model.shallow),
+            self.spec.inputs(model),
+            self.temporary_folder(),
+        )
+        if model.model_class.reset_classifier is VideoPreTrainedModel.reset_classifier:
+            assert not [name for name, _ in built.named_modules() if name.endswith("classifier")]
+            with pytest.raises(NotImplementedError, match="has no classifier"):
+                built.reset_classifier(3)
+            return
+        before = {name: weight.clone() for name, weight in built.state_dict().items()}
+        built.reset_classifier(3, ["run", "jump", "sit"])
+        new = [name for name, weight in built.state_dict().items() if not torch.equal(weight, before[name])]
+        assert new and all("classifier" in name for name in new)
+        assert built.config.id2label == {0: "run", 1: "jump", 2: "sit"}
+        assert built.config.label2id == {"run": 0, "jump": 1, "sit": 2}
+        output = all_states(built, inputs)
+        assert output["logits"].shape[-1] == 3
+        built.save_pretrained(folder)
+        loaded = model.model_class.from_pretrained(folder, attn_implementation="eager")
+        assert loaded.config.id2label == built.config.id2label
+        assert_close("saved with other classes", output, all_states(loaded, inputs), EXACT)
+        built.reset_classifier(5)
+        assert built.config.num_labels == 5 and built.config.id2label[4] == "LABEL_4"
+        for arguments in ({"num_labels": 0}, {"num_labels": 2, "labels": ["a", "a"]}, {"num_labels": 2, "colors": 3}):
+            with pytest.raises(ValueError, match="Expected "):
+                built.reset_classifier(**arguments)
 
 
 class DeviceMixin(FamilyTest):
@@ -429,6 +466,7 @@ class GraphMixin(FamilyTest):
         inputs = self.spec.inputs(model, batch, size)
         with torch.no_grad():
             program = torch.export.export(built, (), inputs, dynamic_shapes=model.export.dynamic_shapes())
+        assert torch.ops.aten.sort.stable not in {node.target for node in program.graph.nodes}, "ONNX has none"
         exported = program.module()
         for batch, size in (model.export.example, model.export.other):
             inputs = self.spec.inputs(model, batch, size, seed=1)
@@ -457,5 +495,5 @@ class PresetMixin(FamilyTest):
             assert found == model.stock.stored_shapes(theirs)
 
 
-class ModelingMixin(StorageMixin, OutputMixin, DeviceMixin, TrainingMixin, GraphMixin, PresetMixin):
+class ModelingMixin(StorageMixin, OutputMixin, ClassifierMixin, DeviceMixin, TrainingMixin, GraphMixin, PresetMixin):
     """All tests of a model class."""

@@ -232,7 +232,7 @@ def _compared(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch
         "video_normalized_frames": model.get_video_features(video, normalize_frames=True).pooler_output,
         "text": model.get_text_features(text).pooler_output,
         "text_normalized": output.text_embeds,
-        "logit_scale_exp": model.logit_scale.exp()[None],
+        "logit_scale_exp": model.logit_scale.exp().view(1),
         "logits_benchmark": output.logits_per_video,
     }
 

@@ -163,7 +163,7 @@ def test_tensors_arrive_where_they_belong(tmp_path):
         "text_model.blocks.2.norm2.weight": tensors["transformer.resblocks.2.ln_2.weight"],
         "text_model.norm.bias": tensors["ln_final.bias"],
         "text_model.head.weight": tensors["text_projection"].T,
-        "logit_scale": tensors["logit_scale"],
+        "logit_scale": tensors["logit_scale"][None],
     }
     for name, tensor in same.items():
         assert torch.equal(state[name], tensor), name

@@ -31,12 +31,14 @@ from vidformers import (
     PeCoreTextConfig,
     PeCoreTextModel,
     PeCoreTokenizer,
+    PeCoreVideoProcessor,
     PeVideoVideoProcessor,
     PeVisionConfig,
     PeVisionModel,
     decode_video,
 )
 from vidformers.commands.classify import Classifier
+from vidformers.inference.embedder import VideoEmbedder
 from vidformers.layers.losses import contrastive_loss
 from vidformers.layers.patchify import Grid
 from vidformers.models.pe_core.configuration_pe_vision import PE_ARCHITECTURES
@@ -193,9 +195,56 @@ def test_towers_of_a_table_need_no_arguments():
 
 def test_pooling_is_an_argument_too():
     config = PeVisionConfig(architecture="vit_pe_spatial_tiny_patch16_512", use_attention_pooling=True)
-    assert config.to_dict()["model_args"] == {"global_pool": "map"}
+    heads = {"attn_pool_num_heads": 8, "attn_pool_mlp_ratio": 4.0}
+    assert config.to_dict()["model_args"] == {"global_pool": "map", **heads}
     assert PeVisionConfig(**config.to_dict()).use_attention_pooling
     assert not PeVisionConfig(architecture="vit_pe_lang_large_patch14_448", global_pool="avg").use_attention_pooling
+
+
+@pytest.mark.parametrize("name", ["vit_pe_core_large_patch14_336", "vit_pe_lang_gigantic_patch14_448"])
+def test_mlps_keep_timm_s_ratio(name):
+    table = PE_ARCHITECTURES[name]
+    config = PeVisionConfig(architecture=name, model_args={"embed_dim": 96, "num_heads": 4})
+    assert config.intermediate_size == int(96 * (table["intermediate_size"] / table["hidden_size"]))
+    assert PeVisionConfig(architecture=name, model_args={"depth": 2}).intermediate_size == table["intermediate_size"]
+
+
+def test_images_need_not_be_square():
+    config = PeVisionConfig(image_size=[28, 56], num_hidden_layers=1)
+    assert config.position_grid == (2, 4)
+    arguments = config.to_dict()["model_args"]
+    assert (arguments["img_size"], arguments["ref_feat_shape"]) == ([28, 56], [2, 4])
+    back = PeVisionConfig(num_hidden_layers=1, model_args=arguments)
+    assert (back.image_size, back.position_grid) == ([28, 56], (2, 4))
+    assert PeVisionConfig(image_size=(28, 28)).image_size == 28
+    torch.manual_seed(0)
+    tower = PeVisionModel(PeVisionConfig(**VISION | {"image_size": [8, 16]})).eval()
+    assert tower.pos_embed.shape == (1, 9, 32)
+    assert run(tower, seeded(2, 3, 8, 16)).patch_features.shape == (2, 2, 4, 32)
+
+
+def test_processors_take_height_and_width():
+    video = np.zeros((2, 20, 30, 3), np.uint8)
+    for size in ([16, 24], {"height": 16, "width": 24}):
+        pixels = PeCoreVideoProcessor(size=size)(video, return_tensors="pt")["pixel_values_videos"]
+        assert pixels.shape == (1, 2, 3, 16, 24)
+        pixels = PeCoreImageProcessor(size=size)(video[0], return_tensors="pt")["pixel_values"]
+        assert pixels.shape == (1, 3, 16, 24)
+
+
+def test_heads_without_attention_pooling_read_the_mean_of_the_patches():
+    """As timm's, whose towers of PE lang and PE spatial have `num_classes` 0 but take another number."""
+    name = "vit_pe_spatial_tiny_patch16_512"
+    config = PeVisionConfig(architecture=name, num_classes=7, **{**VISION, "projection_dim": None})
+    assert config.projection_dim == 7 and "global_pool" not in config.to_dict()["model_args"]
+    torch.manual_seed(0)
+    tower = PeVisionModel(config).eval()
+    output = run(tower, seeded(2, 3, 16, 16))
+    expected = tower.head(output.last_hidden_state[:, 1:].mean(1))
+    torch.testing.assert_close(output.image_embeds, expected)
+    moved = PeVisionConfig(use_attention_pooling=False).to_dict()["model_args"]
+    assert moved == {"global_pool": "avg", "use_fc_norm": False}
+    assert not PeVisionConfig(model_args=moved).use_attention_pooling
 
 
 @pytest.mark.parametrize("width", [120, 373, 491])
@@ -208,7 +257,9 @@ def test_widths_of_mlps_survive_being_ratios(width):
 BAD_CONFIGS = {
     "architecture": ({"architecture": "vit_large"}, "must be one of vit_pe_core_tiny.*got 'vit_large'"),
     "arguments": ({"model_args": {"qk_norm": True}}, "`model_args` has qk_norm, which this model lacks"),
-    "image": ({"model_args": {"img_size": [32, 64]}}, "`img_size` must be square, got 32 × 64"),
+    "image": ({"image_size": [32, 64, 3]}, r"must be a number of pixels or \[height, width\]"),
+    "moved norm": ({"global_pool": "avg"}, "timm normalizes the mean instead of the tokens"),
+    "pooling": ({"global_pool": "token"}, "pools in no other way"),
     "rescaled": ({"model_args": {"img_size": 448, "ref_feat_shape": [24, 24]}}, r"must be \(32, 32\), the grid"),
     "rescaled alone": ({"model_args": {"ref_feat_shape": 32}}, r"must be \(24, 24\), the grid"),
     "heads": ({"num_attention_heads": 6}, r"`hidden_size` \(1024\) must be a multiple of four times"),
@@ -216,7 +267,6 @@ BAD_CONFIGS = {
     "no heads": ({"num_attention_heads": 0}, "multiple of four times"),
     "pooler": ({"pooler_num_attention_heads": 3}, r"multiple of `pooler_num_attention_heads` \(3\)"),
     "patch": ({"image_size": 13}, "No patch of 14 pixels fits into images of 13 pixels"),
-    "no pooling": ({"use_attention_pooling": False}, "`projection_dim` is 1024, but .* Set it to 0"),
 }
 
 
@@ -550,6 +600,45 @@ def test_a_tower_s_directory_has_an_image_processor(tmp_path, auto):
     assert run(transformers.AutoModel.from_pretrained(tmp_path), **batch).image_embeds.shape == (1, 20)
 
 
+# ----------------------------------------------------------------------------------------- videos, patches and words
+
+
+def test_patches_in_the_space_of_texts():
+    """As the tower embeds an image of which its pooler sees one patch alone."""
+    model = SPEC.build(next(model for model in SPEC.models if model.name == "PeCoreModel"))
+    tower, video = model.vision_model, seeded(2, 3, 3, 16, 24)
+    embeds = run(model.get_patch_embeds, video)
+    assert embeds.shape == (2, 3, 4, 6, 20) and embeds.dtype == torch.float32
+    features = run(model.get_feature_map, video)
+    with torch.no_grad():
+        expected = tower.head(tower.attn_pool(features[1, 2, 3, 5].view(1, 1, -1)))[0]
+    torch.testing.assert_close(embeds[1, 2, 3, 5], expected / expected.norm())
+
+
+@pytest.mark.parametrize("architecture", ["vit_pe_lang_large_patch14_448", "vit_pe_spatial_gigantic_patch14_448"])
+def test_towers_take_videos(architecture, tmp_path):
+    """In memory, with padding, and as files by `AutoVideoProcessor` and the embedder."""
+    tower = tower_of(architecture, {**VISION, "projection_dim": 0})
+    video = seeded(2, 3, 3, 16, 16)
+    features = run(tower.get_feature_map, video).mean((2, 3))
+    torch.testing.assert_close(run(tower.embed_videos, video), features.mean(1))
+    mask = torch.tensor([[1, 0, 1], [1, 1, 1]])
+    expected = torch.stack([features[0, [0, 2]].mean(0), features[1].mean(0)])
+    torch.testing.assert_close(run(tower.embed_videos, video, mask), expected)
+    with pytest.raises(ValueError, match="leaves a video without any frame"):
+        tower.embed_videos(video, mask * 0)
+
+    tower.save_pretrained(tmp_path)
+    PeCoreImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    path = write_video(tmp_path / "video.mp4", num_frames=5)
+    processor = transformers.models.auto.video_processing_auto.AutoVideoProcessor.from_pretrained(tmp_path)
+    assert type(processor) is PeCoreVideoProcessor
+    batch = processor(str(path), num_frames=4, return_tensors="pt")
+    assert batch["pixel_values_videos"].shape == (1, 4, 3, 16, 16)
+    found = VideoEmbedder.from_pretrained(tmp_path, num_frames=4).encode(path)
+    torch.testing.assert_close(found, run(tower.embed_videos, **batch))
+
+
 # ------------------------------------------------------------------------------------------------------------- timm
 
 
@@ -567,12 +656,21 @@ def test_towers_have_timm_s_tensors(timm, name):
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("name", ["core_large_patch14_336", "core_gigantic_patch14_448", "lang_large_patch14_448"])
+TIMM_TOWERS = {
+    "core_large_patch14_336": {"projection_dim": 20},
+    "core_gigantic_patch14_448": {"projection_dim": 20, "image_size": [8, 16]},
+    "lang_large_patch14_448": {},
+    "spatial_tiny_patch16_512": {"projection_dim": 20},
+    "core_tiny_patch16_384": {"projection_dim": 20, "use_attention_pooling": False},
+}
+
+
+@pytest.mark.parametrize("name", TIMM_TOWERS)
 def test_transformers_reads_and_writes_the_same_directories(timm, name, tmp_path):
     fields = {
         name: value for name, value in VISION.items() if name not in ("projection_dim", "layer_scale_init_value")
     }
-    fields |= {} if "lang" in name else {"projection_dim": 20}
+    fields |= TIMM_TOWERS[name]
     ours = tower_of(f"vit_pe_{name}", fields)
     ours.save_pretrained(tmp_path / "ours")
     settings = json.loads((tmp_path / "ours/config.json").read_text())
@@ -580,7 +678,8 @@ def test_transformers_reads_and_writes_the_same_directories(timm, name, tmp_path
     kind = transformers.TimmWrapperModel if "lang" in name else transformers.TimmWrapperForImageClassification
     theirs = kind(config).eval()
     theirs.load_state_dict(load_file(tmp_path / "ours/model.safetensors"))
-    images = seeded(2, 3, 16, 16)
+    height, width = fields["image_size"] if isinstance(fields["image_size"], list) else (16, 16)
+    images = seeded(2, 3, height, width)
     output, expected = run(ours, images), run(theirs, images)
     if "lang" in name:
         assert_close("tokens", {"x": expected.last_hidden_state}, {"x": output.last_hidden_state}, REORDERED)

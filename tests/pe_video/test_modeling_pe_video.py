@@ -37,7 +37,7 @@ from vidformers import (
     PeVisionModel,
 )
 from vidformers.commands.classify import Classifier
-from vidformers.commands.embed import Embedder
+from vidformers.inference.embedder import VideoEmbedder
 from vidformers.layers.norms import unit_length
 from vidformers.models.pe_video.modeling_pe_video import sigmoid_loss
 
@@ -650,8 +650,8 @@ def test_commands_take_the_video_and_text_part(audio_video, tmp_path):
     model = PeVideoModel.from_pretrained(folder)
     pixels, texts = processor(path, return_tensors="pt"), tokenizer(labels, padding=True, return_tensors="pt")
     output = run(model, **pixels, input_ids=texts["input_ids"], attention_mask=texts["attention_mask"])
-    (embedded,) = Embedder(folder).embed({"clip": path})
-    torch.testing.assert_close(embedded.features, unit_length(output.video_embeds[0]))
+    (embedded,) = VideoEmbedder.from_pretrained(folder).embed({"clip": path})
+    torch.testing.assert_close(embedded.embedding, unit_length(output.video_embeds[0]))
     shares = Classifier(folder).classify(path, labels)
     assert shares == pytest.approx(dict(zip(labels, output.logits_video_text[0].softmax(-1).tolist(), strict=True)))
 

@@ -85,16 +85,15 @@ assert "vidformers" not in sys.modules
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 def test_import_loads_only_what_registration_needs():
     code = """
-import sys
-import vidformers
 heavy = {"av", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 vidformers.load_original
 assert "vidformers.conversion" in sys.modules
 """
-    succeed(code)
+    succeed_afresh(code)
 
 
 def test_public_names_load_on_first_use():
@@ -209,9 +208,10 @@ changed = {{key for key in before if before[key] is not after.get(key)}}
 changed |= {{key for key in after.keys() - before.keys() if key[0].startswith("Auto")}}
 print(sorted(changed))
 """
+    autos = "AutoImageProcessor", "AutoProcessor", "AutoTokenizer", "AutoVideoProcessor"
     expected = {
-        *((name, "from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
-        *((name, "_transformers_from_pretrained") for name in ("AutoImageProcessor", "AutoVideoProcessor")),
+        *((name, "from_pretrained") for name in autos),
+        *((name, "_transformers_from_pretrained") for name in autos),
         *(("processors", name) for name in ("pe_video", "videoprism")),
         ("transformers", "VideoMAEFeatureExtractor"),
     }
@@ -292,7 +292,8 @@ assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
     succeed(code, stock_directory)
 
 
-@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["transformers", "vidformers"])
 def test_names_give_ours_if_that_is_asked_for(first):
     """Whichever package is imported first, and until that is undone."""
     code = f"""

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,7 +107,7 @@ def named_files(tmp_path_factory) -> Path:
     save_pe_core(folder)
     save_other_presets(folder)
     (folder / "videos").mkdir()
-    for name in ("video.mp4", "videos/one.mp4", "videos/two.mp4"):
+    for name in ("video.mp4", "match.mp4", "videos/one.mp4", "videos/two.mp4"):
         write_video(folder / name, num_frames=70)
     for label in ("left", "right"):
         (folder / "clips" / label).mkdir(parents=True)
@@ -226,6 +227,19 @@ def save_videomae(folder: Path) -> None:
         vidformers.VideoMAEVideoProcessor().save_pretrained(directory)
         reverse_directory(directory, folder / f"{file}.pth")
 
+    names = [f"class {index}" for index in range(710)]
+    pooled = {"use_mean_pooling": True, "use_pooler": True}
+    v2 = {
+        "OpenGVLab/VideoMAEv2-Base": vidformers.VideoMAEModel(vidformers.VideoMAEConfig(**VIDEOMAE, **pooled)),
+        "k710": vidformers.VideoMAEForVideoClassification(vidformers.VideoMAEConfig(**VIDEOMAE, num_labels=710)),
+    }
+    for name, model in v2.items():
+        model.save_pretrained(folder / name)
+        vidformers.VideoMAEVideoProcessor().save_pretrained(folder / name)
+    reverse_directory(folder / "k710", folder / "vit_b_k710_dl_from_giant.pth")
+    for count in (710, 400):
+        (folder / f"label_map_k{count}.txt").write_text("\n".join(names[:count]))
+
 
 @pytest.fixture
 def folder(named_files, tmp_path, monkeypatch) -> Path:
@@ -254,6 +268,11 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
         for name, value in VIDEOMAE.items():
             monkeypatch.setitem(preset.config, name, value)
     monkeypatch.setattr(convert_command, "push", lambda directory, repo: f"https://huggingface.co/{repo}")
+    with socket.socket() as free:  # for a group of one process, as torchrun says it
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
     if not torchcodec_works():
         stand_in = ModuleType("torchcodec.decoders")
         stand_in.VideoDecoder = StandInDecoder
@@ -293,7 +312,7 @@ def run_python(code: str, page: str, line: int, namespace: dict) -> None:
 
 
 def run_commands(text: str) -> None:
-    for command in re.findall(r"^vidformers .*$", text, re.MULTILINE):
+    for command in re.findall(r"^vidformers .*$", text.replace("\\\n", ""), re.MULTILINE):
         arguments = shlex.split(command, comments=True)[1:]
         result = CliRunner().invoke(cli.app, [*arguments, *IN_A_TEST.get(arguments[0], [])])
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"

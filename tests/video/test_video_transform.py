@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 
 from tests.video_files import picture
@@ -38,7 +39,8 @@ def test_resize_where_torchvision_is_at_hand():
         from torchvision.transforms.v2 import functional as reference
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"torchvision cannot be imported: {error}")
-    modes = {2: reference.InterpolationMode.BILINEAR, 3: reference.InterpolationMode.BICUBIC}
+    kinds = reference.InterpolationMode
+    modes = {1: kinds.LANCZOS, 2: kinds.BILINEAR, 3: kinds.BICUBIC}
     for resample, mode in modes.items():
         for video in (frames(), frames().float() / 100 - 1):
             expected = reference.resize(video, [19, 23], interpolation=mode, antialias=True)
@@ -60,9 +62,27 @@ def test_resize_leaves_frames_of_the_right_size():
     assert transform.resize(video, (30, 44)) is video
 
 
+@pytest.mark.parametrize("size", [(20, 30), (100, 90), (41, 33)])
+def test_lanczos_is_that_of_pillow(size):
+    """Within two levels: torch rounds after each of the two axes, with weights of 16 bits, as torchvision does."""
+    frame = picture(3, 40, 60)
+    expected = np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS)).astype(int)
+    found = transform.resize(torch.from_numpy(frame).permute(2, 0, 1)[None], size, 1)[0].permute(1, 2, 0)
+    assert np.abs(found.numpy() - expected).max() <= 2
+
+
+def test_bicubic_stands_in_for_lanczos(monkeypatch, caplog):
+    """Where torch has no such filter."""
+    monkeypatch.setattr(transform, "_has_lanczos", lambda: False)
+    video = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    with caplog.at_level("WARNING", logger="transformers"):
+        assert torch.equal(transform.resize(video, (8, 8), 1), transform.resize(video, (8, 8), 3))
+    assert "bicubic one takes its place" in caplog.text
+
+
 def test_resize_errors():
-    with pytest.raises(ValueError, match="resample to be 0 .*got 1"):
-        transform.resize(frames(), (4, 4), 1)
+    with pytest.raises(ValueError, match="resample to be 0 .*got 4"):
+        transform.resize(frames(), (4, 4), 4)
     with pytest.raises(ValueError, match="Cannot resize 30x44 frames to 0x5"):
         transform.resize(frames(), (0, 5))
 

@@ -238,7 +238,7 @@ def _classified(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tor
 
 
 def _reconstructed(
-    gradients: Mapping[str, str], model: Any, inputs: Mapping[str, torch.Tensor]
+    names: Mapping[str, str], model: Any, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The stages of pre-training with normalized targets."""
     video, mask = _frames_first(inputs), inputs["bool_masked_pos"]
@@ -253,7 +253,7 @@ def _reconstructed(
         "logits": output.logits,
         "labels_normalized": _targets(model, video, mask),
         "loss_normalized": output.loss[None],
-        **gradients(model, output.loss, "grad_normalized.", gradients),
+        **gradients(model, output.loss, "grad_normalized.", names),
     }
 
 
@@ -276,9 +276,9 @@ def _finetuned(folder: str, **options: Any) -> GoldenCase:
     return GoldenCase(folder, (GoldenRun("", _arguments, _classified),), **options)
 
 
-def _pretrained(folder: str, gradients: Mapping[str, str] = PRETRAINING_GRADIENTS, **options: Any) -> GoldenCase:
+def _pretrained(folder: str, names: Mapping[str, str] = PRETRAINING_GRADIENTS, **options: Any) -> GoldenCase:
     runs = (
-        GoldenRun("normalized targets", _arguments, partial(_reconstructed, gradients)),
+        GoldenRun("normalized targets", _arguments, partial(_reconstructed, names)),
         GoldenRun("raw targets", partial(_arguments, norm_pix_loss=False), _raw_targets),
     )
     return GoldenCase(folder, runs, **options)

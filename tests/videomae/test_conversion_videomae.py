@@ -643,5 +643,5 @@ def test_command_for_a_classifier_to_fine_tune(files):
 
 def test_command_lists_presets_of_the_model_zoo():
     output = run("list")
-    assert "VideoMAE (family videomae)" in output and output.count("videomae-") == 18 + 18
+    assert "VideoMAE (--family videomae)" in output and output.count("videomae-") == 18 + 18
     assert "12 × 768" in output and "16 × 224²" in output

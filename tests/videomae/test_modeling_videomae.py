@@ -598,3 +598,11 @@ def test_snippet_of_pretraining(tmp_path, monkeypatch):
     outputs = model(pixel_values, bool_masked_pos=bool_masked_pos)
     assert outputs.loss.isfinite()
     assert outputs.logits.shape == (1, bool_masked_pos.sum(), 16 * 16 * 2 * 3)
+
+
+def test_the_loss_can_be_left_out():
+    model = next(model for model in SPEC.models if model.name == "VideoMAEForPreTraining")
+    built, inputs = SPEC.build(model), SPEC.inputs(model)
+    with torch.no_grad():
+        output = built(**inputs, return_loss=False)
+    assert output.loss is None and torch.equal(output.logits, built(**inputs).logits)

@@ -373,7 +373,7 @@ def test_learned_temperature_kept_elsewhere():
 
 def test_learned_temperature():
     model = clip(logit_scale_init_value=1.5)
-    same = model.load_state_dict({**clip().state_dict(), "logit_scale": torch.tensor(1.5)})
+    same = model.load_state_dict({**clip().state_dict(), "logit_scale": torch.tensor([1.5])})
     assert not any(same)
     with torch.no_grad():
         plain, scaled, given = (

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.text_files import RAW_TEXTS, TEXTS, reference_ids, sentencepiece_model, t5_model
-from vidformers import VideoPrismTextConfig, VideoPrismTokenizer
+from vidformers import VideoPrismConfig, VideoPrismTextConfig, VideoPrismTokenizer
 from vidformers.models.videoprism.tokenization_videoprism import CharacterMap, canonicalize_text
 
 
@@ -177,6 +178,39 @@ def test_auto_tokenizer(tmp_path, named):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert type(loaded) is VideoPrismTokenizer
     assert ids(loaded, TEXTS, 64) == ids(tokenizer, TEXTS, 64)
+
+
+def rename(folder: Path, name: str) -> None:
+    """Let a tokenizer's settings name another class, and the processor that it was saved with."""
+    path = folder / "tokenizer_config.json"
+    named = {"tokenizer_class": name, "processor_class": "VideoPrismProcessor"}
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **named}), "utf-8")
+
+
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "T5Tokenizer", "VideoPrismTokenizer"])
+@pytest.mark.parametrize("config_class", [VideoPrismTextConfig, VideoPrismConfig])
+def test_generic_names(tmp_path, name, config_class):
+    """Texts are made canonical whatever the settings name; `AutoProcessor` of a text tower gives the tokenizer."""
+    config_class().save_pretrained(tmp_path)
+    tokenizer = VideoPrismTokenizer(write(tmp_path, t5_model()))
+    tokenizer.save_pretrained(tmp_path)
+    rename(tmp_path, name)
+    autos = (AutoTokenizer, AutoProcessor) if config_class is VideoPrismTextConfig else (AutoTokenizer,)
+    for auto_class in autos:
+        loaded = auto_class.from_pretrained(tmp_path)
+        assert type(loaded) is VideoPrismTokenizer
+        assert ids(loaded, TEXTS, 64) == ids(tokenizer, TEXTS, 64)
+
+
+def test_other_vocabularies_are_warned_of(tmp_path, caplog):
+    """A directory's own tokenizer loads, and it is said that nothing makes texts canonical."""
+    VideoPrismTextConfig().save_pretrained(tmp_path)
+    words = Tokenizer(WordLevel({"a": 0, "dog": 1}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="a").save_pretrained(tmp_path)
+    with caplog.at_level("WARNING", logger="transformers"):
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert not isinstance(loaded, VideoPrismTokenizer)
+    assert "VideoPrismTokenizer can't read this directory" in caplog.text
 
 
 def test_a_directory_with_the_sentencepiece_model_alone(tmp_path):

@@ -184,10 +184,7 @@ CLASSIFIER = ModelSpec(
 )
 ANTICIPATION = ModelSpec(
     name="VJEPA2ForActionAnticipation",
-    called=(
-        DROP_PATH,
-        Called("vjepa2", "it calls encoder and predictor, with places of its own between", lambda config, size: []),
-    ),
+    called=(DROP_PATH,),
     shallow=SHALLOW,
     inputs=_anticipation,
     config=NUMBER_OF,

@@ -40,7 +40,8 @@ def block_text(measured: dict) -> str:
 
 def scripts() -> list[str]:
     """Names of the scripts of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "side_by_side"))
+    others = ("run", "side_by_side", "beside_others")
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in others and "gpu" not in path.stem)
 
 
 def filled(page: str, name: str, text: str) -> str:

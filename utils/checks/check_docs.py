@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,8 @@ from docs.pages import broken_links
 ROOT = Path(__file__).parents[2]
 # Bases of a family's models: they hold nothing that the models' own entries don't show.
 NOT_ON_PAGES = ("PreTrainedModel", "__version__")
+# Modules that import a package which documentation is built without.
+NEEDING_OTHERS = {"mteb": "mteb", "sentence_transformers": "sentence_transformers"}
 PUBLIC_SUBPACKAGES = ("video", "conversion")
 # "(B, T, C, H, W)", "(B,)", "(B, (T / 2)·h·w, D)"; a number without a dimension is a "scalar".
 DIMENSION = r"(?:[\w·.…'²₀-₉+/*×-]|\([^(),]*\)| [-+·/×] | or )+"
@@ -195,6 +198,9 @@ def package_objects(package: str) -> Iterator[tuple[str, Any]]:
     paths = {name: getattr(import_module(name), "__path__", ()) for name in tops}
     inside = [info.name for top, path in paths.items() for info in pkgutil.walk_packages(path, f"{top}.")]
     names = dict.fromkeys(name for name in [*tops, *inside] if "__main__" not in name)
+    for name, needed in NEEDING_OTHERS.items():
+        if find_spec(needed) is None:
+            names.pop(f"{package}.{name}", None)
     for module in map(import_module, names):
         for name, value in sorted(vars(module).items()):
             if getattr(value, "__module__", None) != module.__name__ or not callable(value):

@@ -13,9 +13,9 @@ import numpy as np
 import sentencepiece
 import shapes
 import torch
+import training
 from torch import nn
 
-import training
 from vidformers import (
     VideoPrismClipModel,
     VideoPrismConfig,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import shapes
 import torch
-
 import training
+
 from vidformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEVideoProcessor, tube_mask
 
 

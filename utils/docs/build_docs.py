@@ -7,8 +7,8 @@ Under OUT, by default `build/docs`: `site/index.html`, which needs neither a ser
 `doc-builder build` makes; `pages/` and `package/`, what the site is made from. `docs/` is only read. Any fault that
 `utils/checks/check_docs.py` finds, or that the builders warn of, stops the build with exit status 1.
 
-The pages are those of `docs/_toctree.yml`. For every family in `src/families.py` one is added with the tables of its
-checkpoints and of the rules that convert them.
+The pages are those of `docs/_toctree.yml`. One is added with the commands, and for every family in `src/families.py`
+one with the tables of its checkpoints and of the rules that convert them.
 """
 
 import logging
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from checks.check_docs import PUBLIC_SUBPACKAGES, ROOT, check
 
+from docs.commands import commands_page
 from docs.names import Documentation
 from docs.pages import to_site
 from docs.tables import family_page
@@ -40,7 +41,7 @@ from docs.tables import family_page
 PACKAGE = vidformers.__name__
 FOLDERS = {PACKAGE: ROOT / "src", f"{PACKAGE}/conversion": ROOT / "conversion"}
 ASSETS = ("site.css", "iframe-worker.js")
-TABLES = "conversion"
+TABLES, COMMANDS = "conversion", "commands"
 MARKDOWN = {
     "admonition": {},
     "attr_list": {},
@@ -92,6 +93,7 @@ def write_pages(out: Path, documentation: Documentation) -> None:
     """Write the pages of the site, those of the folder and those of the families' tables, with the assets."""
     pages = {name: to_site(page, documentation, see_also=see_also(name)) for name, page in documentation.pages.items()}
     pages |= {f"{TABLES}/{name}": family_page(family) for name, family in FAMILIES.items()}
+    pages[COMMANDS] = commands_page()
     for name, text in pages.items():
         (out / f"{name}.md").parent.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.md").write_text(text, "utf-8")
@@ -128,7 +130,7 @@ def site_settings(out: Path, documentation: Documentation) -> dict[str, Any]:
         "docs_dir": str(out / "pages"),
         "site_dir": str(out / "site"),
         "use_directory_urls": False,
-        "nav": [*navigation(documentation.toctree), {"Conversion tables": tables}],
+        "nav": [*navigation(documentation.toctree), {"Commands": f"{COMMANDS}.md"}, {"Conversion tables": tables}],
         "theme": {
             "name": "material",
             "font": False,

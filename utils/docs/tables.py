@@ -57,7 +57,7 @@ def presets(family: Family) -> Iterator[str]:
                 code(name),
                 f"[`{preset.architecture}`][vidformers.{preset.architecture}]",
                 *describe(family, preset),
-                "<br>".join(files) or "address not known",
+                "<br>".join(files) or "not public",
                 preset.license or "not known",
             )
         )

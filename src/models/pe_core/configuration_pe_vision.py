@@ -23,6 +23,9 @@ TIMM_ARGUMENTS = {
 }
 """Arguments of timm's models that are a field of ours under another name."""
 
+POOLER_MLP_RATIO = 4.0
+"""Width of the pooler's MLP over that of the tower, in every architecture."""
+
 OF_EVERY_TOWER = {"num_channels": 3, "pooler_num_attention_heads": 8}
 
 
@@ -32,14 +35,15 @@ class PeVisionConfig(PreTrainedConfig):
 
     Sizes that are not given are those of `architecture`. The configuration of the tower in published PE-AV
     repositories (`model_type` "timm_wrapper") is read as well: `architecture`, `model_args`, and `num_labels` or
-    `num_classes`, which are other names of `projection_dim`.
+    `num_classes`, which are other names of `projection_dim`. In `model_args` sizes that are not given are timm's: the
+    MLP keeps its ratio to `embed_dim`.
 
     Args:
         architecture (`str`, *optional*, defaults to `"vit_pe_core_large_patch14_336"`):
             timm's name of a tower, from whose sizes this one starts.
-        image_size (`int`, *optional*):
-            Height and width of the training images, in pixels; with `patch_size` the shape of the table of
-            positions. The model takes any size.
+        image_size (`int` or `list[int]`, *optional*):
+            Height and width of the training images, in pixels: one number or `[height, width]`; with `patch_size` the
+            shape of the table of positions. The model takes any size.
         patch_size (`int`, *optional*):
             Height and width of a patch, in pixels.
         num_channels (`int`, *optional*):
@@ -65,7 +69,8 @@ class PeVisionConfig(PreTrainedConfig):
         pooler_num_attention_heads (`int`, *optional*):
             Number of attention heads of the pooler, 8 in every architecture.
         projection_dim (`int`, *optional*):
-            Width of the image embeddings, to which a linear layer projects the pooled vector; 0 for none.
+            Width of the image embeddings, to which a linear layer projects the pooled vector; 0 for none. Without
+            `use_attention_pooling` the vector is the mean of the patches, as in timm's towers with `num_classes`.
         layer_scale_init_value (`float`, *optional*):
             What the learned factors of residual branches start with; 0 for a tower without such factors.
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -73,17 +78,18 @@ class PeVisionConfig(PreTrainedConfig):
 
     Raises:
         ValueError: an unknown architecture, `model_args` that this tower cannot have, a width that its heads don't
-            divide into multiples of four channels, no patch in an image, or a projection of what isn't pooled.
+            divide into multiples of four channels, or no patch in an image.
 
     Source: facebookresearch/perception_models at 3e352cca, `core/vision_encoder/config.py`.
     """
 
     model_type = "pe_vision_model"
+    other_model_types = ("timm_wrapper",)
     base_config_key = "vision_config"
     attribute_map = {"num_labels": "projection_dim", "num_classes": "projection_dim"}
 
     architecture: str = "vit_pe_core_large_patch14_336"
-    image_size: int | None = None
+    image_size: int | list[int] | tuple[int, ...] | None = None
     patch_size: int | None = None
     num_channels: int | None = None
 
@@ -117,6 +123,7 @@ class PeVisionConfig(PreTrainedConfig):
         for name, value in {**table, **_from_timm(arguments, table)}.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        self.image_size = _side_or_sides(self.image_size)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -130,18 +137,13 @@ class PeVisionConfig(PreTrainedConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `pooler_num_attention_heads` "
                 f"({self.pooler_num_attention_heads})."
             )
-        if self.patch_size < 1 or self.image_size < self.patch_size:
+        if self.patch_size < 1 or 0 in self.position_grid:
             raise ValueError(f"No patch of {self.patch_size} pixels fits into images of {self.image_size} pixels.")
-        if self.projection_dim and not self.use_attention_pooling:
-            raise ValueError(
-                f"`projection_dim` is {self.projection_dim}, but without `use_attention_pooling` there is no pooled "
-                "vector to project. Set it to 0."
-            )
 
     @property
     def position_grid(self) -> tuple[int, int]:
         """Rows and columns of the table of positions."""
-        return (self.image_size // self.patch_size,) * 2
+        return _grid(self.image_size, self.patch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """As the base class, with what transformers' class for towers of timm reads."""
@@ -153,23 +155,34 @@ class PeVisionConfig(PreTrainedConfig):
         return {**output, "num_labels": self.projection_dim}
 
 
+def _side_or_sides(size: Any) -> int | list[int]:
+    """An `image_size` as it is kept: one number for a square, else height and width."""
+    if isinstance(size, int):
+        return size
+    if len(size) != 2:
+        raise ValueError(f"`image_size` must be a number of pixels or [height, width], got {size!r}.")
+    height, width = size
+    return height if height == width else [height, width]
+
+
+def _grid(image_size: int | list[int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return height // patch_size, width // patch_size
+
+
 def _from_timm(arguments: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     """Fields of ours from arguments of timm's models; `table` has the fields that are not given."""
     arguments = {name: value for name, value in arguments.items() if value is not None}
     fields = {ours: arguments.pop(theirs) for theirs, ours in TIMM_ARGUMENTS.items() if theirs in arguments}
-    if isinstance(fields.get("image_size"), (list, tuple)):
-        height, width = fields["image_size"]
-        if height != width:
-            raise ValueError(f"`img_size` must be square, got {height} × {width}. The model takes any size of images.")
-        fields["image_size"] = height
-    if "mlp_ratio" in arguments:
-        width = fields.get("hidden_size", table["hidden_size"])
-        fields["intermediate_size"] = int(width * arguments.pop("mlp_ratio"))
+    width = fields.get("hidden_size", table["hidden_size"])
+    ratio = arguments.pop("mlp_ratio", table["intermediate_size"] / table["hidden_size"])
+    fields["intermediate_size"] = int(width * ratio)
     if "init_values" in arguments:
         fields["layer_scale_init_value"] = arguments.pop("init_values")
-    if "global_pool" in arguments:
-        fields["use_attention_pooling"] = arguments.pop("global_pool") == "map"
-    grid = (fields.get("image_size", table["image_size"]) // fields.get("patch_size", table["patch_size"]),) * 2
+    fields |= _pooling_from_timm(arguments, table)
+    image_size = _side_or_sides(fields.get("image_size", table["image_size"]))
+    grid = _grid(image_size, fields.get("patch_size", table["patch_size"]))
     reference = arguments.pop("ref_feat_shape", grid)
     if ((reference, reference) if isinstance(reference, int) else tuple(reference)) != grid:
         raise ValueError(f"`ref_feat_shape` must be {grid}, the grid of `img_size`: positions are never rescaled.")
@@ -183,6 +196,36 @@ def _from_timm(arguments: dict[str, Any], table: dict[str, Any]) -> dict[str, An
     return fields
 
 
+def _pooling_from_timm(arguments: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """The fields of pooling, whose arguments are taken out of timm's."""
+    pooling, norm_after = arguments.pop("global_pool", None), arguments.pop("use_fc_norm", None)
+    if pooling is None:
+        return {}
+    if pooling not in ("map", "avg", ""):
+        raise ValueError(
+            f'`global_pool` must be "map", "avg" or "", got {pooling!r}: this model pools in no other way.'
+        )
+    norm_after = (pooling == "avg" and table["use_post_norm"]) if norm_after is None else norm_after
+    if norm_after:
+        raise ValueError(
+            'With `global_pool` "avg" timm normalizes the mean instead of the tokens, which this model does not. Add '
+            "`use_fc_norm` False to `model_args` for the mean of normalized tokens."
+        )
+    if arguments.get("attn_pool_mlp_ratio") == POOLER_MLP_RATIO:
+        arguments.pop("attn_pool_mlp_ratio")
+    return {"use_attention_pooling": pooling == "map"}
+
+
+def _pooling_to_timm(fields: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_pooling_from_timm`."""
+    if fields["use_attention_pooling"] == table["use_attention_pooling"]:
+        return {}
+    if fields["use_attention_pooling"]:
+        heads = fields["pooler_num_attention_heads"]
+        return {"global_pool": "map", "attn_pool_num_heads": heads, "attn_pool_mlp_ratio": POOLER_MLP_RATIO}
+    return {"global_pool": "avg", "use_fc_norm": False} if fields["projection_dim"] else {"global_pool": ""}
+
+
 def _to_timm(fields: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     """Arguments with which timm builds the tower of `fields` where it has the one of `table` under its name."""
     names = {ours: theirs for theirs, ours in TIMM_ARGUMENTS.items() if theirs != "num_classes"}
@@ -193,11 +236,10 @@ def _to_timm(fields: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
         arguments["mlp_ratio"] = ratio if int(width * ratio) == mlp_width else nextafter(ratio, inf)
     if fields["layer_scale_init_value"] != table["layer_scale_init_value"]:
         arguments["init_values"] = fields["layer_scale_init_value"] or None
-    if fields["use_attention_pooling"] != table["use_attention_pooling"]:
-        arguments["global_pool"] = "map" if fields["use_attention_pooling"] else ""
-    grids = [each["image_size"] // each["patch_size"] for each in (fields, table)]
+    arguments |= _pooling_to_timm(fields, table)
+    grids = [_grid(each["image_size"], each["patch_size"]) for each in (fields, table)]
     if grids[0] != grids[1]:
-        arguments["ref_feat_shape"] = [grids[0]] * 2
+        arguments["ref_feat_shape"] = list(grids[0])
     return arguments
 
 

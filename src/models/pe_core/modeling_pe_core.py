@@ -16,7 +16,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.block import Records
-from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.cpu import float32_products
+from vidformers.layers.losses import contrastive_loss, gather_pairs
 from vidformers.layers.norms import unit_length
 
 from ..pretrained import NestedOutput, with_own_parameters
@@ -27,6 +28,8 @@ from .modeling_pe_vision import (
     PeVisionOutput,
     PeVisionPreTrainedModel,
     check_video,
+    mean_of_frames,
+    real_frames,
     run_on_frames,
 )
 
@@ -101,6 +104,7 @@ class PeCoreTextModel(PeCorePreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
 
     def __init__(self, config: PeCoreTextConfig):
         super().__init__(config)
@@ -110,12 +114,6 @@ class PeCoreTextModel(PeCorePreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.token_embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.token_embedding = value
 
     @can_return_tuple
     def forward(
@@ -165,13 +163,14 @@ class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: PeCoreConfig):
         super().__init__(config)
         self.vision_model = PeVisionModel(config.vision_config)
         self.text_model = PeCoreTextModel(config.text_config)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -269,6 +268,24 @@ class PeCoreModel(PeCorePreTrainedModel):
         """
         return self.vision_model.get_feature_map(pixel_values_videos)
 
+    def get_patch_embeds(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Embed every patch as a frame is embedded, pooled by itself, so that it can be compared with texts.
+
+        The attention of the pooler sees one patch at a time, which leaves its values; all that follows stays. The
+        products with `embed_texts` are cosines, by which words segment a picture.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1]; images as videos of one frame.
+
+        Returns:
+            (B, T, h, w, E), float32, of length one.
+        """
+        tower, features = self.vision_model, self.get_feature_map(pixel_values_videos)  # (B, T, h, w, D)
+        with float32_products(self.dtype, self.device):
+            patches = features.flatten(0, 3)  # (B·T·h·w, D)
+            embeds = tower.head(patches if tower.attn_pool is None else tower.attn_pool(patches[:, None]))
+        return unit_length(embeds.float()).unflatten(0, features.shape[:4])
+
     def embed_videos(
         self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -328,7 +345,8 @@ class PeCoreModel(PeCorePreTrainedModel):
             padding_mask_videos: (videos, T), 1 at frames of the video and 0 at frames that only fill the batch.
             normalize_frames: as for [`~PeCoreModel.get_video_features`]; the mean is not normalized again then, as in
                 the original's retrieval benchmarks.
-            return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i.
+            return_loss: compute the contrastive loss over matching pairs: text i belongs to image or video i. In
+                distributed training the pairs of all processes count, and each of them must ask for it.
             output_hidden_states, output_attentions: what to record, as for [`PeVisionPreTrainedModel`].
 
         Returns:
@@ -358,8 +376,10 @@ class PeCoreModel(PeCorePreTrainedModel):
             )
             video_embeds = video_embeds if normalize_frames else unit_length(video_embeds)
         if input_ids is not None and has_vision:
-            logits = self._logits(video_embeds if image_embeds is None else image_embeds, text_embeds)
-            loss = contrastive_loss(logits) if return_loss else None
+            visual_embeds = video_embeds if image_embeds is None else image_embeds
+            logits = self._logits(visual_embeds, text_embeds)
+            if return_loss:
+                loss = contrastive_loss(self._logits(*gather_pairs(visual_embeds, text_embeds)))
         return PeCoreOutput(
             loss=loss,
             logits_per_image=None if image_embeds is None else logits,
@@ -377,20 +397,11 @@ class PeCoreModel(PeCorePreTrainedModel):
     ) -> tuple[PeVisionOutput, torch.Tensor]:
         """The vision tower's output for the frames of videos, and the means (B, E) of their embeddings."""
         check_video(video, self.config.vision_config.num_channels)
-        real = None if padding_mask is None else padding_mask.bool()
-        if real is not None and real.shape != video.shape[:2]:
-            raise ValueError(
-                f"Expected `padding_mask_videos` of shape (batch, frames) = {tuple(video.shape[:2])}, got "
-                f"{tuple(real.shape)}."
-            )
-        if real is not None and not torch.compiler.is_compiling() and not real.any(1).all():
-            raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
+        real = real_frames(padding_mask, video)
         output = run_on_frames(self.vision_model, video, real, **flags)
         embeds = unit_length(output.image_embeds) if normalize_frames else output.image_embeds
         embeds = embeds.unflatten(0, video.shape[:2])  # (B, T, E)
-        if real is None:
-            return output, embeds.mean(1)
-        return output, embeds.sum(1) / real.sum(1, keepdim=True)
+        return output, mean_of_frames(embeds, real)
 
     def _logits(self, visual: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Scaled dot products (images or videos, texts) of embeddings (…, E)."""

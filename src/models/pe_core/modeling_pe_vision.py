@@ -35,7 +35,7 @@ class PeVisionOutput(BaseModelOutputWithPooling):
     Args:
         last_hidden_state: (B, N, D), the tokens after the last block, normalized if `config.use_post_norm` is on; the
             class token first, where there is one.
-        pooler_output: (B, D), the pooled tokens; `None` in a tower without pooling.
+        pooler_output: (B, D), the pooled tokens, which are projected; `None` in a tower without pooling and head.
         hidden_states: (B, N, D) each: the input of every block and the output of the last one, not normalized.
         attentions: (B, heads, N, N) of every block.
         image_embeds: (B, E), the pooled tokens projected to the space that PE core shares with texts; not of length
@@ -195,7 +195,8 @@ class PeVisionPreTrainedModel(VideoPreTrainedModel):
 class PeVisionModel(PeVisionPreTrainedModel):
     """The vision tower: images to tokens, to a pooled vector and to an embedding, as far as the tower has them.
 
-    It takes images. Of videos, [`~PeVisionModel.get_feature_map`] has the features of every frame by itself.
+    It takes images. Of videos, [`~PeVisionModel.get_feature_map`] has the features of every frame by itself, and
+    [`~PeVisionModel.embed_videos`] their mean.
     """
 
     encodes_frames_separately = True
@@ -248,8 +249,12 @@ class PeVisionModel(PeVisionPreTrainedModel):
             )
             records.add(hidden_states, probabilities)
         last_hidden_state = self.norm(hidden_states)
-        pooled = None if self.attn_pool is None else self.attn_pool(last_hidden_state)  # (B, D)
         patches = last_hidden_state[:, int(self.config.use_cls_token) :]
+        pooled = None  # (B, D)
+        if self.attn_pool is not None:
+            pooled = self.attn_pool(last_hidden_state)
+        elif self.head is not None:
+            pooled = patches.mean(1)
         return PeVisionOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
@@ -271,6 +276,24 @@ class PeVisionModel(PeVisionPreTrainedModel):
         check_video(pixel_values_videos, self.config.num_channels)
         features = self(pixel_values_videos.flatten(0, 1), return_dict=True).patch_features
         return features.unflatten(0, pixel_values_videos.shape[:2])
+
+    def embed_videos(
+        self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The mean over frames, as the original's `encode_video` takes it, of the mean over each one's patches.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W), values in [-1, 1].
+            padding_mask_videos: (B, T), 1 at frames of the video and 0 at frames that only fill the batch.
+
+        Returns:
+            (B, D), float32.
+        """
+        check_video(pixel_values_videos, self.config.num_channels)
+        real = real_frames(padding_mask_videos, pixel_values_videos)
+        features = run_on_frames(self, pixel_values_videos, real).patch_features  # (B·T, h, w, D)
+        frames = features.float().mean((1, 2)).unflatten(0, pixel_values_videos.shape[:2])  # (B, T, D)
+        return mean_of_frames(frames, real)
 
     def encode_frames(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.get_feature_map(pixel_values_videos)
@@ -321,10 +344,32 @@ def check_video(video: torch.Tensor, num_channels: int) -> None:
         )
 
 
+def real_frames(padding_mask: torch.Tensor | None, video: torch.Tensor) -> torch.Tensor | None:
+    """A mask (B, T) of the frames of videos (B, T, …) as booleans, or a ValueError for one without a mean."""
+    if padding_mask is None:
+        return None
+    real = padding_mask.bool()
+    if real.shape != video.shape[:2]:
+        raise ValueError(
+            f"Expected `padding_mask_videos` of shape (batch, frames) = {tuple(video.shape[:2])}, got "
+            f"{tuple(real.shape)}."
+        )
+    is_known = real.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_known and not real.any(1).all():
+        raise ValueError("`padding_mask_videos` leaves a video without any frame, so that it has no mean.")
+    return real
+
+
+def mean_of_frames(frames: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+    """The mean (B, D) of frames (B, T, D) that are zero where `real` (B, T), if there is one, is false."""
+    return frames.mean(1) if real is None else frames.sum(1) / real.sum(1, keepdim=True)
+
+
 def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | None, **flags: bool) -> PeVisionOutput:
     """Run the tower on the frames of videos, but not on those that only fill the batch.
 
-    A traced program runs it on all of them, since it cannot have shapes that depend on the mask.
+    A traced program runs it on all of them, since it cannot have shapes that depend on the mask. Otherwise their
+    number has to be known, for which a GPU is waited for once.
 
     Args:
         tower: a [`PeVisionModel`], or what holds one.
@@ -345,12 +390,15 @@ def run_on_frames(tower: nn.Module, video: torch.Tensor, real: torch.Tensor | No
         def place(rows: torch.Tensor) -> torch.Tensor:
             return rows.masked_fill(~which.view(-1, *[1] * (rows.ndim - 1)), 0.0)
     else:
+        index = which.nonzero()[:, 0]
+        if len(index) == len(which):
+            return tower(frames, **flags, return_dict=True)
         # The tower takes no empty batch: without any real frame it runs on one, of which nothing is kept.
-        output = tower(frames[which] if which.any() else frames[:1], **flags, return_dict=True)
+        output = tower(frames[index] if len(index) else frames[:1], **flags, return_dict=True)
 
         def place(rows: torch.Tensor) -> torch.Tensor:
             placed = rows.new_zeros(which.shape[0], *rows.shape[1:])
-            return placed.index_put((which.nonzero()[:, 0],), rows[: int(which.sum())])
+            return placed.index_copy(0, index, rows[: len(index)])
 
     placed = {
         name: tuple(map(place, value)) if isinstance(value, tuple) else place(value) for name, value in output.items()

@@ -8,7 +8,7 @@ FAMILY = Family(
     model_type="pe_core",
     title="PE core",
     config_class="PeCoreConfig",
-    auto_models={"AutoModel": "PeCoreModel"},
+    auto_models={"AutoModel": "PeCoreModel", "AutoModelForZeroShotImageClassification": "PeCoreModel"},
     parts=(
         Part(
             model_type="pe_core_text_model",

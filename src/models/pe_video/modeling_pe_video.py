@@ -21,7 +21,7 @@ from transformers.utils import can_return_tuple
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Records
 from vidformers.layers.cpu import float32_products
-from vidformers.layers.losses import check_pairs
+from vidformers.layers.losses import check_pairs, gather_pairs
 from vidformers.layers.modules import to_dtype_of
 from vidformers.layers.norms import unit_length
 from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
@@ -440,7 +440,7 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
 
     @staticmethod
     def _real_frames(padding_mask: torch.Tensor | None, size: torch.Size) -> torch.Tensor | None:
-        """The mask (B, T) as booleans; `None` where no frame is padding."""
+        """The mask (B, T) as booleans; `None` where it can be seen without waiting that no frame is padding."""
         if padding_mask is None:
             return None
         if padding_mask.shape != size:
@@ -449,7 +449,8 @@ class PeVideoEncoder(PeVideoPreTrainedModel):
                 f"{tuple(padding_mask.shape)}."
             )
         real = padding_mask.bool()
-        return real if torch.compiler.is_compiling() or not real.all() else None
+        unseen = torch.compiler.is_compiling() or real.device.type != "cpu"
+        return real if unseen or not real.all() else None
 
 
 def sigmoid_loss(logits: torch.Tensor) -> torch.Tensor:
@@ -654,7 +655,8 @@ class PeVideoModel(PeVideoPreTrainedModel):
             pixel_values_videos: (videos, T, C, H, W), values in [-1, 1].
             attention_mask: (texts, L), 1 at tokens and 0 at padding.
             padding_mask_videos: (videos, T), true or 1 at frames of the video.
-            return_loss: compute the loss over all pairs: video i belongs to text i and to no other.
+            return_loss: compute the loss over all pairs: video i belongs to text i and to no other. In distributed
+                training the pairs of all processes count, and each of them must ask for it.
             pe_features: (videos, T, E), embeddings of frames in the place of `pixel_values_videos`.
             output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
 
@@ -681,7 +683,7 @@ class PeVideoModel(PeVideoPreTrainedModel):
             text_embeds = self.text_video_head(text.pooler_output)
         if has_video and input_ids is not None:
             logits = self._logits(video_embeds, text_embeds)
-            loss = sigmoid_loss(logits) if return_loss else None
+            loss = sigmoid_loss(self._logits(*gather_pairs(video_embeds, text_embeds))) if return_loss else None
         return PeVideoOutput(
             loss=loss,
             logits_video_text=logits,

@@ -6,7 +6,7 @@ Shapes: B videos, N tokens on a grid of t × h × w, of which K are masked.
 import numpy as np
 import torch
 
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, ascending_order
 
 
 def tube_mask(
@@ -179,21 +179,25 @@ def split_tokens(bool_masked_pos: torch.Tensor, video: torch.Tensor, grid: Grid)
         bool_masked_pos: (B, N), true or 1 where a token is masked, the same number in every video; or (B, K) integers
             below N, K < N, the numbers of the masked tokens. Numbers leave the result a static shape where a graph is
             traced.
-        video: (B, ...), on whose device the result is.
+        video: (B, ...), on whose device the result is. Work is done where the mask is: a mask of booleans on a GPU
+            has to be waited for once, one on the CPU or numbers have not.
         grid: the video's token grid.
 
     Returns:
         (B, N - K) visible ones, ascending, and (B, K) masked ones, ascending or in the order given.
 
     Raises:
-        ValueError: another shape, other values than 0 and 1 in a mask, different counts, repeated numbers or numbers
-            outside the video, or no visible token.
+        ValueError: another shape, different counts, or no visible token; where the mask is on the CPU or traced also
+            other values than 0 and 1, repeated numbers, or numbers outside the video.
     """
-    mask, num_tokens = bool_masked_pos.to(video.device), grid.num_tokens
+    mask, num_tokens = bool_masked_pos, grid.num_tokens
     _check_shape(mask, video, grid, "bool_masked_pos", is_part=mask.ndim == 2 and mask.shape[1] < num_tokens)
     if mask.shape[1] < num_tokens:
-        return _split_by_numbers(mask, num_tokens)
-    return _split_by_mask(mask, "bool_masked_pos", "visible")
+        split = _split_by_numbers(mask, num_tokens)
+    else:
+        split = _split_by_mask(mask, "bool_masked_pos", "visible")
+    visible_ids, masked_ids = (ids.to(video.device, non_blocking=True) for ids in split)
+    return visible_ids, masked_ids
 
 
 def split_decoded(decode_masked_pos: torch.Tensor, video: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -207,9 +211,9 @@ def split_decoded(decode_masked_pos: torch.Tensor, video: torch.Tensor, grid: Gr
     Raises:
         ValueError: another shape, other values than 0 and 1, different counts, or nothing to predict.
     """
-    mask = decode_masked_pos.to(video.device)
-    _check_shape(mask, video, grid, "decode_masked_pos")
-    return _split_by_mask(mask, "decode_masked_pos", "to be predicted")[0]
+    _check_shape(decode_masked_pos, video, grid, "decode_masked_pos")
+    decoded_ids, _ = _split_by_mask(decode_masked_pos, "decode_masked_pos", "to be predicted")
+    return decoded_ids.to(video.device, non_blocking=True)
 
 
 def _check_shape(mask: torch.Tensor, video: torch.Tensor, grid: Grid, name: str, is_part: bool = False) -> None:
@@ -234,16 +238,20 @@ def _split_by_mask(mask: torch.Tensor, name: str, rest: str) -> tuple[torch.Tens
         )
         mask = is_masked
     counts = mask.sum(1)
-    if not torch.compiler.is_compiling() and len(set(counts.tolist())) > 1:
-        raise ValueError(
-            f"`{name}` must mask the same number of tokens in every video, got {counts.tolist()}: tokens {rest} share "
-            "one tensor in a batch. Draw masks of one ratio (and of one `start`, on grids with odd sides), or run the "
-            "videos one by one."
-        )
-    require((counts == counts[0]).all(), f"`{name}` must mask the same number of tokens in every video.")
-    num_left = mask.shape[1] - counts[0].item()
+    if torch.compiler.is_compiling():
+        require((counts == counts[0]).all(), f"`{name}` must mask the same number of tokens in every video.")
+        num_masked = counts[0].item()
+    else:
+        num_masked, *others = numbers = counts.tolist()
+        if any(other != num_masked for other in others):
+            raise ValueError(
+                f"`{name}` must mask the same number of tokens in every video, got {numbers}: tokens {rest} share one "
+                "tensor in a batch. Draw masks of one ratio (and of one `start`, on grids with odd sides), or run the "
+                "videos one by one."
+            )
+    num_left = mask.shape[1] - num_masked
     torch._check_value(num_left >= 1, lambda: f"`{name}` masks all tokens: leave at least one {rest}.")
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N): those left come first
+    order = ascending_order(mask)  # (B, N): those left come first
     return order[:, :num_left], order[:, num_left:]
 
 
@@ -263,14 +271,14 @@ def _split_by_numbers(masked_ids: torch.Tensor, num_tokens: int) -> tuple[torch.
     require(
         (mask.sum(1) == num_masked).all(), "A token number occurs twice in a row of `bool_masked_pos`; give each once."
     )
-    return mask.argsort(dim=1, stable=True)[:, : num_tokens - num_masked], masked_ids
+    return ascending_order(mask)[:, : num_tokens - num_masked], masked_ids
 
 
 def require(condition: torch.Tensor, message: str) -> None:
-    """A ValueError unless the condition, a scalar tensor, holds; in a traced graph it becomes an assertion."""
+    """A ValueError unless the condition, a scalar tensor on the CPU, holds; in a traced graph it is an assertion."""
     if torch.compiler.is_compiling():
         torch._assert_async(condition, message)
-    elif not condition:
+    elif condition.device.type == "cpu" and not condition:
         raise ValueError(message)
 
 

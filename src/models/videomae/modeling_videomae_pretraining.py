@@ -121,6 +121,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        return_loss: bool = True,
     ) -> VideoMAEForPreTrainingOutput:
         r"""Predict the pixels of tokens from the visible ones.
 
@@ -134,6 +135,8 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             interpolate_pos_encoding: resize the trained positions to an input of another size.
             output_hidden_states: see [`VideoPreTrainedModel`]; of encoder and decoder.
             output_attentions: see [`VideoPreTrainedModel`]; of encoder and decoder.
+            return_loss: compute the loss. By this argument the Trainer of transformers knows that there is one
+                without labels.
 
         Returns:
             [`VideoMAEForPreTrainingOutput`].
@@ -161,11 +164,10 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         tokens = torch.cat([visible, asked], dim=1)
         logits, decoded = self.decoder(tokens, num_visible=visible_ids.shape[1], **flags)
 
-        targets = self.targets(video, grid, predicted_ids)
-        if decode_masked_pos is None:
-            loss = nn.functional.mse_loss(logits.float(), targets)
-        else:
-            loss = self._masked_loss(logits.float(), targets, predicted_ids, visible_ids)
+        loss = None
+        if return_loss:
+            not_counted = None if decode_masked_pos is None else visible_ids
+            loss = self._loss(logits.float(), self.targets(video, grid, predicted_ids), predicted_ids, not_counted)
         return VideoMAEForPreTrainingOutput(
             loss=loss,
             logits=logits,
@@ -176,11 +178,13 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         )
 
     @staticmethod
-    def _masked_loss(
-        logits: torch.Tensor, targets: torch.Tensor, predicted_ids: torch.Tensor, visible_ids: torch.Tensor
+    def _loss(
+        logits: torch.Tensor, targets: torch.Tensor, predicted_ids: torch.Tensor, not_counted: torch.Tensor | None
     ) -> torch.Tensor:
-        """Mean squared error over the predicted tokens that the encoder didn't see, whichever videos they are of."""
-        is_hidden = ~(predicted_ids[:, :, None] == visible_ids[:, None]).any(-1)  # (B, K)
+        """Mean squared error over the predicted tokens but `not_counted` (B, V), whichever videos they are of."""
+        if not_counted is None:
+            return nn.functional.mse_loss(logits, targets)
+        is_hidden = ~(predicted_ids[:, :, None] == not_counted[:, None]).any(-1)  # (B, K)
         require(is_hidden.any(), "`decode_masked_pos` leaves nothing to predict of what `bool_masked_pos` hides.")
         errors = (logits - targets).square().mean(-1)
         return torch.where(is_hidden, errors, 0.0).sum() / is_hidden.sum()
@@ -271,7 +275,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         """Mean and deviation that videos were normalized with, (C, 1) each: ImageNet's, or 0 and 1."""
         count = self.config.num_channels
         values = (IMAGENET_MEAN, IMAGENET_STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
-        mean, std = torch.tensor(values, device=device)[..., None]
+        mean, std = torch.tensor(values, device="cpu").to(device, non_blocking=True)[..., None]
         return mean, std
 
     def _frames(self, pixels: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -323,6 +323,10 @@ class VideoPrismPreTrainedModel(VideoPreTrainedModel):
         *("VideoPrismSpatialEmbeddings", "VideoPrismTemporalEmbeddings", "VideoPrismTextEmbeddings"),
     ]
 
+    @property
+    def frames_per_clip(self) -> int | None:
+        return getattr(getattr(self.config, "vision_config", self.config), "num_frames", None)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """LeCun normals, biases and the distances of norms from 1 zero, embeddings normal with deviation 1/√D."""
@@ -363,10 +367,6 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.spatial_embeddings.patch_embeddings
-
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.num_frames
 
     @can_return_tuple
     def forward(
@@ -531,13 +531,6 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.vision_model.get_input_embeddings()
-
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.num_frames
-
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.vision_model.get_feature_map(pixel_values_videos)
 
@@ -620,13 +613,6 @@ class VideoPrismForVideoClassification(ClassifiesViews, VideoPrismPreTrainedMode
         self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.vision_model.get_input_embeddings()
-
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.num_frames
 
     @can_return_tuple
     def forward(

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
-from vidformers.layers.losses import contrastive_loss
+from vidformers.layers.losses import contrastive_loss, gather_pairs
 
 from ..pretrained import NestedOutput, with_own_parameters
 from .configuration_videoprism import VideoPrismConfig, VideoPrismTextConfig
@@ -125,6 +125,7 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
 
     def __init__(self, config: VideoPrismTextConfig):
         super().__init__(config)
@@ -135,11 +136,18 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
         self.layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.token_embedding
+    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
+        """Which token attends to which: (B or 1, 1, L + 1 or 1, L + 1).
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.token_embedding = value
+        Causal padding attends to nothing, and so to everything alike; without causality it attends to the text. Both
+        come from how the original merges its masks: `compute_attention_masks_for_fprop`.
+        """
+        keys = None if real is None else real[:, None, None]  # (B, 1, 1, L + 1)
+        if not self.config.enable_causal_attention:
+            return keys
+        length = hidden_states.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=hidden_states.device).tril()[None, None]
+        return causal if real is None else causal & keys & real[:, None, :, None]
 
     @can_return_tuple
     def forward(
@@ -183,24 +191,12 @@ class VideoPrismTextModel(VideoPrismTextPreTrainedModel):
             attentions=records.attentions,
         )
 
-    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor | None:
-        """Which token attends to which: (B or 1, 1, L + 1 or 1, L + 1).
-
-        Causal padding attends to nothing, and so to everything alike; without causality it attends to the text. Both
-        come from how the original merges its masks: `compute_attention_masks_for_fprop`.
-        """
-        keys = None if real is None else real[:, None, None]  # (B, 1, 1, L + 1)
-        if not self.config.enable_causal_attention:
-            return keys
-        length = hidden_states.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=hidden_states.device).tril()[None, None]
-        return causal if real is None else causal & keys & real[:, None, :, None]
-
 
 class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
     def __init__(self, config: VideoPrismConfig):
@@ -214,7 +210,7 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         self.text_model = VideoPrismTextModel(config.text_config)
         self.logit_scale = None
         if config.logit_scale_init_value is not None:
-            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+            self.logit_scale = nn.Parameter(torch.full((1,), float(config.logit_scale_init_value)))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -223,9 +219,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    @property
-    def frames_per_clip(self) -> int:
-        return self.config.vision_config.num_frames
+    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.video_model.get_feature_map(pixel_values_videos)
 
     @can_return_tuple
     def get_text_features(
@@ -270,9 +265,6 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         """
         flags = self._flags(output_hidden_states, output_attentions)
         return self.video_model(pixel_values_videos, **kwargs, **flags, return_dict=True)
-
-    def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        return self.video_model.get_feature_map(pixel_values_videos)
 
     def embed_videos(
         self, pixel_values_videos: torch.Tensor, padding_mask_videos: torch.Tensor | None = None
@@ -340,7 +332,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
             interpolate_pos_encoding: fit the position tables to videos of another length or size.
             temperature: scalar that similarities are divided by. By default the learned temperature, or 1 without
                 one.
-            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i.
+            return_loss: compute the contrastive loss over matching pairs: video i belongs to text i. In distributed
+                training the pairs of all processes count, and each of them must ask for it.
             padding_mask_videos: (videos, T), 1 at frames of the video.
             output_frame_embeddings: pool every frame by itself as well.
             output_hidden_states, output_attentions: what to record, as for [`VideoPreTrainedModel`].
@@ -369,8 +362,9 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
         if input_ids is not None:
             text = self.text_model(input_ids, attention_mask=attention_mask, **flags, return_dict=True)
         if video is not None and text is not None:
-            similarity = self._similarity(video.pooler_output, text.pooler_output, temperature)  # (videos, texts)
-            loss = contrastive_loss(similarity) if return_loss else None
+            embeds = video.pooler_output, text.pooler_output
+            similarity = self._similarity(*embeds, temperature)  # (videos, texts)
+            loss = contrastive_loss(self._similarity(*gather_pairs(*embeds), temperature)) if return_loss else None
         return VideoPrismClipOutput(
             loss=loss,
             logits_per_video=None if similarity is None else similarity.softmax(0),

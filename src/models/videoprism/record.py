@@ -8,7 +8,8 @@ FAMILY = Family(
     model_type="videoprism",
     title="VideoPrism",
     config_class="VideoPrismConfig",
-    auto_models={"AutoModel": "VideoPrismClipModel"},
+    # transformers has it there too, for zero-shot classification; its pipeline takes no videos.
+    auto_models={"AutoModel": "VideoPrismClipModel", "AutoModelForZeroShotImageClassification": "VideoPrismClipModel"},
     parts=(
         Part(
             model_type="videoprism_vision_model",

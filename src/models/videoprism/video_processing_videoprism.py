@@ -12,8 +12,8 @@ class VideoPrismVideoProcessor(VideoProcessor):
     """Takes `num_frames` frames spread evenly over a video, resizes them to 288 × 288 and scales values to 0…1.
 
     Frame i is number `i * n // num_frames` of n, as in the original's demonstrations; frames of a shorter video are
-    repeated. There is no mean and no standard deviation. The demonstrations resize with Lanczos' filter, which has no
-    tensor implementation; bicubic, the closest that has one, is what transformers takes.
+    repeated. There is no mean and no standard deviation. The demonstrations resize with Lanczos' filter
+    (`resample=1`); the default is bicubic, as in transformers.
 
     `do_sample_frames=False` keeps all frames; with `do_pad=True` videos of unequal length form a batch, and
     `padding_mask_videos`, which the models take, says which frames are real.

@@ -55,6 +55,14 @@ def check_masks(name: str, masks: list[torch.Tensor], batch_size: int, limit: in
             raise ValueError(f"Token numbers in `{name}` must {inside}; got {low} to {high}.")
 
 
+def highest_on_cpu(masks: Masks, default: int) -> int:
+    """The highest token number of masks, if all are on the CPU, where looking costs no wait; else `default`."""
+    masks = [masks] if isinstance(masks, torch.Tensor) else list(masks)
+    if any(mask.device.type != "cpu" for mask in masks):
+        return default
+    return max(int(mask.max()) for mask in masks)
+
+
 def pair_masks(
     video: torch.Tensor,
     features: torch.Tensor,

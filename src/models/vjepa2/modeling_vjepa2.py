@@ -27,6 +27,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
 from vidformers.layers.patchify import (
     Grid,
+    ascending_order,
     cut_to_tubelets,
     embed_tubelets,
     embed_video,
@@ -39,7 +40,7 @@ from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
 
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
-from .masking_vjepa2 import Masks, join_masks, pair_masks
+from .masking_vjepa2 import Masks, highest_on_cpu, join_masks, pair_masks
 
 
 logger = logging.get_logger(__name__)
@@ -519,7 +520,7 @@ class VJEPA2Predictor(nn.Module):
 
         normed = self.layernorm(hidden_states)
         if return_all_tokens:
-            wanted = select_tokens(normed, token_ids.argsort(dim=1, stable=True))
+            wanted = select_tokens(normed, ascending_order(token_ids))
         else:
             wanted = normed[:, num_context:]
         output = VJEPA2WithMaskedInputPredictorOutput(
@@ -756,14 +757,20 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
     def _target_features(
         whole: torch.Tensor | None, target_ids: torch.Tensor, target_mask: Masks | None
     ) -> torch.Tensor | None:
-        """Features of the target tokens out of those of the whole video, where these are known."""
+        """Features of the target tokens out of those of the whole video, where these are known.
+
+        Without any for targets beyond its end: `None` where the masks are on the CPU, elsewhere NaN in their place,
+        since the GPU would have to be waited for.
+        """
         if whole is None:
             return None
-        if target_mask is None and target_ids.shape[0] == whole.shape[0]:
-            return whole
-        if not torch.compiler.is_compiling() and int(target_ids.max()) >= whole.shape[1]:
+        if target_mask is None:
+            return whole if target_ids.shape[0] == whole.shape[0] else select_tokens(whole, target_ids)
+        last = whole.shape[1] - 1
+        if not torch.compiler.is_compiling() and highest_on_cpu(target_mask, last) > last:
             return None
-        return select_tokens(whole, target_ids)
+        features = select_tokens(whole, target_ids.clamp(max=last))
+        return features.masked_fill((target_ids > last)[..., None], torch.nan)
 
 
 __all__ = [

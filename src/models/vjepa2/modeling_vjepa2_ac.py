@@ -77,7 +77,8 @@ class VJEPA2ACPredictorEmbeddings(nn.Module):
         extrinsics: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens (B, T, K + h·w, P) of features (B, T, h, w, D) and their conditions (B, T, …)."""
-        tokens = self.predictor_embeddings(features.flatten(2, 3))  # (B, T, h·w, P)
+        tokens = self.predictor_embeddings(features.flatten(1, 3))  # (B, T·h·w, P): bitsandbytes takes three axes
+        tokens = tokens.unflatten(1, (features.shape[1], -1))  # (B, T, h·w, P)
         conditions = [self.action_encoder(actions.to(tokens.dtype)), self.state_encoder(states.to(tokens.dtype))]
         if extrinsics is not None:
             conditions.append(self.extrinsics_encoder(extrinsics.to(tokens.dtype)))

@@ -17,9 +17,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from vidformers.layers.attention import attention
 from vidformers.layers.block import Mlp
-from vidformers.layers.patchify import Grid
+from vidformers.layers.patchify import Grid, on_grid
 
-from ..pretrained import ClassifiesViews
+from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
@@ -88,24 +88,6 @@ class VJEPA2ProbeFeatures(NamedTuple):
     num_views: int | None = None
 
 
-class VJEPA2PoolerSelfAttention(nn.Module):
-    """Self-attention of a probe, without positions."""
-
-    is_causal = False
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.out_proj(pooler_attention(self, hidden_states, hidden_states))
-
-
 class VJEPA2PoolerCrossAttention(nn.Module):
     """Attention of a probe's queries to the tokens. It has no output projection."""
 
@@ -120,26 +102,32 @@ class VJEPA2PoolerCrossAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return pooler_attention(self, queries, tokens)
+        """Attend from `queries` (B, Q, D) to `tokens` (B, N, D): (B, Q, D)."""
+        query, key, value = (
+            projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
+            for projection, states in ((self.q_proj, queries), (self.k_proj, tokens), (self.v_proj, tokens))
+        )
+        attended, _ = attention(
+            self,
+            query,
+            key,
+            value,
+            scaling=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout,
+        )
+        return attended
 
 
-def pooler_attention(
-    layer: VJEPA2PoolerSelfAttention | VJEPA2PoolerCrossAttention, queries: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Attend from `queries` (B, Q, D) to `tokens` (B, N, D) with the layer's projections: (B, Q, D)."""
-    query, key, value = (
-        projection(states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
-        for projection, states in ((layer.q_proj, queries), (layer.k_proj, tokens), (layer.v_proj, tokens))
-    )
-    attended, _ = attention(
-        layer,
-        query,
-        key,
-        value,
-        scaling=layer.head_dim**-0.5,
-        dropout=layer.config.attention_dropout,
-    )
-    return attended
+class VJEPA2PoolerSelfAttention(VJEPA2PoolerCrossAttention):
+    """Self-attention of a probe, without positions."""
+
+    def __init__(self, config: VJEPA2Config):
+        super().__init__(config)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Attend from tokens (B, N, D) to themselves: (B, N, D)."""
+        return self.out_proj(super().forward(hidden_states, hidden_states))
 
 
 class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
@@ -316,11 +304,17 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         return {"labels": output.logits if output.view_logits is None else output.view_logits}
 
 
-class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
+class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
     """Encoder and predictor with a probe that reads observed and predicted tokens (EPIC-KITCHENS-100).
 
     Source: `evals/action_anticipation_frozen`: `AnticipativeWrapper` and `AttentiveClassifier`.
     """
+
+    classifiers = {
+        "action_classifier": "num_labels",
+        "verb_classifier": "num_verb_labels",
+        "noun_classifier": "num_noun_labels",
+    }
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -368,8 +362,10 @@ class VJEPA2ForActionAnticipation(VJEPA2ProbeModel):
         self, pixel_values_videos: torch.Tensor, anticipation_times: torch.Tensor, **flags: bool
     ) -> VJEPA2ProbeFeatures:
         """What a probe reads of videos, which any number of heads can share; arguments are those of `forward`."""
-        encoded = self.vjepa2.encoder(pixel_values_videos, **flags)
-        tokens = self.anticipate(encoded.last_hidden_state, encoded.grid, anticipation_times)  # (B, N', D)
+        encoded = self.vjepa2(pixel_values_videos, skip_predictor=True, return_dict=True, **flags)
+        observed = encoded.last_hidden_state  # (B, N, D)
+        grid = Grid(*on_grid(observed, pixel_values_videos, self.config.patch_size).shape[1:4])
+        tokens = self.anticipate(observed, grid, anticipation_times)  # (B, N', D)
         return VJEPA2ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions)
 
     def probe_output(

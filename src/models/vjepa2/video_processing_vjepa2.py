@@ -1,10 +1,21 @@
 """Video processor of V-JEPA 2: the evaluation transform of facebookresearch/vjepa2 (c2963a47)."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.video_utils import VideoMetadata
 
-from vidformers.video.processor import VideoProcessor
+from vidformers.video.processor import VideoProcessor, VideoProcessorKwargs
+
+
+ShortClips = Literal["error", "repeat"]
+
+
+class VJEPA2VideoProcessorKwargs(VideoProcessorKwargs, total=False):
+    """What a call takes: the arguments of all families and `short_clips`."""
+
+    short_clips: str | None
 
 
 def _shortest_edge(crop_size: int) -> int:
@@ -19,6 +30,8 @@ class VJEPA2VideoProcessor(VideoProcessor):
         crop_size: side of the square input in pixels, or a dict with `height` and `width`; 256 by default.
         size: what the shorter side becomes, as `{"shortest_edge": pixels}`. It follows from `crop_size` unless given
             (transformers ignores a given one). `from_pretrained(…, crop_size=…)` alone makes it follow again.
+        short_clips: what becomes of a video with fewer frames than `num_frames`: "error", the default, or "repeat",
+            which takes some of its frames several times, so that a loop over many files doesn't stop at one.
 
     All other arguments are those of [`~vidformers.video.VideoProcessor`]. In a call, `crop_size` sets the crop alone.
     """
@@ -32,6 +45,8 @@ class VJEPA2VideoProcessor(VideoProcessor):
     do_center_crop = True
     do_rescale = True
     do_normalize = True
+    valid_kwargs = VJEPA2VideoProcessorKwargs
+    short_clips: ShortClips = "error"
 
     def __init__(self, **kwargs):
         crop_size = kwargs.get("crop_size")
@@ -43,12 +58,44 @@ class VJEPA2VideoProcessor(VideoProcessor):
         if kwargs.get("size") is None:
             kwargs["size"] = {"shortest_edge": _shortest_edge(side)}
         super().__init__(**kwargs)
+        _check(self.short_clips)
+
+    @property
+    def repeats_frames(self) -> bool:
+        """Whether short videos are filled up, unless a call says otherwise."""
+        return self.short_clips == "repeat"
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        short_clips: ShortClips | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """As the base class; `short_clips` of a call wins over the stored one."""
+        repeats = _check(short_clips or self.short_clips) == "repeat"
+        return super().sample_frames(metadata, num_frames, fps, repeats_frames=repeats, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved: without `short_clips` where it is the default, as transformers writes it."""
+        saved = super().to_dict()
+        if saved.get("short_clips") == type(self).short_clips:
+            del saved["short_clips"]
+        return saved
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs) -> Any:
         if kwargs.get("crop_size") is not None:
             video_processor_dict = {key: value for key, value in video_processor_dict.items() if key != "size"}
         return super().from_dict(video_processor_dict, **kwargs)
+
+
+def _check(short_clips: str) -> str:
+    """The argument, or a ValueError for what it cannot be."""
+    if short_clips not in get_args(ShortClips):
+        raise ValueError(f"Expected short_clips to be {' or '.join(get_args(ShortClips))}, got {short_clips!r}.")
+    return short_clips
 
 
 __all__ = ["VJEPA2VideoProcessor"]

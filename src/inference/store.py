@@ -1,0 +1,371 @@
+"""Embeddings of many videos' windows in a table of Lance, which is appended to, gone on with, and searched.
+
+A table is a folder `NAME.lance`, on a disk or in an object store as lancedb takes it (`s3://…`). A row is a window.
+The column `key` names a window of a file; Lance lets no two writers insert the same one.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vidformers
+
+from .embedder import Embedding, VideoEmbedder
+from .windows import Windows
+
+
+SUFFIX = ".lance"
+DTYPES = ("float32", "float16")
+COMMITS_BETWEEN_CLEANING = 200
+_ABOUT = b"vidformers"
+_ROW = ("video", "window", "start_seconds", "middle_seconds", "end_seconds", "frame_indices")
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells whether a file has changed: its size, and its time in nanoseconds or the SHA-256 of its content."""
+
+    size: int
+    modified: int
+    checksum: str = ""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike, checksum: bool = False) -> "FileState":
+        """The state of a file; of an address, or a file that cannot be read, nothing is known.
+
+        Args:
+            path: of the file.
+            checksum: whether to read it whole, and leave its time aside.
+        """
+        try:
+            status = os.stat(path)
+            if not checksum:
+                return cls(status.st_size, status.st_mtime_ns)
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+            return cls(status.st_size, 0, digest.hexdigest())
+        except OSError:
+            return cls(0, 0)
+
+
+def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
+    """What the embeddings of a table have in common, as JSON takes it.
+
+    Args:
+        embedder: made by `from_pretrained`.
+        windows: how videos are cut.
+    """
+    return {
+        "model": str(embedder.source.path),
+        "revision": _revision(embedder),
+        "pool": embedder.pool,
+        "num_frames": embedder.num_frames,
+        "dtype": str(embedder.model.dtype).removeprefix("torch."),
+        "processor": json.loads(embedder.processor.to_json_string()),
+        "windows": embedder.settled(windows).record,
+        "vidformers": vidformers.__version__,
+    }
+
+
+def _revision(embedder: VideoEmbedder) -> str:
+    """The commit of a Hub repository; of a directory a digest of its configuration and the ends of its weights."""
+    path = Path(embedder.source.path)
+    if not path.is_dir():
+        return str(getattr(embedder.source.config, "_commit_hash", None))
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.name == "config.json" or file.suffix in (".safetensors", ".bin"):
+            with file.open("rb") as opened:
+                size = file.stat().st_size
+                opened.seek(max(size - 2**20, 0))
+                digest.update(f"{file.name} {size} ".encode() + opened.read())
+    return digest.hexdigest()[:16]
+
+
+class Store:
+    """A table of embeddings, made where there is none.
+
+    Args:
+        uri: its name, which ends in `.lance`.
+        settings: what its rows are made with, of [`settings_of`]; `None` to read a table that is there.
+        dtype: of the embeddings in a new table, "float32" or "float16".
+
+    Raises:
+        ModuleNotFoundError: lancedb is not installed.
+        ValueError: the name doesn't end so, the table holds something else, or its rows are made with other settings.
+        FileNotFoundError: there is no such table, and no settings to make one.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, uri: str | os.PathLike, settings: Mapping[str, Any] | None = None, dtype: str = "float32"):
+        if dtype not in DTYPES:
+            raise ValueError(f"Expected a dtype of {', '.join(DTYPES)}, got {dtype!r}.")
+        self.uri, self.dtype = str(uri), dtype
+        folder, _, name = self.uri.rstrip("/").rpartition("/")
+        if not name.endswith(SUFFIX) or name == SUFFIX:
+            raise ValueError(f"{uri}: the name of a table must end in {SUFFIX}.")
+        self.name = name.removesuffix(SUFFIX)
+        with self._explained():
+            self._connection = _lancedb().connect(folder or ("/" if self.uri.startswith("/") else "."))
+            there = self.name in self._tables()
+            self.table = self._connection.open_table(self.name) if there else None
+        if self.table is None and settings is None:
+            raise FileNotFoundError(f"{uri}: there is no such table.")
+        self.settings = dict(settings) if self.table is None else self._stored_settings()
+        if settings is not None and self.table is not None:
+            self._check_settings(settings)
+        self._commits = 0
+
+    def _tables(self) -> list[str]:
+        names, token = [], None
+        while True:
+            listed = self._connection.list_tables(page_token=token)
+            names += listed.tables
+            token = listed.page_token
+            if not token:
+                return names
+
+    def _stored_settings(self) -> dict[str, Any]:
+        about = (self.table.schema.metadata or {}).get(_ABOUT)
+        if about is None or not {*_ROW, "embedding"} <= set(self.table.schema.names):
+            raise ValueError(
+                f"{self.uri}: is a table of something else, with the columns {', '.join(self.table.schema.names)}. "
+                "Choose another name."
+            )
+        return json.loads(about)
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        stored, given = _compared(self.settings), _compared(json.loads(json.dumps(settings)))
+        for name in sorted({*stored, *given}):
+            if stored.get(name) != given.get(name):
+                raise ValueError(
+                    f"{self.uri}: its rows are made with {name} {_brief(self.settings, name)}, this run would make "
+                    f"them with {_brief(settings, name)}. Both cannot be compared: choose another table."
+                )
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def done(self, states: Mapping[str, FileState]) -> dict[str, tuple[int, int | None]]:
+        """What the table holds of videos as they are now.
+
+        Args:
+            states: of each video's file, by name.
+
+        Returns:
+            By name, how many first windows there are, and how many the video has, `None` where that is not known.
+        """
+        found: dict[str, tuple[set[int], int]] = {}
+        if self.table is not None:
+            with self._explained():
+                self.table.checkout_latest()
+                columns = ["video", "window", "num_windows", "size", "modified", "checksum"]
+                batches = self.table.search().select(columns).to_batches()
+                for row in (row for batch in batches for row in batch.to_pylist()):
+                    state = FileState(row["size"], row["modified"], row["checksum"])
+                    if states.get(row["video"]) == state:
+                        found.setdefault(row["video"], (set(), row["num_windows"]))[0].add(row["window"])
+        result: dict[str, tuple[int, int | None]] = {}
+        for name in states:
+            numbers, total = found.get(name, (set(), None))
+            result[name] = next(number for number in range(len(numbers) + 1) if number not in numbers), total
+        return result
+
+    def add(self, rows: Sequence[Embedding], states: Mapping[str, FileState]) -> None:
+        """Write rows. Those that another writer wrote are left, those of a file that has changed are replaced.
+
+        Args:
+            rows: embeddings, (D,) each.
+            states: of the videos' files.
+
+        Raises:
+            OSError: they cannot be written. The table stays as it was.
+        """
+        with self._explained():
+            if self.table is None:
+                self.table = self._create(len(rows[0].embedding))
+            changed = " OR ".join(f"target.{name} != source.{name}" for name in ("size", "modified", "checksum"))
+            merge = self.table.merge_insert("key").when_matched_update_all(where=changed)
+            merge.when_not_matched_insert_all().execute(self._arrow(rows, states))
+        self._commits += 1
+        if self._commits % COMMITS_BETWEEN_CLEANING == 0:
+            self.clean()
+
+    def finish(self, name: str, num_windows: int) -> None:
+        """Remove what is left of a video whose file had more windows before it was changed.
+
+        Args:
+            name: of the video.
+            num_windows: that it has now.
+        """
+        quoted = name.replace("'", "''")
+        with self._explained():
+            if self.table.count_rows(f"video = '{quoted}' AND window >= {num_windows}"):
+                self.table.delete(f"video = '{quoted}' AND window >= {num_windows}")
+
+    def clean(self) -> None:
+        """Join the small files of many commits, and remove versions of more than an hour ago."""
+        if self.table is not None:
+            with self._explained():
+                self.table.optimize(cleanup_older_than=timedelta(hours=1))
+
+    def _create(self, dimension: int) -> Any:
+        import pyarrow as pa
+
+        schema = self._schema(pa, dimension)
+        try:
+            table = self._connection.create_table(self.name, schema=schema)
+            table.set_unenforced_primary_key("key")
+            return table
+        except (ValueError, OSError, RuntimeError):  # another writer was first
+            if self.name not in self._tables():
+                raise
+        for _ in range(50):
+            table = self._connection.open_table(self.name)
+            if table.version > 1:  # the key is set
+                break
+            time.sleep(0.1)
+        self.table, given = table, self.settings
+        self.settings = self._stored_settings()
+        self._check_settings(given)
+        return table
+
+    def _schema(self, pa: Any, dimension: int) -> Any:
+        number = pa.float16() if self.dtype == "float16" else pa.float32()
+        fields = [
+            pa.field("key", pa.string(), nullable=False),
+            ("video", pa.string()),
+            ("window", pa.int32()),
+            ("num_windows", pa.int32()),
+            ("start_seconds", pa.float64()),
+            ("middle_seconds", pa.float64()),
+            ("end_seconds", pa.float64()),
+            ("frame_indices", pa.list_(pa.int32())),
+            ("embedding", pa.list_(number, dimension)),
+            ("size", pa.int64()),
+            ("modified", pa.int64()),
+            ("checksum", pa.string()),
+        ]
+        return pa.schema(fields, metadata={_ABOUT: json.dumps(self.settings).encode()})
+
+    def _arrow(self, rows: Sequence[Embedding], states: Mapping[str, FileState]) -> Any:
+        import pyarrow as pa
+
+        # The table's own schema carries marks that data needn't have.
+        schema = self._schema(pa, self.table.schema.field("embedding").type.list_size)
+        kind = self.table.schema.field("embedding").type.value_type
+        schema = schema.set(schema.get_field_index("embedding"), self.table.schema.field("embedding"))
+        numbers = torch.stack([row.embedding for row in rows]).numpy().astype(kind.to_pandas_dtype())
+        columns = {
+            "key": [f"{row.name}#{row.window}" for row in rows],
+            "video": [row.name for row in rows],
+            "window": [row.window for row in rows],
+            "num_windows": [row.num_windows for row in rows],
+            **{name: [getattr(row, name) for row in rows] for name in _ROW[2:]},
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1), kind), numbers.shape[1]),
+            **{name: [getattr(states[row.name], name) for row in rows] for name in ("size", "modified", "checksum")},
+        }
+        return pa.table(columns, schema=schema)
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def videos(self) -> dict[str, int]:
+        """How many rows each video has, by name, in order."""
+        counts: dict[str, int] = {}
+        with self._explained():
+            for batch in self.table.search().select(["video"]).to_batches():
+                for name in batch.column("video").to_pylist():
+                    counts[name] = counts.get(name, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def rows_of(self, name: str) -> list[Embedding]:
+        """The rows of a video, in order.
+
+        Args:
+            name: of the video.
+        """
+        quoted = name.replace("'", "''")
+        columns = [*_ROW, "num_windows", "embedding"]
+        with self._explained():
+            found = self.table.search().where(f"video = '{quoted}'").select(columns).limit(None).to_arrow().to_pylist()
+        return [
+            Embedding(
+                row["video"],
+                torch.from_numpy(np.asarray(row["embedding"], dtype=np.float32)),
+                None,
+                tuple(row["frame_indices"]),
+                None,
+                row["window"],
+                row["num_windows"],
+                row["start_seconds"],
+                row["middle_seconds"],
+                row["end_seconds"],
+            )
+            for row in sorted(found, key=lambda row: row["window"])
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """What the table holds, as JSON takes it: settings, and numbers of videos, rows and dimensions."""
+        videos, embedding = self.videos(), self.table.schema.field("embedding").type
+        complete = sum(done == total for done, total in self._windows_of().values())
+        return {
+            "table": self.uri,
+            "videos": len(videos),
+            "complete_videos": complete,
+            "rows": sum(videos.values()),
+            "dimensions": embedding.list_size,
+            "stored_as": str(embedding.value_type),
+            **self.settings,
+        }
+
+    def _windows_of(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        with self._explained():
+            for batch in self.table.search().select(["video", "num_windows"]).to_batches():
+                for row in batch.to_pylist():
+                    found[row["video"]] = found.get(row["video"], (0, 0))[0] + 1, row["num_windows"]
+        return found
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what lancedb raises into an OSError that names the table and says what to do."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            cause = str(error).strip().partition("\n")[0]
+            remedy = "Check that the folder may be written and its disk has space, then run again: nothing is lost."
+            raise OSError(f"{self.uri}: the table cannot be read or written ({cause}). {remedy}") from error
+
+
+def _lancedb() -> Any:
+    try:
+        import lancedb
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Tables need the package lancedb: pip install 'vidformers[search]', or write to .safetensors or .npz."
+        ) from error
+    return lancedb
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that rows of one table must share. A directory is told by its content, not by its name."""
+    left_out = {"vidformers"} | ({"model"} if len(str(settings.get("revision"))) == 16 else set())
+    return {name: value for name, value in settings.items() if name not in left_out}
+
+
+def _brief(settings: Mapping[str, Any], name: str) -> str:
+    value = settings.get(name)
+    if name == "revision":
+        return f"{value} of {settings.get('model')}"
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -1,0 +1,53 @@
+"""Every block of docs/integrations.md runs here: all that they need is installed."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.repository import test_readme
+from tests.repository.test_readme import blocks, check_shape, folder, named_files, run_commands, run_python
+
+from .local_task import clips_task
+from .test_adapters import ATTENTION
+
+
+pytestmark = [pytest.mark.ecosystem, pytest.mark.slow, pytest.mark.xdist_group("pages")]
+
+PAGE = "docs/integrations.md"
+TEXT = (test_readme.ROOT / PAGE).read_text("utf-8")
+
+__all__ = ["folder", "named_files"]  # fixtures
+
+
+def test_nothing_is_left_out():
+    needed = set(re.findall(r"<!-- needs: (\w+) -->", TEXT))
+    assert [name for name in needed if test_readme.find_spec(name) is None] == []
+
+
+def test_blocks_run(folder, monkeypatch):
+    """One after the other, as a reader runs them; mteb's task is made of local files."""
+    import mteb
+
+    monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [clips_task(sorted(Path("videos").iterdir()))])
+    namespace = {"check_shape": check_shape, "__name__": "page"}
+    for line, language, text in blocks(PAGE):
+        if language == "python":
+            run_python(text, PAGE, line, namespace)
+        else:
+            run_commands(text)
+    assert "accuracy" in namespace["results"].task_results[0].scores["test"][0]
+    assert len(namespace["closest"]) == 2 and len(namespace["features"]) == 2
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        ray.shutdown()
+
+
+def test_names_of_attention():
+    """The table of PEFT names what the tests adapt."""
+    rows = dict(re.findall(r"^\| ([\w\- ]+) \| (.*`.*) \|$", TEXT, re.MULTILINE))
+    titles = {"vjepa2": "V-JEPA 2", "videoprism": "VideoPrism", "videomae": "VideoMAE"}
+    titles |= {"pe_video": "PE Video", "pe_core": "PE core"}
+    found = {name: sorted(re.findall(r"`(\w+)`", rows[title])) for name, title in titles.items()}
+    assert found == {name: sorted(names) for name, names in ATTENTION.items()}
