@@ -73,7 +73,20 @@ class VJEPA2VideoProcessor(VideoProcessor):
         short_clips: ShortClips | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """As the base class; `short_clips` of a call wins over the stored one."""
+        """The frames that a call takes of a video.
+
+        Args:
+            metadata: of the video.
+            num_frames: how many, spread evenly.
+            fps: or how many a second.
+            short_clips: what becomes of a video with fewer frames; by default what is stored.
+
+        Returns:
+            (T,) integers, ascending.
+
+        Raises:
+            ValueError: the video has fewer frames, and they are not to be repeated.
+        """
         repeats = _check(short_clips or self.short_clips) == "repeat"
         return super().sample_frames(metadata, num_frames, fps, repeats_frames=repeats, **kwargs)
 
