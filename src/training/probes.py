@@ -31,7 +31,7 @@ class ProbeTrainer:
 
     Args:
         model: a model with a probe, such as [`VJEPA2ForVideoClassification`]. It is frozen and set to evaluation.
-        heads: state dicts of what isn't the model's encoder, one a head, with tensors of the shapes of the model's.
+        heads: state dicts of what isn't the model's encoder, one a head, such as `pooler.query_tokens` (1, Q, D).
         settings: for each head `ref_wd`, `final_wd`, `start_lr`, `ref_lr`, `final_lr` and `warmup`, in epochs.
         iterations_per_epoch: number of steps of an epoch.
         num_epochs: number of epochs.
@@ -93,8 +93,8 @@ class ProbeTrainer:
         """Train all heads on the same videos.
 
         Args:
-            batch: arguments of the model's `forward`, such as videos (B, T, C, H, W) and labels (B,). The losses of several views of a video add
-                up.
+            batch: arguments of the model's `forward`, such as videos (B, T, C, H, W) and labels (B,). The losses of
+                several views of a video add up.
 
         Returns:
             (heads,) losses. Where there are several sets of labels, theirs are summed.
