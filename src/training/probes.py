@@ -31,8 +31,7 @@ class ProbeTrainer:
 
     Args:
         model: a model with a probe, such as [`VJEPA2ForVideoClassification`]. It is frozen and set to evaluation.
-        heads: state dicts of what isn't the model's encoder, one a head; their tensors have the shapes of the model's,
-            such as (num_labels, D) of a classifier's weight.
+        heads: state dicts of what isn't the model's encoder, one a head, such as `pooler.query_tokens` (1, Q, D).
         settings: for each head `ref_wd`, `final_wd`, `start_lr`, `ref_lr`, `final_lr` and `warmup`, in epochs.
         iterations_per_epoch: number of steps of an epoch.
         num_epochs: number of epochs.
