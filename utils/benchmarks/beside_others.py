@@ -24,7 +24,13 @@ from rich.console import Console
 from side_by_side import DTYPES, LIBRARIES, Comparison, Options, Table, interleave, machine
 
 
-BUSY = "import sys, torch; torch.set_num_threads(int(sys.argv[1])); a = torch.randn(1500, 1500)\nwhile True: a @ a"
+BUSY = """
+import os, sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+matrix, parent = torch.randn(1500, 1500), os.getppid()
+while os.getppid() == parent:
+    matrix @ matrix
+"""
 STARTED_SECONDS = 3.0
 SITUATIONS = {"alone": (0, None), "beside one": (1, None), "beside two": (2, None), "one thread": (0, 1)}
 """Busy processes, and threads where they aren't those that were asked for."""
