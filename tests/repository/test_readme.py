@@ -13,7 +13,9 @@ import shlex
 import shutil
 import socket
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -349,9 +351,10 @@ def test_links_lead_somewhere(page):
         path = (ROOT / page).parent / target
         assert "://" in target or path.exists() or path.with_suffix(".md").exists(), f"{page} links {target}"
     for name in re.findall(r"\[`~?([\w.]+)`\]|\[\[autodoc\]\] (\w+)", text):
-        value = vidformers
-        for part in "".join(name).removeprefix("vidformers.").split("."):
-            value = getattr(value, part)
+        *modules, _ = parts = "".join(name).removeprefix("vidformers.").split(".")
+        if modules and find_spec(f"vidformers.{modules[0]}"):
+            import_module(f"vidformers.{modules[0]}")
+        attrgetter(".".join(parts))(vidformers)
 
 
 def numbers(text: str) -> list[str]:
