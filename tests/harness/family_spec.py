@@ -302,7 +302,8 @@ class FamilySpec:
         family: its record.
         tiny: configuration fields of a small model whose attention is far from uniform (`initializer_range`).
         size: the input size that `tiny` is configured for.
-        models: its model classes, every one of them.
+        models: its model classes, but for those `tested_apart`.
+        tested_apart: model classes that have tests of their own instead, with the reason.
         processor: its video processor.
         goldens: recorded cases.
         later_goldens: cases that are recorded but that no model reproduces here, with the reason.
@@ -332,6 +333,7 @@ class FamilySpec:
     fixed: Mapping[str, float] = field(default_factory=dict)
     own_layers: Mapping[str, str] = field(default_factory=dict)
     later_goldens: Mapping[str, str] = field(default_factory=dict)
+    tested_apart: Mapping[str, str] = field(default_factory=dict)
     machine_code: bool = False
     skips: Mapping[str, str] = field(default_factory=dict)
     goldens_folder: str | None = None

@@ -537,6 +537,10 @@ SPEC = FamilySpec(
         frame_shape=(3, 32, 32),
         normalized=_normalized,
     ),
+    tested_apart={
+        "VJEPA2ForPreTraining": "made of models above, it records no states: test_modeling_vjepa2_pretraining.py",
+        "VJEPA2ACForPreTraining": "likewise: test_planning_vjepa2.py",
+    },
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
