@@ -115,7 +115,7 @@ setup(
         # Comparisons use transformers alone; timm would bring torchvision along.
         "bench": [],
         # Tables of embeddings and their search; pyarrow comes along, which writes Parquet.
-        "search": ["lancedb>=0.40", "pyarrow>=16"],
+        "search": ["lancedb>=0.40"],
         "torchcodec": ["torchcodec>=0.7"],
         "sentence-transformers": ["sentence-transformers>=6"],
         "mteb": ["mteb>=2.26", "sentence-transformers>=6"],
@@ -123,7 +123,7 @@ setup(
         "ecosystem": [
             "bitsandbytes>=0.49",
             "datasets>=4",
-            "lancedb>=0.25",
+            "lancedb>=0.40",
             "mteb>=2.26",
             "onnx>=1.19",
             "onnxruntime>=1.23",

@@ -301,7 +301,7 @@ def info(
 
 
 @app.command()
-def export(
+def extract(
     table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
     out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
     layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
@@ -311,7 +311,7 @@ def export(
     with terminal(quiet=quiet) as say:
         from . import library
 
-        count = library.export(table, out, layout, say.progress)
+        count = library.extract(table, out, layout, say.progress)
         say.note(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
 
 

@@ -1,4 +1,4 @@
-"""What a table of embeddings holds, and its rows in other files: the commands `vidformers info` and `export`."""
+"""What a table of embeddings holds, and its rows in other files: the commands `vidformers info` and `extract`."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def describe(table: str | os.PathLike) -> dict[str, Any]:
     return Store(table).summary()
 
 
-def export(
+def extract(
     table: str | os.PathLike,
     out: str | os.PathLike,
     layout: str | None = None,

@@ -7,7 +7,6 @@ The column `key` names a window of a file; Lance lets no two writers insert the 
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +27,20 @@ SUFFIX = ".lance"
 DTYPES = ("float32", "float16")
 COMMITS_BETWEEN_CLEANING = 200
 _ABOUT = b"vidformers"
+# By this mark Lance knows the column of which two writers must not insert the same value.
+_PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 _ROW = ("video", "window", "start_seconds", "middle_seconds", "end_seconds", "frame_indices")
 
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether a file has changed: its size, and its time in nanoseconds or the SHA-256 of its content."""
+    """What tells whether a file has changed.
+
+    Attributes:
+        size: in bytes.
+        modified: its time in nanoseconds; 0 where the content tells.
+        checksum: SHA-256 of its content; empty where the time tells.
+    """
 
     size: int
     modified: int
@@ -119,8 +126,7 @@ class Store:
         self.name = name.removesuffix(SUFFIX)
         with self._explained():
             self._connection = _lancedb().connect(folder or ("/" if self.uri.startswith("/") else "."))
-            there = self.name in self._tables()
-            self.table = self._connection.open_table(self.name) if there else None
+            self.table = self._opened()
         if self.table is None and settings is None:
             raise FileNotFoundError(f"{uri}: there is no such table.")
         self.settings = dict(settings) if self.table is None else self._stored_settings()
@@ -128,14 +134,14 @@ class Store:
             self._check_settings(settings)
         self._commits = 0
 
-    def _tables(self) -> list[str]:
-        names, token = [], None
-        while True:
-            listed = self._connection.list_tables(page_token=token)
-            names += listed.tables
-            token = listed.page_token
-            if not token:
-                return names
+    def _opened(self) -> Any:
+        """The table; `None` where there is none, or what a writer left that was killed while it made one."""
+        try:
+            return self._connection.open_table(self.name)
+        except ValueError as error:
+            if "was not found" in str(error):
+                return None
+            raise
 
     def _stored_settings(self) -> dict[str, Any]:
         about = (self.table.schema.metadata or {}).get(_ABOUT)
@@ -223,28 +229,21 @@ class Store:
     def _create(self, dimension: int) -> Any:
         import pyarrow as pa
 
-        schema = self._schema(pa, dimension)
         try:
-            table = self._connection.create_table(self.name, schema=schema)
-            table.set_unenforced_primary_key("key")
-            return table
-        except (ValueError, OSError, RuntimeError):  # another writer was first
-            if self.name not in self._tables():
+            return self._connection.create_table(self.name, schema=self._schema(pa, dimension))
+        except (ValueError, OSError, RuntimeError):
+            self.table = self._opened()
+            if self.table is None:
                 raise
-        for _ in range(50):
-            table = self._connection.open_table(self.name)
-            if table.version > 1:  # the key is set
-                break
-            time.sleep(0.1)
-        self.table, given = table, self.settings
-        self.settings = self._stored_settings()
+        # Another writer was first.
+        given, self.settings = self.settings, self._stored_settings()
         self._check_settings(given)
-        return table
+        return self.table
 
     def _schema(self, pa: Any, dimension: int) -> Any:
         number = pa.float16() if self.dtype == "float16" else pa.float32()
         fields = [
-            pa.field("key", pa.string(), nullable=False),
+            pa.field("key", pa.string(), nullable=False, metadata={_PRIMARY_KEY: b"1"}),
             ("video", pa.string()),
             ("window", pa.int32()),
             ("num_windows", pa.int32()),
@@ -262,7 +261,6 @@ class Store:
     def _arrow(self, rows: Sequence[Embedding], states: Mapping[str, FileState]) -> Any:
         import pyarrow as pa
 
-        # The table's own schema carries marks that data needn't have.
         schema = self._schema(pa, self.table.schema.field("embedding").type.list_size)
         kind = self.table.schema.field("embedding").type.value_type
         schema = schema.set(schema.get_field_index("embedding"), self.table.schema.field("embedding"))

@@ -163,7 +163,7 @@ def run_ahead(
         For each task an iterator, to be used up before the next.
     """
     stop, channels, remaining = threading.Event(), deque(), iter(tasks)
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="vidformers-decoding")
     try:
         while True:
             while len(channels) <= threads and (task := next(remaining, None)):

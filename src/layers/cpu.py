@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.activations import GELUActivation
 
 from .modules import is_plain
+from .threads import share_out, threads_for
 
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 1024
 """Tokens that an MLP transforms at once, because memory fresh from the system is dear."""
+
+TOKENS_OF_A_THREAD = 256
+"""Tokens that a thread of its own transforms at once: with fewer, reading weights takes longer than multiplying."""
 
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
@@ -149,8 +154,21 @@ def transform_in_blocks(
         activation = torch.ops.aten.gelu_
     if tokens.device.type != "cpu":
         return contract(activation(expand(tokens)))
-    blocks = tokens.flatten(0, -2).split(TOKENS_AT_ONCE)
-    return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
+    rows, num_threads = tokens.flatten(0, -2), threads_for(tokens)
+    at_once = max(TOKENS_AT_ONCE // num_threads, TOKENS_OF_A_THREAD)
+    if len(rows) < num_threads * at_once:
+        num_threads, at_once = 1, TOKENS_AT_ONCE
+    blocks = rows.split(at_once)
+    transformed: list[torch.Tensor | None] = [None] * len(blocks)
+
+    def worker() -> Callable[[int], None]:
+        def transform(index: int) -> None:
+            transformed[index] = contract(activation(expand(blocks[index])))
+
+        return transform
+
+    share_out(worker, range(len(blocks)), num_threads)
+    return torch.cat(transformed).unflatten(0, tokens.shape[:-1])
 
 
 def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
@@ -167,6 +185,7 @@ def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
     batch, heads, num_queries, head_dim = query.shape
     num_keys = key.shape[2]
     attended = query.new_empty(batch, num_queries, heads, head_dim)
+    num_threads = threads_for(inputs.query)
     limit = SCORES_IN_CACHE if query.device.type == "cpu" else SCORES_ON_DEVICE
     num_rows = max(limit // num_keys, 1)
     step_queries = min(num_queries, num_rows)
@@ -174,21 +193,26 @@ def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
     step_batch = max(num_rows // (num_queries * heads), 1)
     if query.device.type != "cpu":
         step_batch = max(min(step_batch, QUERIES_ON_DEVICE // (num_queries * heads * head_dim)), 1)
-    # One buffer for the scores of every block: fresh memory costs a CPU more than filling it.
-    buffer = query.new_empty(min(step_batch, batch) * step_heads * step_queries * num_keys)
-    for first in range(0, batch, step_batch):
-        videos = slice(first, first + step_batch)
-        for first_head in range(0, heads, step_heads):
-            which = (videos, slice(first_head, first_head + step_heads))
-            for first_query in range(0, num_queries, step_queries):
-                rows = slice(first_query, first_query + step_queries)
-                block = inputs._replace(
-                    query=query[which][:, :, rows],
-                    key=key[which],
-                    value=value[which],
-                    mask=None if mask is None else _part_of_mask(mask, (*which, rows)),
-                )
-                attended[videos, rows, which[1]] = _attend(block, buffer).transpose(1, 2)
+
+    def worker() -> Callable[[tuple[slice, slice, slice]], None]:
+        # One buffer for the scores of every block: fresh memory costs a CPU more than filling it.
+        buffer = query.new_empty(min(step_batch, batch) * step_heads * step_queries * num_keys)
+
+        def attend(place: tuple[slice, slice, slice]) -> None:
+            videos, some_heads, rows = place
+            block = inputs._replace(
+                query=query[place],
+                key=key[videos, some_heads],
+                value=value[videos, some_heads],
+                mask=None if mask is None else _part_of_mask(mask, place),
+            )
+            attended[videos, rows, some_heads] = _attend(block, buffer).transpose(1, 2)
+
+        return attend
+
+    steps = ((batch, step_batch), (heads, step_heads), (num_queries, step_queries))
+    places = list(product(*([slice(first, first + step) for first in range(0, count, step)] for count, step in steps)))
+    share_out(worker, places, num_threads)
     return attended.flatten(2).to(dtype)
 
 

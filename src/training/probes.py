@@ -31,7 +31,7 @@ class ProbeTrainer:
 
     Args:
         model: a model with a probe, such as [`VJEPA2ForVideoClassification`]. It is frozen and set to evaluation.
-        heads: state dicts of what isn't the model's encoder, one a head.
+        heads: state dicts of what isn't the model's encoder, one a head, with tensors of the shapes of the model's.
         settings: for each head `ref_wd`, `final_wd`, `start_lr`, `ref_lr`, `final_lr` and `warmup`, in epochs.
         iterations_per_epoch: number of steps of an epoch.
         num_epochs: number of epochs.
@@ -93,7 +93,7 @@ class ProbeTrainer:
         """Train all heads on the same videos.
 
         Args:
-            batch: arguments of the model's `forward`, labels among them. The losses of several views of a video add
+            batch: arguments of the model's `forward`, such as videos (B, T, C, H, W) and labels (B,). The losses of several views of a video add
                 up.
 
         Returns:
@@ -125,7 +125,7 @@ class ProbeTrainer:
         """What each head makes of videos.
 
         Args:
-            inputs: arguments of the model's `forward`.
+            inputs: arguments of the model's `forward`, such as videos (B, T, C, H, W).
 
         Returns:
             An output of the model for each head.

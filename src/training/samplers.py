@@ -38,7 +38,11 @@ class WeightedSampler(Sampler[int]):
         self.num_replicas, self.rank, self.seed, self.epoch = num_replicas, rank, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other samples from now on, the same whenever the number is the same."""
+        """Draw other samples from now on.
+
+        Args:
+            epoch: a number, which gives the same samples whenever it is the same.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ from .every_model import build
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 
-MOST_GRAPHS = 3
-"""One for the first length, one for all others, and one that an assumption about lengths may cost."""
+MOST_GRAPHS = 2
+"""One for the first length and one for all others."""
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=[spec.family.model_type for spec in SPECS])
@@ -26,7 +26,7 @@ def test_frames_may_change(spec):
     torch._dynamo.reset()
     built, counter = build(spec, model), CompileCounter()
     compiled = torch.compile(built, backend=counter, fullgraph=True)
-    for frames in (4, 6, 8, 12, 16):
+    for frames in (4, 8, 12):
         inputs = spec.inputs(model, 2, VideoSize(frames, *spec.size[1:]))
         assert_close(f"{frames} frames", all_states(built, inputs), all_states(compiled, inputs), REORDERED)
     assert counter.frame_count <= MOST_GRAPHS

@@ -1,7 +1,7 @@
 """accelerate keeps weights in memory or on disk and brings those of a module as it is called."""
 
 import pytest
-from accelerate import cpu_offload, disk_offload
+from accelerate import disk_offload
 
 from tests.harness.citizen import answers
 from tests.harness.compare import assert_close
@@ -15,14 +15,11 @@ pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 
 
 @every_model
-@pytest.mark.parametrize("place", ["cpu", "disk"])
-def test_offload(spec, model, place, tmp_path):
+def test_disk_offload(spec, model, tmp_path):
+    """The harness does the same in memory."""
     built, inputs = build(spec, model), spec.inputs(model)
     expected, answered = all_states(built, inputs), answers(built, inputs)
-    if place == "cpu":
-        cpu_offload(built, offload_buffers=True)
-    else:
-        disk_offload(built, tmp_path, offload_buffers=True)
+    disk_offload(built, tmp_path, offload_buffers=True)
     assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
     assert_close("outputs", expected, all_states(built, inputs), EXACT)
     for name, value in answered.items():
@@ -30,8 +27,7 @@ def test_offload(spec, model, place, tmp_path):
 
 
 @every_model
-@pytest.mark.parametrize("share", [2, 0], ids=["half on disk", "all on disk"])
-def test_device_map(spec, model, share, tmp_path):
+def test_device_map(spec, model, tmp_path):
     """`device_map="auto"` splits a model between what memory there is and the disk."""
     built, inputs = build(spec, model), spec.inputs(model)
     expected = all_states(built, inputs)
@@ -40,7 +36,7 @@ def test_device_map(spec, model, share, tmp_path):
     loaded = model.model_class.from_pretrained(
         tmp_path,
         device_map="auto",
-        max_memory={"cpu": total // share if share else 1, "disk": 10 * total},
+        max_memory={"cpu": total // 2, "disk": 10 * total},
         offload_folder=tmp_path / "offloaded",
         attn_implementation="sdpa",
     )

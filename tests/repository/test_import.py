@@ -292,7 +292,8 @@ assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
     succeed(code, stock_directory)
 
 
-@pytest.mark.parametrize("first", ["transformers", pytest.param("vidformers", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["transformers", "vidformers"])
 def test_names_give_ours_if_that_is_asked_for(first):
     """Whichever package is imported first, and until that is undone."""
     code = f"""

@@ -26,6 +26,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import vidformers
+import vidformers.training
 from tests.original_files import encoder_shapes, predictor_shapes, prefixed, probe_tree, random_tensors
 from tests.text_files import save_modernbert_tokenizer, t5_model
 from tests.video_files import picture, write_video

@@ -23,7 +23,7 @@ from tests.harness.modeling import DeviceMixin, GraphMixin, OutputMixin, Storage
 from tests.harness.parity import COMMITTED, ParityMixin, golden_folders, recorded
 from tests.harness.positions import PositionsMixin
 from tests.harness.tolerances import EXACT, GOLDEN, NOTICEABLE, REORDERED
-from tests.videomae.spec import CLASSIFIER, PRETRAINING, SPEC
+from tests.videomae.spec import CLASSIFIER, PRETRAINING, SHALLOW, SPEC
 from tests.videomae.spec_v2 import DUAL, POOLED, SPEC_V2
 from vidformers import (
     VideoMAEForPreTraining,
@@ -33,6 +33,7 @@ from vidformers import (
     load_original,
 )
 from vidformers.conversion import ConversionError, convert_checkpoint, reverse_directory, verify_directory
+from vidformers.inference.windows import Windows
 from vidformers.models.videomae import detection_features, dual_masks, random_mask, running_cell_mask, tube_mask
 from vidformers.models.videomae.detection_videomae import WINDOWS_AT_ONCE
 from vidformers.models.videomae.record import FAMILY as VIDEOMAE
@@ -535,6 +536,14 @@ def test_windows_one_by_one(spec):
         same(f"window at {start}", expected, feature)
     sparse, starts = detection_features(model, clip, num_frames=6, stride=9)
     same("gaps between windows", features[::3], sparse)
+
+
+@pytest.mark.parametrize("count", [16, 37, 50])
+def test_windows_are_those_of_long_videos(count):
+    cut = Windows.preset("videomae_v2_thumos")
+    expected = [window.frame_indices[0] for window in cut(np.arange(count) / 30, count / 30)]
+    model = SPEC.build(CLASSIFIER, num_frames=16, **SHALLOW)
+    assert detection_features(model, frames(count))[1].tolist() == expected
 
 
 def test_what_has_no_features():

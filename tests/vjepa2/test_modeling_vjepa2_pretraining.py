@@ -354,6 +354,7 @@ def test_files_without_a_teacher(tmp_path):
         VJEPA2ForPreTraining.from_original(file)
 
 
+@pytest.mark.slow
 def test_the_trainer_evaluates(tmp_path):
     from transformers import Trainer, TrainingArguments
 

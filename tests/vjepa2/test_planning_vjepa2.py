@@ -235,7 +235,7 @@ def test_shapes_of_a_landscape(model, fields):
 
 
 @pytest.mark.parametrize("known", [1, 2, 4])
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("extrinsics", [False, True])
 def test_rollouts_keep_what_they_computed(known, attention, extrinsics):
     """As a loop that computes every step again."""

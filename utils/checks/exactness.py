@@ -3,8 +3,8 @@
 
 Usage: python utils/checks/exactness.py
 
-The source is the section "Differences from Transformers" of each family's page: a table, whose first column says in
-which case and whose last what is done here, or else a paragraph. `utils/checks/check_repo.py` sees that the
+The source is the section "Differences from Transformers" of each family's page: a table, whose first columns say in
+which case and why, and whose last what is done here, or else a paragraph. `utils/checks/check_repo.py` sees that the
 page is up to date.
 """
 
@@ -28,7 +28,7 @@ BLOCK = re.compile(r"(<!-- differences -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def differences(page: str) -> str | None:
-    """A family's table with the columns case, Transformers and vidformers; `None` for a page without the section."""
+    """A family's table: case, why, Transformers and vidformers; `None` for a page without the section."""
     section = SECTION.search(page)
     if section is None:
         return None
@@ -36,8 +36,8 @@ def differences(page: str) -> str | None:
     if table is None:
         return section[1].split("\n\n")[0].strip()
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[0].splitlines()]
-    cells = [(case, " / ".join(filter(None, theirs)), ours) for case, *theirs, ours in rows[2:]]
-    lines = [("case", "Transformers", "vidformers"), ("---", "---", "---"), *cells]
+    cells = [(case, why, " / ".join(filter(None, theirs)), ours) for case, why, *theirs, ours in rows[2:]]
+    lines = [("case", "why", "Transformers", "vidformers"), ("---",) * 4, *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -5,5 +5,6 @@ from vidformers.lazy import lazy_exports
 from .record import FAMILY
 
 
-__all__ = list(FAMILY.modules)
-__getattr__, __dir__ = lazy_exports(__name__, FAMILY.modules)
+_MODULES = {**FAMILY.modules, "PLAN_SETTINGS": ".planning_vjepa2"}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -207,10 +207,14 @@ class VJEPA2Embeddings(VJEPA2ModalityEmbeddings):
 
 
 class Past:
-    """Keys and values (B, N, heads, head_dim) of the tokens that one attention layer saw before, rotated.
+    """What one attention layer saw before. A call leaves it as it is, so that it can be computed again.
+
+    Args:
+        key: rotated keys (B, N, heads, head_dim) of the tokens so far, if there are any.
+        value: their values.
 
     Attributes:
-        following: what it is after a call, which leaves it as it was, so that the call can be computed again.
+        following: what it is after the call.
     """
 
     def __init__(self, key: torch.Tensor | None = None, value: torch.Tensor | None = None):

@@ -143,7 +143,7 @@ class VJEPA2ACPredictor(nn.Module):
             attentions=records.attentions,
         )
 
-    def _rotary(self, grid: Grid, num_conditions: int, hidden_states: torch.Tensor, first: int) -> RotaryTable:
+    def _rotary(self, grid: Grid, num_conditions: int, hidden_states: torch.Tensor, first: int = 0) -> RotaryTable:
         """Rotary factors of all tokens, from step `first` on.
 
         Conditions turn with time alone: they stand at row and column 0.

@@ -23,8 +23,8 @@ class VJEPA2ACForPreTrainingOutput(ModelOutput):
 
     Args:
         loss: scalar in float32, the sum of both.
-        teacher_forcing_loss: error of predictions from the true frames.
-        rollout_loss: error of predictions from predictions.
+        teacher_forcing_loss: scalar, the error of predictions from the true frames.
+        rollout_loss: scalar, that of predictions from predictions.
         predicted_hidden_states: (B, T - 1, h, w, D), normalized predictions from the true frames.
         rollout_hidden_states: (B, auto_steps, h, w, D), normalized predictions from predictions.
     """

@@ -282,4 +282,4 @@ def _check_numbers(
         raise ValueError(f"`axis` fixes 0, 1, 2 (x, y, z) or 3 (the gripper), got {list(axis)}.")
 
 
-__all__ = ["PLAN_SETTINGS", "energy_landscape", "plan"]
+__all__ = ["energy_landscape", "plan"]

@@ -26,7 +26,6 @@ FAMILY = Family(
         "VJEPA2ACForPreTraining": "modeling_vjepa2_ac_pretraining",
     },
     functions={
-        "PLAN_SETTINGS": "planning_vjepa2",
         "MultiblockMaskSampler": "sampling_vjepa2",
         "VJEPA2MaskCollator": "sampling_vjepa2",
         "compute_new_pose": "poses_vjepa2",
@@ -40,11 +39,9 @@ FAMILY = Family(
     presets=PRESETS,
     original_files={
         "VJEPA2Model": "V-JEPA 2 hub file",
-        "VJEPA2ForPreTraining": "V-JEPA 2 pre-training file",
         "VJEPA2ForVideoClassification": "attentive probe on a V-JEPA 2 encoder",
         "VJEPA2ForActionAnticipation": "anticipation probe on a V-JEPA 2 hub file",
         "VJEPA2ACModel": "V-JEPA 2-AC hub file",
-        "VJEPA2ACForPreTraining": "V-JEPA 2-AC training file",
     },
     paper="https://arxiv.org/abs/2506.09985",
 )
