@@ -15,7 +15,7 @@ from tests import video_files
 from tests.inference.directories import directory_of
 from tests.video_files import decode_all, truncate, write_video
 from vidformers.inference.embedder import Embedding, Failure, VideoEmbedder
-from vidformers.inference.stream import Waiting, run_ahead
+from vidformers.inference.stream import Plan, Ring, Waiting, run_ahead
 from vidformers.inference.windows import Windows
 from vidformers.video import VideoReader
 
@@ -243,6 +243,19 @@ def test_models_without_texts(folder, directories):
         VideoEmbedder.from_pretrained(directories("PeCoreModel"), pool="mean").encode_text("water")
     with pytest.raises(ValueError, match="call embed"):
         VideoEmbedder.from_pretrained(directories("VJEPA2Model"), pool="none").encode(folder / "one.mp4")
+
+
+def test_a_ring_keeps_what_coming_windows_hold():
+    ring = Ring()
+    plan = Plan(None, Windows(4, 2, unit="frames")(np.arange(20) / 25), 9)
+    ring.begin(plan)
+    for start in range(0, 12, 3):
+        numbers = list(range(start, start + 3))
+        for window, frames in ring.add(numbers, torch.tensor(numbers)):
+            assert [int(frame) for frame in frames] == list(window.frame_indices)
+        assert min(ring.frames, default=99) >= ring.windows[0].frame_indices[0] and len(ring.frames) <= 6
+    ring.begin(plan)  # another video, or the same one again: a frame of before must not be taken for one of now
+    assert not ring.frames and not list(ring.add([3], torch.tensor([3])))
 
 
 # ------------------------------------------------------------------------------------------------------------ threads
