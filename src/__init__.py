@@ -26,7 +26,7 @@ _MODULES = {
     **public_modules(),
 }
 __all__ = ["__version__", "register", "unregister", *_MODULES]
-__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES, ("conversion", "inference", "training", "video"))
 
 if os.environ.get("VIDFORMERS_AUTO") != "0":
     register(names=os.environ.get("VIDFORMERS_AUTO") == "names")

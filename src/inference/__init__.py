@@ -1,1 +1,13 @@
-"""Models on video files: what the commands share, for programs too."""
+"""Models on video files: what the commands share, for programs too. It loads on first use."""
+
+from vidformers.lazy import lazy_exports
+
+
+_MODULES = {
+    "Embedding": ".embedder",
+    "FileState": ".store",
+    "Store": ".store",
+    "Window": ".windows",
+}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

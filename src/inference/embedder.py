@@ -43,7 +43,7 @@ class Embedding:
         fps: the video's rate in frames per second, or `None` where it has none.
         window: its place among the video's windows.
         num_windows: how many the video has.
-        start_seconds, middle_seconds, end_seconds: as of a [`~inference.windows.Window`].
+        start_seconds, middle_seconds, end_seconds: as of a [`~inference.Window`].
     """
 
     name: str

@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 NOT_ON_PAGES = ("PreTrainedModel", "__version__")
 # Modules that import a package which documentation is built without.
 NEEDING_OTHERS = {"mteb": "mteb", "sentence_transformers": "sentence_transformers"}
-PUBLIC_SUBPACKAGES = ("video", "conversion")
+PUBLIC_SUBPACKAGES = ("video", "inference", "training", "conversion")
 # "(B, T, C, H, W)", "(B,)", "(B, (T / 2)·h·w, D)"; a number without a dimension is a "scalar".
 DIMENSION = r"(?:[\w·.…'²₀-₉+/*×-]|\([^(),]*\)| [-+·/×] | or )+"
 SHAPE = re.compile(rf"\({DIMENSION},(?: {DIMENSION}(?:, {DIMENSION})*)?\)|\bscalars?\b|\balways `None`")

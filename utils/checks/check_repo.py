@@ -28,7 +28,7 @@ FOLDERS = {"src": PACKAGE, "conversion": f"{PACKAGE}.conversion"}
 ROOT_MODULES = {"", "families", "files"}
 MAY_IMPORT = {
     "commands": {*ROOT_MODULES, "conversion", "inference", "layers", "models", "training", "video"},
-    "inference": {*ROOT_MODULES, "layers", "models", "training", "video"},
+    "inference": {*ROOT_MODULES, "layers", "lazy", "models", "training", "video"},
     "mteb": {"sentence_transformers"},
     "sentence_transformers": {"inference", "video"},
     "training": {*ROOT_MODULES, "layers", "lazy", "models", "video"},

@@ -30,7 +30,7 @@ from vidformers.families import FAMILIES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from checks.check_docs import PUBLIC_SUBPACKAGES, ROOT, check
+from checks.check_docs import NEEDING_OTHERS, PUBLIC_SUBPACKAGES, ROOT, check
 
 from docs.commands import commands_page
 from docs.names import Documentation
@@ -76,9 +76,12 @@ def main() -> int:
 
 
 def write_package(out: Path) -> None:
-    """Copy the code as one package whose names are found without running it: lazy ones become imports."""
+    """Copy the code as one package whose names are found without running it: lazy ones become imports.
+
+    Modules that derive from classes of packages that need not be there are on no page, and stay behind.
+    """
     for name, folder in FOLDERS.items():
-        for path in folder.rglob("*.py"):
+        for path in (path for path in folder.rglob("*.py") if path.stem not in NEEDING_OTHERS):
             copy = out / name / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
