@@ -107,8 +107,8 @@ def test_shared_tests_notice_a_fault(backend, fault, monkeypatch):
         return true(module, query, key, value, mask, **FAULTS[fault](options))
 
     case = Shared()
-    case.spec = SPEC
-    case._compare_forward(VISION_MODEL, backend, torch.float16)
+    case.spec, case.made = SPEC, {}
+    case.check_forward(VISION_MODEL, backend, torch.float16)
     monkeypatch.setattr(layer, "ALL_ATTENTION_FUNCTIONS", {backend: call})
     with pytest.raises((AssertionError, RuntimeError)):
-        case._compare_forward(VISION_MODEL, backend, torch.float16)
+        case.check_forward(VISION_MODEL, backend, torch.float16)
