@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import ModelOutput
 
-from . import conversion, video
+from . import conversion, inference, training, video
 
 __all__ = ["Model", "count"]
 
@@ -132,6 +132,8 @@ TOCTREE = """- title: All
 FILES = {
     "{package}/__init__.py": INIT,
     "{package}/conversion.py": '"""Conversion."""\n\n__all__ = []\n',
+    "{package}/inference.py": '"""Models on videos."""\n\n__all__ = []\n',
+    "{package}/training.py": '"""Training."""\n\n__all__ = []\n',
     "{package}/video.py": '"""Videos."""\n\n__all__ = []\n',
     "docs/_toctree.yml": TOCTREE,
     "docs/guide.md": GUIDE,
