@@ -250,6 +250,8 @@ def _identify_again(
 
 def load_directory(directory: Path) -> PreTrainedModel:
     """The model of a directory, of the class that its configuration names, in the type that it was saved in."""
+    if not directory.is_dir():
+        raise ConversionError(f"{directory}: there is no such directory. Give one that `vidformers convert` has made.")
     try:
         architecture = json.loads((directory / "config.json").read_text("utf-8"))["architectures"][0]
     except (OSError, ValueError, KeyError, TypeError) as error:

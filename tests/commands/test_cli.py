@@ -98,6 +98,7 @@ def test_label_numbers_with_a_gap(tmp_path):
         (["convert", "vit.pt", "out", *SETTINGS, "--set", "vision_config.depth=3"], "has no field 'vision_config'"),
         (["convert", "vit.pt", ".", *SETTINGS], "exists already"),
         (["verify", "."], "no readable config.json"),
+        (["verify", "absent"], "absent: there is no such directory"),
         (["reverse", ".", "back.pt"], "no readable config.json"),
     ],
 )
