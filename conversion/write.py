@@ -147,7 +147,11 @@ def _stop_on_failure(reports: list[Report]) -> None:
 
 
 def reverse_directory(
-    directory: str | os.PathLike, out: str | os.PathLike, *, probe_out: str | os.PathLike | None = None
+    directory: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    probe_out: str | os.PathLike | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, str]:
     """Write a directory's weights as the original files hold them.
 
@@ -158,6 +162,7 @@ def reverse_directory(
         directory: a directory in the published format.
         out: the checkpoint to write, a `.pt`, `.npz` or `.safetensors` file that must not exist.
         probe_out: the file for the classifier head, which a model with one needs.
+        progress: called with an activity and how much of it is done.
 
     Returns:
         Tensors that are not given back, with the reason: those of the original that conversion left out, in its
@@ -171,7 +176,9 @@ def reverse_directory(
     if probe_out is not None:
         targets["probe"] = Path(probe_out)
     _check_targets(targets)
+    progress("loading the model", 0, 1)
     model, provenance = load_directory(directory), read_provenance(directory)
+    progress("loading the model", 1, 1)
     form = form_of(model, provenance.get("form"))
     if set(form.files) != set(targets):
         raise ConversionError(f"{directory}: its original files are {' and '.join(form.files)}; name a file for each.")
@@ -181,10 +188,12 @@ def reverse_directory(
     if out_of_numpy := [targets[file] for file in trees if _needs_bfloat16(targets[file], trees[file])]:
         raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:
-        for file, place in zip(trees, places, strict=True):
+        for done, (file, place) in enumerate(zip(trees, places, strict=True)):
+            progress("writing files", done, len(trees))
             num_bytes = sum(tensor.nbytes for _, tensor in tensor_leaves(trees[file]))
             with _as_conversion_error(), explained_write(targets[file], num_bytes):
                 _save(trees[file], place)
+    progress("writing files", len(trees), len(trees))
     return _not_given(model, form)
 
 

@@ -133,7 +133,7 @@ def reverse(
     with terminal(quiet=quiet) as say:
         from vidformers.conversion import reverse_directory
 
-        left_out = reverse_directory(directory, out, probe_out=probe)
+        left_out = reverse_directory(directory, out, probe_out=probe, progress=say.progress)
         say.note(f"Wrote [bold]{escape(str(out))}[/bold]" + (f" and {escape(str(probe))}." if probe else "."))
         for name, reason in left_out.items():
             say.note(f"The file lacks {escape(name)}, which the original holds: {escape(reason)}.")
