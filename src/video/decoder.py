@@ -8,6 +8,19 @@ from .index import FrameIndex, Segment
 from .source import VideoSource, video_stream
 
 
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream; those of streams that begin within the file are passed by.
+
+    PyAV has a list of the streams that a file begins with, and raises an IndexError for others.
+    """
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
+
+
 class IndexMismatch(Exception):
     """The decoder gave other frames than the packets announced."""
 
@@ -42,7 +55,7 @@ class FrameDecoder:
 
         is_gif = container.format.name == "gif"
         try:
-            for packet in container.demux(stream):
+            for packet in demuxed(container, stream):
                 if not packet.size:
                     continue
                 if is_gif and not bytes(packet).endswith((b"\0", b"\0;")):

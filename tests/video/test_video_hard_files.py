@@ -11,6 +11,7 @@ import pytest
 from tests import video_files
 from tests.video_files import decode_all, write_video
 from vidformers.video import VideoDecodeError, VideoReader, decode_video, probe_video, uniform_indices
+from vidformers.video.decoder import demuxed
 
 
 @pytest.fixture
@@ -76,6 +77,22 @@ def test_joined_transport_streams_lose_no_frame(tmp_path):
     expected = decode_all(joined)
     assert len(expected) == 80
     assert_frames(joined, expected)
+
+
+def test_a_stream_that_begins_later_is_passed_by():
+    """PyAV raises an IndexError for a packet of a stream that is not in its list; what follows is read all the same."""
+
+    class Container:
+        left = [1, 2, None, 3, None, None, 4]
+
+        def demux(self, stream):
+            while self.left:
+                packet = self.left.pop(0)
+                if packet is None:
+                    raise IndexError("list index out of range")
+                yield packet
+
+    assert list(demuxed(Container(), None)) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["cut.mkv", "cut.mp4"])

@@ -125,6 +125,9 @@ def plain_decode(path: Path, keeps: Callable[[], bool] = bool) -> tuple[list[np.
         while True:
             try:
                 packet = next(packets)
+            except IndexError:  # of a stream that begins here, which PyAV doesn't know
+                packets = container.demux(stream)
+                continue
             except (StopIteration, av.error.FFmpegError):
                 packet = None
             try:
