@@ -80,7 +80,7 @@ def test_joined_transport_streams_lose_no_frame(tmp_path):
 
 
 def test_a_stream_that_begins_later_is_passed_by():
-    """PyAV raises an IndexError for a packet of a stream that is not in its list; what follows is read all the same."""
+    """PyAV raises an IndexError for a packet of a stream that it does not know; what follows is read."""
 
     class Container:
         left = [1, 2, None, 3, None, None, 4]
