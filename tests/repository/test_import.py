@@ -302,7 +302,7 @@ import transformers, vidformers
 from vidformers.families import public_modules
 assert transformers.VideoMAEFeatureExtractor is vidformers.VideoMAEImageProcessor
 # Without torchvision transformers makes its image processor anew at every request.
-shared = [name for name in public_modules() if name in dir(transformers) and not name.startswith("VideoMAE")]
+shared = [name for name in set(public_modules()) & set(dir(transformers)) if not name.startswith("VideoMAE")]
 assert "PeVideoModel" in shared and "VJEPA2VideoProcessor" in shared
 theirs = {{name: getattr(transformers, name) for name in shared[::2]}}
 assert not any(theirs[name] is getattr(vidformers, name) for name in theirs)
