@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .cpu import FALLBACK_DTYPES, attention_in_blocks, for_product
+from .cpu import FALLBACK_DTYPES, HAS_TILES, attention_in_blocks, for_product
 from .flex import bounded_attention
 
 
@@ -113,11 +113,12 @@ def _sdpa(inputs: Inputs) -> torch.Tensor:
     """PyTorch's fused kernel where it can serve; otherwise the same, exactly, a block of scores after the other."""
     query, inference = inputs.query, not (inputs.dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
     half_on_cpu = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    blocks_are_faster = half_on_cpu and query.dtype not in FALLBACK_DTYPES and not HAS_TILES
     if inputs.softcap is not None and inputs.mask is None and not inputs.dropout:
         attended = bounded_attention(query, inputs.key, inputs.value, inputs.scaling, inputs.softcap)
         if attended is not None:
             return attended.transpose(1, 2).flatten(2)
-    if inference and (inputs.softcap is not None or (half_on_cpu and query.dtype not in FALLBACK_DTYPES)):
+    if inference and (inputs.softcap is not None or blocks_are_faster):
         return attention_in_blocks(inputs)
     if inputs.softcap is not None:
         attended = _by_query_blocks(inputs)

@@ -62,6 +62,9 @@ def _has_instructions(dtype: torch.dtype) -> bool:
 FALLBACK_DTYPES = tuple(dtype for dtype in (torch.bfloat16, torch.float16) if not _has_instructions(dtype))
 """Dtypes whose products this machine's CPU computes in float32."""
 
+HAS_TILES = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+"""Whether this CPU multiplies tiles of bfloat16 (AMX), with which PyTorch's fused attention is faster than blocks."""
+
 PRODUCTS = frozenset(
     {
         nn.functional.linear,
