@@ -50,7 +50,7 @@ def test_models_that_are_called_in_another_way(name):
 
 def test_both_libraries_compute_the_same():
     result = gpu_speed.measure(gpu_speed.MODELS["VideoMAE ViT-B, 1 × 16 × 224²"], TINY)
-    assert 0 < result["calls"]["transformers"]["distance"] < 0.02
+    assert 0 <= result["calls"]["transformers"]["distance"] < 0.02  # 0 where both call the same kernel
 
 
 @pytest.mark.slow
