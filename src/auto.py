@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from . import compat
+from .compat import class_of
 from .families import FAMILIES
 from .models.records import Family, Part
 
@@ -28,7 +29,7 @@ def register(names: bool = False) -> None:
         for record in (family, *family.parts):
             _register_models(family, record)
             _register_processors(family, record)
-            compat.refuse_other_classes(_load(family, record.config_class), record)
+            compat.refuse_other_classes(class_of(family, record.config_class), record)
     compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
     compat.choose_tokenizers_by_configuration()
@@ -47,34 +48,29 @@ def unregister() -> None:
 
 def _register_models(family: Family, record: Family | Part) -> None:
     """Enter the configuration of a family or of a part of it, and the models that are built from it."""
-    config_class = _load(family, record.config_class)
+    config_class = class_of(family, record.config_class)
     _auto("configuration").AutoConfig.register(record.model_type, config_class, exist_ok=True)
     for auto_name, model_name in record.auto_models.items():
-        getattr(_auto("modeling"), auto_name).register(config_class, _load(family, model_name), exist_ok=True)
+        getattr(_auto("modeling"), auto_name).register(config_class, class_of(family, model_name), exist_ok=True)
 
 
 def _register_processors(family: Family, record: Family | Part) -> None:
     """Enter what prepares the input of a family or of a part of it."""
-    config_class = _load(family, record.config_class)
+    config_class = class_of(family, record.config_class)
     # A class of ours with a name that other families' directories give would take those directories too.
     if record.input != "text" and family.video_processor_class not in family.shared_processors:
-        processor_class = _load(family, family.video_processor_class)
+        processor_class = class_of(family, family.video_processor_class)
         _auto("video_processing").AutoVideoProcessor.register(config_class, processor_class, exist_ok=True)
     if record is not family and record.image_processor_class:
-        classes = {"pil": _load(family, record.image_processor_class)}
+        classes = {"pil": class_of(family, record.image_processor_class)}
         images = _auto("image_processing").AutoImageProcessor
         images.register(config_class, image_processor_classes=classes, exist_ok=True)
     if record.tokenizer_class:
-        tokenizer_class = _load(family, record.tokenizer_class)
+        tokenizer_class = class_of(family, record.tokenizer_class)
         _auto("tokenization").AutoTokenizer.register(config_class, tokenizer_class=tokenizer_class, exist_ok=True)
     if record.processor_class:
-        processor_class = _load(family, record.processor_class)
+        processor_class = class_of(family, record.processor_class)
         _auto("processing").AutoProcessor.register(config_class, processor_class, exist_ok=True)
-
-
-def _load(family: Family, name: str) -> type:
-    """A class of a family, by its name."""
-    return getattr(import_module(f".models.{family.model_type}{family.modules[name]}", __package__), name)
 
 
 def _auto(kind: str) -> ModuleType:

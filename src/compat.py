@@ -14,11 +14,10 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from .families import FAMILIES, public_modules
+from .models.hub import hub_arguments
 from .models.records import Family, Part
 
 
-# What says where a directory of the Hub is, in calls of `from_pretrained`.
-HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
 AUTO_ARGUMENTS = "backend config trust_remote_code use_fast".split()
 """What an Auto class' `from_pretrained` takes and that of a processor or tokenizer doesn't."""
 PROCESSORS_BY_INPUT = {
@@ -371,9 +370,8 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
     """
     families = [family for family in FAMILIES.values() if getattr(family, kind.field)]
     mixin = import_module("transformers.video_processing_utils").VideoProcessorMixin
-    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
     try:
-        settings, _ = getattr(mixin, kind.reader)(path, **where)
+        settings, _ = getattr(mixin, kind.reader)(path, **hub_arguments(arguments))
         found = next((settings[key] for key in kind.keys if settings.get(key)), None)
         families = [family for family in families if found is None or found in family.shared_processors]
         if not families or "auto_map" in settings:
@@ -384,7 +382,7 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
     for family in families:
         names = (family.video_processor_class, *family.image_processor_classes)
         if found in names if model_type is None else family.own_model_type(model_type) is not None:
-            return _load(family, getattr(family, kind.field))
+            return class_of(family, getattr(family, kind.field))
     return None
 
 
@@ -394,14 +392,13 @@ def _model_type(path: Any, arguments: dict[str, Any]) -> str | None:
     if given is not None:
         return given
     config_class = import_module("transformers.configuration_utils").PretrainedConfig
-    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
     try:
-        return config_class.get_config_dict(path, **where)[0].get("model_type")
+        return config_class.get_config_dict(path, **hub_arguments(arguments))[0].get("model_type")
     except (OSError, ValueError):
         return None  # The Auto class says what is wrong.
 
 
-def _load(family: Family, name: str) -> type:
+def class_of(family: Family, name: str) -> type:
     """A class of a family, by its name."""
     return getattr(import_module(f".models.{family.model_type}", __package__), name)
 
@@ -428,18 +425,17 @@ def adopted_tokenizer(path: Any, arguments: dict[str, Any]) -> type | None:
         The class; `None` for all directories that transformers' own method is to load.
     """
     tokenization = import_module("transformers.models.auto.tokenization_auto")
-    where = {key: arguments[key] for key in HUB_ARGUMENTS if key in arguments}
     entry = None if arguments.get("tokenizer_type") else _record(_model_type(path, arguments))
     if entry is None or not entry[1].tokenizer_class:
         return None
     try:
-        settings = tokenization.get_tokenizer_config(path, **where)
+        settings = tokenization.get_tokenizer_config(path, **hub_arguments(arguments))
     except (OSError, ValueError):
         return None
     named = settings.get("tokenizer_class")
     if "auto_map" in settings or named in (None, entry[1].tokenizer_class):
         return None
-    return _load(entry[0], entry[1].tokenizer_class)
+    return class_of(entry[0], entry[1].tokenizer_class)
 
 
 def _processors_of_part(path: Any, arguments: dict[str, Any]) -> type | None:

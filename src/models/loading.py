@@ -7,16 +7,11 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .hub import hub_arguments
 
-# What says where a directory of the Hub is, in calls of `from_pretrained`.
-HUB_ARGUMENTS = "cache_dir force_download local_files_only proxies revision subfolder token".split()
+
 MOST_NAMED = 5
 """How many missing tensors a message names."""
-
-
-def where(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments of `from_pretrained` that say where a directory of the Hub is."""
-    return {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
 
 
 def check_model_type(
@@ -41,7 +36,7 @@ def check_model_type(
         return
     config_class = model_class.config_class
     try:
-        settings, _ = config_class.get_config_dict(config or path, **where(arguments))
+        settings, _ = config_class.get_config_dict(config or path, **hub_arguments(arguments))
     except (OSError, ValueError):
         return
     parts = [part for part in settings.values() if isinstance(part, Mapping)]

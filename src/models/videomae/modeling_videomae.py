@@ -28,7 +28,7 @@ from vidformers.layers.block import DropPath, Records, drop_path_rates
 from vidformers.layers.cpu import runs_in_blocks, transform_in_blocks
 from vidformers.layers.patchify import Grid, cut_to_tubelets, embed_tubelets, embed_video, tubelets_of
 
-from ..loading import where
+from ..hub import hub_arguments
 from ..pretrained import ClassifiesViews, VideoPreTrainedModel
 from .configuration_videomae import VideoMAEConfig, is_of_remote_code
 from .masking_videomae import split_tokens
@@ -329,7 +329,7 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
         """Load a directory OpenGVLab/VideoMAEv2-*, whose tensors have the original's names."""
         from vidformers.conversion.videomae.hub import read_hub_weights
 
-        place, dtype = where(kwargs), kwargs.get("dtype", kwargs.get("torch_dtype"))
+        place, dtype = hub_arguments(kwargs), kwargs.get("dtype", kwargs.get("torch_dtype"))
         kwargs = {name: value for name, value in kwargs.items() if name not in {*place, "dtype", "torch_dtype"}}
         if not isinstance(config, PreTrainedConfig):
             config, kwargs = cls.config_class.from_pretrained(
@@ -389,7 +389,7 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
 def _settings_of(path: str | os.PathLike, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a directory as they stand there; none where it has no configuration."""
     try:
-        return PreTrainedConfig.get_config_dict(path, **where(arguments))[0]
+        return PreTrainedConfig.get_config_dict(path, **hub_arguments(arguments))[0]
     except (OSError, ValueError):
         return {}
 
