@@ -1,7 +1,7 @@
 """From original files to a model in memory: which form they have, its configuration, its tensors."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from vidformers.models.records import Family, Preset
+from vidformers.progress import Progress, no_progress
 
 from .configure import fields_of
 from .found import Found
@@ -36,13 +37,6 @@ from .sources import Source, open_source
 
 
 logger = logging.get_logger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, the amount done and the amount in all."""
-
-
-def no_progress(activity: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 @dataclass

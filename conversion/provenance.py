@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from vidformers.progress import Progress, no_progress
+
 from .found import unwrapped
-from .load import Plan, Progress, no_progress
+from .load import Plan
 from .ops import ConversionError
 from .rules import Entry, Form
 from .sources import sha256

@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from vidformers.models.records import Family
+from vidformers.progress import Progress, no_progress
 
 from .found import Found
 from .identify import MODEL_CLASSES, Request, family_of, identify, public_class
 from .labels import keep_rows
-from .load import Progress, form_of, no_progress, opened
+from .load import form_of, opened
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
 from .rules import Form, Rule, convert

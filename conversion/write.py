@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from vidformers.files import check_target, explained_write, written_whole
+from vidformers.progress import Progress, no_progress
 
 from .card import write_card
-from .load import Plan, Progress, Request, build, form_of, no_progress, planned
+from .load import Plan, Request, build, form_of, planned
 from .ops import ConversionError
 from .processors import processors_of, tokenizer_beside
 from .provenance import noted_entries, read_provenance, write_provenance

@@ -1,7 +1,7 @@
 """Scores of labels for videos: what the command `vidformers classify` does."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from vidformers.inference.clips import frames_of_a_clip, read_clip
 from vidformers.inference.device import find_device
 from vidformers.inference.directory import Directory
 from vidformers.inference.windows import Window, Windows
+from vidformers.progress import Progress, no_progress
 from vidformers.video import VideoDecodeError, VideoReader
 
 
@@ -75,7 +76,7 @@ def classify_files(
     files: Mapping[str, str | os.PathLike],
     labels: Sequence[str] | None,
     windows: Windows | None = None,
-    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    progress: Progress = no_progress,
 ) -> Iterator[Scores]:
     """Score labels for many videos. One that cannot be read costs its own scores only.
 

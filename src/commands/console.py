@@ -13,14 +13,16 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
 from rich.text import Text
+
+from vidformers.progress import Progress, no_progress
 
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -46,7 +48,7 @@ class Terminal:
 
     json: bool = False
     quiet: bool = False
-    progress: Callable[[str, int, int], None] = lambda activity, done, total: None
+    progress: Progress = no_progress
     aside: Callable[[], AbstractContextManager] = nullcontext
 
     def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
@@ -109,7 +111,7 @@ class _Bars:
     def __init__(self) -> None:
         columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
         columns = (*columns, TimeRemainingColumn(elapsed_when_finished=True))
-        self.bars = Progress(*columns, console=errors, redirect_stdout=False)
+        self.bars = RichProgress(*columns, console=errors, redirect_stdout=False)
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "_Bars":

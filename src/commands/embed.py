@@ -10,6 +10,7 @@ from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedd
 from vidformers.inference.files import FeatureFile, open_output
 from vidformers.inference.store import FileState, Store, settings_of
 from vidformers.inference.windows import Windows
+from vidformers.progress import Progress, no_progress
 
 
 def embed_into_table(
@@ -25,7 +26,7 @@ def embed_into_table(
     dtype: torch.dtype = torch.float32,
     stored_as: str = "float32",
     checksum: bool = False,
-    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    progress: Progress = no_progress,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> tuple[int, int]:
     """Add the features of videos to a table of Lance, which is made where there is none.
@@ -88,7 +89,7 @@ def embed_files(
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
     layout: str | None = None,
-    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    progress: Progress = no_progress,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> tuple[int, int]:
     """Write the features of videos. A video that cannot be read costs its own features only.
@@ -140,7 +141,7 @@ def embed_files(
 def videos_of(
     results: Iterable[Embedding | Failure],
     names: Iterable[str],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     on_failure: Callable[[Failure], None],
 ) -> Iterator[list[Embedding]]:
     """Group what an embedder gives by video, and report on the way.
@@ -167,7 +168,7 @@ def videos_of(
 def _reported(
     results: Iterable[Embedding | Failure],
     names: Iterable[str],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     on_failure: Callable[[Failure], None],
 ) -> Iterator[list[Embedding]]:
     """Each embedding in a list of one, after its report; an empty list for a failure."""

@@ -32,6 +32,7 @@ from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.directory import Directory
 from vidformers.inference.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.models.pretrained import VideoPreTrainedModel
+from vidformers.progress import Progress, no_progress
 from vidformers.video.processor import VideoProcessor
 
 from .training_card import write_card
@@ -119,10 +120,6 @@ class Measures:
         return self.epochs[-1]["accuracy"]
 
 
-def nothing(*_: Any) -> None:
-    """Ignore progress."""
-
-
 def prepare(
     source: str | os.PathLike,
     model: str | os.PathLike,
@@ -132,7 +129,7 @@ def prepare(
     validation_share: float = 0.2,
     seed: int = 0,
     skip_unreadable: bool = False,
-    progress: Callable[[str, int, int], None] = nothing,
+    progress: Progress = no_progress,
 ) -> Task:
     """Find clips, open each once so that a broken one does not stop the training, and load a model with a new head.
 
@@ -229,8 +226,8 @@ def train(
     *,
     resume: bool = False,
     workers: int = 2,
-    progress: Callable[[str, int, int], None] = nothing,
-    on_epoch: Callable[[Mapping[str, float]], None] = nothing,
+    progress: Progress = no_progress,
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda epoch: None,
 ) -> Measures:
     """Train a task's model, and write a directory for `from_pretrained` with a card that shows how it went.
 
@@ -372,7 +369,7 @@ class _Told(TrainerCallback):
     def __init__(
         self,
         num_classes: int,
-        progress: Callable[[str, int, int], None],
+        progress: Progress,
         on_epoch: Callable[[Mapping[str, float]], None],
     ):
         self.num_classes, self.progress, self.on_epoch = num_classes, progress, on_epoch

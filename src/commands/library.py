@@ -1,11 +1,11 @@
 """What a table of embeddings holds, and its rows in other files: the commands `vidformers info` and `extract`."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from vidformers.inference.files import open_output
 from vidformers.inference.store import Store
+from vidformers.progress import Progress, no_progress
 
 
 def describe(table: str | os.PathLike) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def extract(
     table: str | os.PathLike,
     out: str | os.PathLike,
     layout: str | None = None,
-    progress: Callable[[str, int, int], None] = lambda activity, done, total: None,
+    progress: Progress = no_progress,
 ) -> int:
     """Write a table's rows to files, video after video, as `vidformers embed` writes those of windows.
 

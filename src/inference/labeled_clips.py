@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidformers.progress import Progress
 from vidformers.video import VideoDecodeError, probe_video
 from vidformers.video.processor import VideoProcessor
 
@@ -202,7 +203,7 @@ def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> No
         )
 
 
-def unreadable(clips: Sequence[Clip], progress: Callable[[str, int, int], None]) -> dict[Clip, str]:
+def unreadable(clips: Sequence[Clip], progress: Progress) -> dict[Clip, str]:
     """Of the clips those that no frame can be read of, and why. Files are opened, not decoded."""
 
     def problem(clip: Clip) -> str | None:
