@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -51,10 +52,8 @@ def embed_into_table(
     if pool == "none":
         raise ValueError('A table holds one vector a window: choose another pool than "none".')
     files = {path.resolve().as_posix(): path for path in find_videos(paths).values()}
-    progress("loading the model", 0, 1)
     options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
-    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
-    progress("loading the model", 1, 1)
+    embedder = _load(model, progress, dtype=dtype, device=device, **options)
     store = Store(out, settings_of(embedder, windows), stored_as)
     states = {name: FileState.of(path, checksum) for name, path in files.items()}
     found = store.done(states)
@@ -121,12 +120,10 @@ def embed_files(
     todo = {name: path for name, path in files.items() if not (layout and sink.has(name))}
     if not todo:
         return len(files), len(files)
-    progress("loading the model", 0, 1)
     options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
-    embedder = VideoEmbedder.from_pretrained(model, dtype=dtype, device=device, **options)
+    embedder = _load(model, progress, dtype=dtype, device=device, **options)
     if embedder.pool == "none" and not isinstance(sink, FeatureFile):
         raise ValueError(f'{out}: holds one vector a window: choose another pool than "none".')
-    progress("loading the model", 1, 1)
     sink.about = {"model": str(model), "pool": embedder.pool, "num_frames": embedder.num_frames}
     if not windows.is_whole:
         sink.about["windows"] = embedder.settled(windows).record
@@ -163,6 +160,14 @@ def videos_of(
         rows += row
     if rows:
         yield rows
+
+
+def _load(model: str | os.PathLike, progress: Progress, **options: Any) -> VideoEmbedder:
+    """Load what embeds videos, and report it."""
+    progress("loading the model", 0, 1)
+    embedder = VideoEmbedder.from_pretrained(model, **options)
+    progress("loading the model", 1, 1)
+    return embedder
 
 
 def _reported(

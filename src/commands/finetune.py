@@ -25,11 +25,10 @@ from transformers import (
 )
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
 
 from vidformers.files import check_target, written_whole
 from vidformers.inference.clips import frames_of_a_clip
-from vidformers.inference.directory import Directory
+from vidformers.inference.directory import Directory, loading_unreported
 from vidformers.inference.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress, no_progress
@@ -200,14 +199,10 @@ def load_classifier(directory: str | os.PathLike, classes: list[str]) -> tuple[V
         config = opened.model_class.for_classification(config)
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # said below, in one line
-    try:
+    with loading_unreported():  # said below, in one line
         model, found = AutoModelForVideoClassification.from_pretrained(
             directory, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    finally:
-        logging.set_verbosity(verbosity)
     new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     return model, f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
 

@@ -1,6 +1,8 @@
 """A directory or Hub repository with a model of ours: what is in it, and its base model."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -89,17 +91,24 @@ class Directory:
             ValueError: the directory lacks weights of the model.
         """
         config = self.model_class.for_features(self.config) if features_only else self.config
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # what the base model has no use for is left unread on purpose
-        try:
+        with loading_unreported():  # what the base model has no use for is left unread on purpose
             model, found = self.model_class.from_pretrained(
                 self.path, config=config, dtype=dtype, output_loading_info=True
             )
-        finally:
-            logging.set_verbosity(verbosity)
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
         return model.eval()
+
+
+@contextmanager
+def loading_unreported() -> Iterator[None]:
+    """Let transformers say nothing of weights that are new or left out; the caller does."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:

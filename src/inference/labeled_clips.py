@@ -14,6 +14,7 @@ import torch
 
 from vidformers.progress import Progress
 from vidformers.video import VideoDecodeError, probe_video
+from vidformers.video.inputs import unwrapped
 from vidformers.video.processor import VideoProcessor
 
 from .clips import VIDEO_SUFFIXES, read_clip, videos_below
@@ -51,10 +52,7 @@ class Row:
 
     def __call__(self) -> Any:
         """A path or bytes."""
-        video = self.rows[self.index][self.column]
-        if isinstance(video, dict):
-            return video["path"] if video.get("bytes") is None else video["bytes"]
-        return video
+        return unwrapped(self.rows[self.index][self.column])
 
 
 class Clips(torch.utils.data.Dataset):

@@ -12,12 +12,14 @@ import random
 
 import numpy as np
 import torch
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from .evaluation_views import MEAN, STD, check_frames
+from .evaluation_views import check_frames
 from .rand_augment import rand_augment
 
 
 Range = tuple[float, float]
+MEAN, STD = (torch.tensor(each)[:, None, None, None] for each in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
 
 class VJEPA2PretrainingAugmentation:
@@ -59,7 +61,10 @@ class VJEPA2PretrainingAugmentation:
         video = crop(video, self.crop_size, self.scale, self.ratio)
         if self.random_horizontal_flip:
             video = _flip(video)
-        mean, std = (255.0 * torch.tensor(values)[:, None, None, None] for values in (MEAN, STD))
+        mean, std = (
+            255.0 * torch.tensor(values)[:, None, None, None]
+            for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        )
         return ((video - mean) / std).transpose(0, 1)
 
 
@@ -104,7 +109,9 @@ class VJEPA2ProbeAugmentation:
         if self.auto_augment:
             frames = rand_augment(frames, translate=int(0.45 * self.crop_size))
         video = frames.permute(3, 0, 1, 2).float() / 255  # (C, T, H, W)
-        mean, std = (torch.tensor(values)[:, None, None, None] for values in (MEAN, STD))
+        mean, std = (
+            torch.tensor(values)[:, None, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        )
         video = _crop((video - mean) / std, self.crop_size, self.scale, self.ratio)
         if self.random_horizontal_flip:
             video = _flip(video)

@@ -8,10 +8,9 @@ import math
 import random as python_random
 
 import numpy as np
-import torch
 from transformers.video_utils import VideoMetadata
 
-from .sample import _check_positive, _total_num_frames
+from .sample import check_positive, generator_of, total_num_frames
 
 
 def clip_indices(
@@ -51,13 +50,13 @@ def clip_indices(
     Raises:
         ValueError: none or several of the three ways, or a step below one frame.
     """
-    total = _total_num_frames(video)
+    total = total_num_frames(video)
     for name, value in (("num_frames", num_frames), ("num_clips", num_clips)):
-        _check_positive(name, value)
+        check_positive(name, value)
     step = _step(video, num_frames, frame_step, fps, duration, video_fps)
     length, part = num_frames * step, total // num_clips
     if part > length:
-        generator = _generator(seed)
+        generator = generator_of(seed)
         ends = [generator.randint(length, part) if random else length for _ in range(num_clips)]
         return np.stack([_window(end - length, end, num_frames) + i * part for i, end in enumerate(ends)])
     if allow_overlap:
@@ -100,9 +99,9 @@ def anticipation_indices(
     Raises:
         ValueError: a video slower than `fps`.
     """
-    total, rate = _total_num_frames(video), _rate(video, video_fps, "fps")
+    total, rate = total_num_frames(video), _rate(video, video_fps, "fps")
     for name, value in (("num_frames", num_frames), ("fps", fps)):
-        _check_positive(name, value)
+        check_positive(name, value)
     step = int(rate / fps)
     if step < 1:
         raise ValueError(f"Expected `fps` of at most the video's {rate:g}, got {fps:g}.")
@@ -127,7 +126,7 @@ def _step(
     if sum(value is not None for value in given.values()) != 1:
         raise ValueError(f"Give exactly one of `frame_step`, `fps` and `duration`, got {given}.")
     ((name, value),) = ((name, value) for name, value in given.items() if value is not None)
-    _check_positive(name, value)
+    check_positive(name, value)
     if name == "frame_step":
         step = int(value)
     else:
@@ -145,14 +144,8 @@ def _rate(video: int | VideoMetadata, video_fps: float | None, name: str) -> flo
     rate = video_fps if video_fps is not None else getattr(video, "fps", None)
     if rate is None:
         raise ValueError(f"`{name}` needs the video's own rate: pass metadata that has it, or `video_fps`.")
-    _check_positive("the video's fps", rate)
+    check_positive("the video's fps", rate)
     return rate
-
-
-def _generator(seed: int | np.random.RandomState | None) -> np.random.RandomState:
-    if seed is None:
-        seed = int(torch.randint(2**32, ()))
-    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
 
 
 def _window(start: int, end: int, num_frames: int) -> np.ndarray:

@@ -6,10 +6,7 @@ bilinear interpolation of bytes computes with integers.
 
 import numpy as np
 import torch
-
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 class VJEPA2EvaluationViews:
@@ -50,7 +47,7 @@ class VJEPA2EvaluationViews:
             along = 1 if resized[0] > resized[1] else 2
             views = [frames.take(range(start, start + size), axis=along) for start in starts]
         pixels = torch.from_numpy(np.stack(views)).permute(0, 1, 4, 2, 3).float() / 255
-        return (pixels - _column(MEAN)) / _column(STD)
+        return (pixels - _column(IMAGENET_DEFAULT_MEAN)) / _column(IMAGENET_DEFAULT_STD)
 
 
 def check_frames(frames: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -91,5 +88,5 @@ def _neighbors(old: int, new: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple
     return (first, (first + 1).clip(0, old - 1)), weights
 
 
-def _column(values: tuple[float, ...]) -> torch.Tensor:
+def _column(values: list[float]) -> torch.Tensor:
     return torch.tensor(values)[:, None, None]

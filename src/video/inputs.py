@@ -33,7 +33,7 @@ def is_file(item) -> bool:
     return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
 
 
-def _unwrapped(item):
+def unwrapped(item):
     """The video in what other packages wrap it in.
 
     A row of `datasets` is a dict of path and bytes, and a column of it a sequence that loads its rows when they are
@@ -49,7 +49,7 @@ def _unwrapped(item):
 
 def are_files(videos) -> bool:
     """Whether this is a video file or a decoder of one, or (nested) lists of nothing else."""
-    videos = _unwrapped(videos)
+    videos = unwrapped(videos)
     if isinstance(videos, (list, tuple)):
         return bool(videos) and _depth_of_names(videos) < 3 and all(are_files(item) for item in videos)
     return is_file(videos) or is_decoder(videos)
@@ -57,7 +57,7 @@ def are_files(videos) -> bool:
 
 def list_videos(videos) -> list[Any]:
     """Flatten nested input to videos: files, decoders, or arrays of four dimensions."""
-    videos = _unwrapped(videos)
+    videos = unwrapped(videos)
     if _is_pil(videos):
         return [_stack_images([videos])]
     if _is_array(videos):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from transformers.video_utils import VideoMetadata
 
 
@@ -33,8 +34,8 @@ def uniform_indices(video: int | VideoMetadata, num_frames: int, endpoint: bool 
     Returns:
         int64 of shape (num_frames,).
     """
-    total = _total_num_frames(video)
-    _check_positive("num_frames", num_frames)
+    total = total_num_frames(video)
+    check_positive("num_frames", num_frames)
     steps = np.arange(num_frames, dtype=np.int64)
     if not endpoint:
         return steps * total // num_frames
@@ -59,9 +60,9 @@ def fps_indices(
     """
     if by not in ("number", "time"):
         raise ValueError(f'Expected by="number" or "time", got {by!r}.')
-    total = _total_num_frames(video)
+    total = total_num_frames(video)
     if by == "time":
-        _check_positive("fps", fps)
+        check_positive("fps", fps)
         times = frame_seconds_of(video, video_fps)
         ticks = np.arange(max(1, int(duration_of(video, times) * fps + 1e-9))) / fps
         return shown_at(times, times[0] + ticks)
@@ -71,8 +72,8 @@ def fps_indices(
             f"Sampling at fps={fps} needs the video's own rate, which is unknown. Pass metadata with `fps`, or "
             "choose a number of frames instead."
         )
-    _check_positive("fps", fps)
-    _check_positive("the video's fps", video_fps)
+    check_positive("fps", fps)
+    check_positive("the video's fps", video_fps)
     num_frames = max(1, int(total / video_fps * fps))
     if num_frames > total:
         raise ValueError(
@@ -95,9 +96,9 @@ def contiguous_indices(video: int | VideoMetadata, num_frames: int, stride: int 
     Returns:
         int64 of shape (num_frames,).
     """
-    total = _total_num_frames(video)
-    _check_positive("num_frames", num_frames)
-    _check_positive("stride", stride)
+    total = total_num_frames(video)
+    check_positive("num_frames", num_frames)
+    check_positive("stride", stride)
     if not 0 <= start < total:
         raise ValueError(f"Expected start from 0 to {total - 1} for a video of {total} frames, got {start}.")
     return np.minimum(start + stride * np.arange(num_frames, dtype=np.int64), total - 1)
@@ -151,9 +152,9 @@ def spread_clip_indices(
     Returns:
         int64 of shape (num_clips, num_frames).
     """
-    total = _total_num_frames(video)
+    total = total_num_frames(video)
     for name, value in (("num_frames", num_frames), ("stride", stride), ("num_clips", num_clips)):
-        _check_positive(name, value)
+        check_positive(name, value)
     last_start = max(total - ((num_frames - 1) * stride + 1), 0)
     starts = np.array([last_start // 2])
     if num_clips > 1:
@@ -167,7 +168,7 @@ def all_indices(video: int | VideoMetadata) -> np.ndarray:
     Args:
         video: number of frames, or metadata with `total_num_frames`.
     """
-    return np.arange(_total_num_frames(video), dtype=np.int64)
+    return np.arange(total_num_frames(video), dtype=np.int64)
 
 
 def middle_indices(video: int | VideoMetadata, num_frames: int) -> np.ndarray:
@@ -213,7 +214,8 @@ def named_sampler(name: str, num_frames: int | None = None, fps: float | None = 
     return partial(function, **{needed: value})
 
 
-def _total_num_frames(video) -> int:
+def total_num_frames(video: int | VideoMetadata) -> int:
+    """The number of frames of a video, that it is or that its metadata holds; an error where that is none."""
     total = getattr(video, "total_num_frames", video)
     if isinstance(total, bool) or not isinstance(total, (int, np.integer)):
         raise TypeError(f"Expected a number of frames, or metadata with `total_num_frames`, got {video!r}.")
@@ -222,7 +224,15 @@ def _total_num_frames(video) -> int:
     return int(total)
 
 
-def _check_positive(name: str, value) -> None:
+def generator_of(seed: int | np.random.RandomState | None) -> np.random.RandomState:
+    """The generator that a seed is, or begins; without one it follows torch's global generator."""
+    if seed is None:
+        seed = int(torch.randint(2**32, ()))
+    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
+
+
+def check_positive(name: str, value: float) -> None:
+    """A ValueError unless a number is above 0."""
     if not value > 0:
         raise ValueError(f"Expected {name} above 0, got {value}.")
 
@@ -235,8 +245,8 @@ def frame_seconds_of(video, video_fps: float | None) -> np.ndarray:
     rate = video_fps if video_fps is not None else getattr(video, "fps", None)
     if rate is None:
         raise ValueError("Choosing frames by time needs their times or the video's rate. Pass metadata that has them.")
-    _check_positive("the video's fps", rate)
-    return np.arange(_total_num_frames(video)) / rate
+    check_positive("the video's fps", rate)
+    return np.arange(total_num_frames(video)) / rate
 
 
 def duration_of(video, times: np.ndarray) -> float:

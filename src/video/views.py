@@ -11,7 +11,7 @@ cuts them to integers; so does this, to take the same frames.
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-from .sample import _check_positive, _total_num_frames
+from .sample import check_positive, total_num_frames
 
 
 def dense_view_indices(
@@ -83,5 +83,5 @@ def _spread(last: int, count: int) -> np.ndarray:
 def _checked(video: int | VideoMetadata, **numbers: int) -> int:
     """The number of frames of a video; all numbers must be above zero."""
     for name, number in numbers.items():
-        _check_positive(name, number)
-    return _total_num_frames(video)
+        check_positive(name, number)
+    return total_num_frames(video)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from vidformers.layers.patchify import Grid, ascending_order
+from vidformers.video.sample import generator_of
 
 
 def tube_mask(
@@ -97,7 +98,7 @@ def running_cell_mask(
             f"`mask_ratio` of a decoder's mask must mask one, two or three quarters; {mask_ratio} masks {num_masked}."
         )
     if start is None:
-        generator = _generator(seed)
+        generator = generator_of(seed)
         starts = torch.tensor([generator.randint(4) for _ in range(batch_size)])
     elif start in range(4):
         starts = torch.full((batch_size,), start)
@@ -137,7 +138,7 @@ def dual_masks(
     """
     if decoder_mask_ratio and not 0 < int(4 * decoder_mask_ratio) < 4:
         raise ValueError(f"`decoder_mask_ratio` must be 0, or mask one to three quarters; got {decoder_mask_ratio}.")
-    generator, hidden, not_decoded = _generator(seed), [], []
+    generator, hidden, not_decoded = generator_of(seed), [], []
     for _ in range(batch_size):
         hidden.append(tube_mask(grid, mask_ratio, seed=generator))
         if decoder_mask_ratio:
@@ -145,13 +146,6 @@ def dual_masks(
         else:
             not_decoded.append(~hidden[-1])
     return torch.cat(hidden), torch.cat(not_decoded)
-
-
-def _generator(seed: int | np.random.RandomState | None) -> np.random.RandomState:
-    """The generator that a seed is, or begins; without one it follows torch's global generator."""
-    if seed is None:
-        seed = int(torch.randint(2**32, ()))
-    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
 
 
 def _shuffled_masks(
@@ -164,7 +158,7 @@ def _shuffled_masks(
             f"`mask_ratio` must mask at least one of {count} patches and leave at least one visible; {mask_ratio} "
             f"masks {num_masked}."
         )
-    generator = _generator(seed)
+    generator = generator_of(seed)
     masks = np.zeros((batch_size, count), dtype=bool)
     masks[:, count - num_masked :] = True
     for mask in masks:
