@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,7 +45,41 @@ def record_of(rows: Sequence[Embedding], whole: bool) -> dict[str, Any]:
     return {"grid": first.grid, "fps": first.fps, "num_windows": first.num_windows, "windows": windows}
 
 
-class FeatureFile:
+class _WholeFile:
+    """A file that takes its name when it is closed; without videos there is none.
+
+    Args:
+        path: its name, which was checked.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._stack = ExitStack()
+        self._sink: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _place(self) -> Path:
+        """Where to make the file, asked for once."""
+        (place,) = self._stack.enter_context(written_whole(self.path))
+        return place
+
+    def _close(self) -> None:
+        """Write what comes last."""
+        raise NotImplementedError
+
+    def __exit__(self, *error: Any) -> bool | None:
+        if error[0] is not None:
+            return self._stack.__exit__(*error)
+        with self._stack:
+            if self._sink is not None:
+                with explained_write(self.path):
+                    self._close()
+        return None
+
+
+class FeatureFile(_WholeFile):
     """A file of features, .safetensors or .npz, that takes its name when it is closed; without videos there is none.
 
     The text holds `about` and, as "videos", the record of each video. In a safetensors file it is the entry
@@ -61,13 +95,9 @@ class FeatureFile:
     """
 
     def __init__(self, path: str | os.PathLike, whole: bool = True, **about: Any):
-        self.path, self.whole, self.about = check_output(path), whole, about
+        super().__init__(check_output(path))
+        self.whole, self.about = whole, about
         self.records: dict[str, dict[str, Any]] = {}
-        self._stack = ExitStack()
-        self._sink: _Npz | _Safetensors | None = None
-
-    def __enter__(self) -> "FeatureFile":
-        return self
 
     def add(self, rows: Sequence[Embedding]) -> None:
         """Write a video.
@@ -79,21 +109,14 @@ class FeatureFile:
             OSError: the file cannot be written. Nothing is left behind then.
         """
         if self._sink is None:
-            (place,) = self._stack.enter_context(written_whole(self.path))
-            self._sink = (_Npz if self.path.suffix == ".npz" else _Safetensors)(place)
+            self._sink = (_Npz if self.path.suffix == ".npz" else _Safetensors)(self._place())
         array = stacked(rows, self.whole)
         with explained_write(self.path, array.numel() * array.element_size()):
             self._sink.add(rows[0].name, array.contiguous())
         self.records[rows[0].name] = record_of(rows, self.whole)
 
-    def __exit__(self, *error: Any) -> bool | None:
-        if error[0] is not None:
-            return self._stack.__exit__(*error)
-        with self._stack:
-            if self._sink is not None:
-                with explained_write(self.path):
-                    self._sink.close(json.dumps({**self.about, "videos": self.records}))
-        return None
+    def _close(self) -> None:
+        self._sink.close(json.dumps({**self.about, "videos": self.records}))
 
 
 class _Npz:
@@ -191,7 +214,7 @@ class FeatureFolder:
             text.write_text(json.dumps({**self.about, "video": rows[0].name, **record_of(rows, False)}), "utf-8")
 
 
-class FeatureRows:
+class FeatureRows(_WholeFile):
     """A Parquet file with a row a window: the columns of a table of Lance, and what rows have in common as metadata.
 
     Args:
@@ -204,7 +227,8 @@ class FeatureRows:
     """
 
     def __init__(self, path: str | os.PathLike, **about: Any):
-        self.path, self.about = check_target(path), about
+        super().__init__(check_target(path))
+        self.about = about
         try:
             import pyarrow as pa
             import pyarrow.parquet as parquet
@@ -212,10 +236,7 @@ class FeatureRows:
             raise ModuleNotFoundError(
                 f"{path}: Parquet needs the package pyarrow: pip install 'vidformers[search]'."
             ) from error
-        self._pa, self._parquet, self._stack, self._writer = pa, parquet, ExitStack(), None
-
-    def __enter__(self) -> "FeatureRows":
-        return self
+        self._pa, self._parquet = pa, parquet
 
     def add(self, rows: Sequence[Embedding]) -> None:
         """Write the rows of a video.
@@ -234,20 +255,13 @@ class FeatureRows:
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1]),
         }
         table = pa.table(columns).replace_schema_metadata({"vidformers": json.dumps(self.about)})
-        if self._writer is None:
-            (place,) = self._stack.enter_context(written_whole(self.path))
-            self._writer = self._parquet.ParquetWriter(place, table.schema)
+        if self._sink is None:
+            self._sink = self._parquet.ParquetWriter(self._place(), table.schema)
         with explained_write(self.path, numbers.nbytes):
-            self._writer.write_table(table)
+            self._sink.write_table(table)
 
-    def __exit__(self, *error: Any) -> bool | None:
-        if error[0] is not None:
-            return self._stack.__exit__(*error)
-        with self._stack:
-            if self._writer is not None:
-                with explained_write(self.path):
-                    self._writer.close()
-        return None
+    def _close(self) -> None:
+        self._sink.close()
 
 
 def open_output(

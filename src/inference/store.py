@@ -215,10 +215,10 @@ class Store:
             name: of the video.
             num_windows: that it has now.
         """
-        quoted = name.replace("'", "''")
+        left = f"{_of_video(name)} AND window >= {num_windows}"
         with self._explained():
-            if self.table.count_rows(f"video = '{quoted}' AND window >= {num_windows}"):
-                self.table.delete(f"video = '{quoted}' AND window >= {num_windows}")
+            if self.table.count_rows(left):
+                self.table.delete(left)
 
     def clean(self) -> None:
         """Join the small files of many commits, and remove versions of more than an hour ago."""
@@ -261,9 +261,8 @@ class Store:
     def _arrow(self, rows: Sequence[Embedding], states: Mapping[str, FileState]) -> Any:
         import pyarrow as pa
 
-        schema = self._schema(pa, self.table.schema.field("embedding").type.list_size)
-        kind = self.table.schema.field("embedding").type.value_type
-        schema = schema.set(schema.get_field_index("embedding"), self.table.schema.field("embedding"))
+        schema = self.table.schema
+        kind = schema.field("embedding").type.value_type
         numbers = torch.stack([row.embedding for row in rows]).numpy().astype(kind.to_pandas_dtype())
         columns = {
             "key": [f"{row.name}#{row.window}" for row in rows],
@@ -280,12 +279,7 @@ class Store:
 
     def videos(self) -> dict[str, int]:
         """How many rows each video has, by name, in order."""
-        counts: dict[str, int] = {}
-        with self._explained():
-            for batch in self.table.search().select(["video"]).to_batches():
-                for name in batch.column("video").to_pylist():
-                    counts[name] = counts.get(name, 0) + 1
-        return dict(sorted(counts.items()))
+        return {name: done for name, (done, _) in sorted(self._windows_of().items())}
 
     def rows_of(self, name: str) -> list[Embedding]:
         """The rows of a video, in order.
@@ -293,10 +287,9 @@ class Store:
         Args:
             name: of the video.
         """
-        quoted = name.replace("'", "''")
         columns = [*_ROW, "num_windows", "embedding"]
         with self._explained():
-            found = self.table.search().where(f"video = '{quoted}'").select(columns).limit(None).to_arrow().to_pylist()
+            found = self.table.search().where(_of_video(name)).select(columns).limit(None).to_arrow().to_pylist()
         return [
             Embedding(
                 row["video"],
@@ -315,19 +308,19 @@ class Store:
 
     def summary(self) -> dict[str, Any]:
         """What the table holds, as JSON takes it: settings, and numbers of videos, rows and dimensions."""
-        videos, embedding = self.videos(), self.table.schema.field("embedding").type
-        complete = sum(done == total for done, total in self._windows_of().values())
+        videos, embedding = self._windows_of(), self.table.schema.field("embedding").type
         return {
             "table": self.uri,
             "videos": len(videos),
-            "complete_videos": complete,
-            "rows": sum(videos.values()),
+            "complete_videos": sum(done == total for done, total in videos.values()),
+            "rows": sum(done for done, _ in videos.values()),
             "dimensions": embedding.list_size,
             "stored_as": str(embedding.value_type),
             **self.settings,
         }
 
     def _windows_of(self) -> dict[str, tuple[int, int]]:
+        """How many rows each video has, and how many windows, by name."""
         found: dict[str, tuple[int, int]] = {}
         with self._explained():
             for batch in self.table.search().select(["video", "num_windows"]).to_batches():
@@ -367,3 +360,9 @@ def _brief(settings: Mapping[str, Any], name: str) -> str:
     if name == "revision":
         return f"{value} of {settings.get('model')}"
     return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _of_video(name: str) -> str:
+    """The condition on rows to be of a video."""
+    quoted = name.replace("'", "''")
+    return f"video = '{quoted}'"
