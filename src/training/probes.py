@@ -84,7 +84,7 @@ class ProbeTrainer:
         for name, part in self.model.named_children():
             if name != self.model.base_model_prefix:
                 head.add_module(name, copy.deepcopy(part))
-        if not list(head.children()) or not hasattr(self.model, "probe_features"):
+        if not self.model.has_probe:
             raise ValueError(f"{type(self.model).__name__} has no probe to train.")
         head.load_state_dict(state)
         return head.requires_grad_(True)
