@@ -16,8 +16,6 @@ from .lazy import lazy_exports
 __version__ = "0.1.0"
 
 _MODULES = {
-    "AttentiveProbeConfig": ".models.attentive_probe",
-    "AttentiveProbeForVideoClassification": ".models.attentive_probe",
     "Classifier": ".commands.classify",
     "VideoDecodeError": ".video",
     "decode_video": ".video",

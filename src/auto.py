@@ -5,7 +5,7 @@ from types import ModuleType
 
 from . import compat
 from .compat import class_of
-from .families import FAMILIES
+from .families import FAMILIES, PROBE
 from .models.records import Family, Part
 
 
@@ -56,12 +56,12 @@ def _register_models(family: Family, record: Family | Part) -> None:
 
 
 def _register_probe() -> None:
-    """Enter the attentive probe, which is of no family: its encoder is of any."""
-    probe = import_module(".models.attentive_probe", __package__)
-    config_class, model_class = probe.AttentiveProbeConfig, probe.AttentiveProbeForVideoClassification
-    _auto("configuration").AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-    for auto_name in ("AutoModel", "AutoModelForVideoClassification"):
-        getattr(_auto("modeling"), auto_name).register(config_class, model_class, exist_ok=True)
+    """Enter the attentive probe."""
+    package = import_module(".models.attentive_probe", __package__)
+    config_class = getattr(package, PROBE.config_class)
+    _auto("configuration").AutoConfig.register(PROBE.model_type, config_class, exist_ok=True)
+    for auto_name, model_name in PROBE.auto_models.items():
+        getattr(_auto("modeling"), auto_name).register(config_class, getattr(package, model_name), exist_ok=True)
 
 
 def _register_processors(family: Family, record: Family | Part) -> None:

@@ -180,7 +180,7 @@ def check_installed(package: str, purpose: str) -> None:
     """A ModuleNotFoundError that says what to install, where a package is not there."""
     if find_spec(package) is None:
         raise ModuleNotFoundError(
-            f"Fine-tuning needs {package}, for {purpose}. Install it with `pip install 'vidformers[train]'`.",
+            f"This needs {package}, for {purpose}. Install it with `pip install 'vidformers[train]'`.",
             name=package,
         )
 

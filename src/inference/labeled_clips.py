@@ -66,9 +66,14 @@ class Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
         clip = self.clips[index]
-        frames, _ = read_clip(clip.open(), self.processor, self.num_frames, exactly=True)
-        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
-        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
+        return prepared(clip, self.processor, self.num_frames) | {"labels": clip.label}
+
+
+def prepared(clip: Clip, processor: VideoProcessor, num_frames: int) -> dict[str, torch.Tensor]:
+    """A clip as its model's processor makes it: pixels (T, C, H, W), and what else the processor returns."""
+    frames, _ = read_clip(clip.open(), processor, num_frames, exactly=True)
+    inputs = processor(frames, do_sample_frames=False, return_tensors="pt")
+    return {name: values[0] for name, values in inputs.items()}
 
 
 def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
@@ -194,9 +199,9 @@ def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> No
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < fewest]
     if few:
         listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-        purpose = "one to train on and one to measure with" if fewest > 1 else "to train on"
+        purposes = "to train on", "one to train on and one to measure with", "for training, choice and test one each"
         raise ValueError(
-            f"Expected at least {fewest} video files of every class, {purpose}; too few of {listed}. "
+            f"Expected at least {fewest} video files of every class, {purposes[fewest - 1]}; too few of {listed}. "
             f"Folders are searched for {' '.join(sorted(VIDEO_SUFFIXES))}."
         )
 

@@ -19,6 +19,7 @@ import torch
 
 import vidformers
 
+from .directory import Directory
 from .embedder import Embedding, VideoEmbedder
 from .windows import Windows
 
@@ -76,7 +77,7 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     """
     return {
         "model": str(embedder.source.path),
-        "revision": _revision(embedder),
+        "revision": revision_of(embedder.source),
         "pool": embedder.pool,
         "num_frames": embedder.num_frames,
         "dtype": str(embedder.model.dtype).removeprefix("torch."),
@@ -86,11 +87,11 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     }
 
 
-def _revision(embedder: VideoEmbedder) -> str:
+def revision_of(source: Directory) -> str:
     """The commit of a Hub repository; of a directory a digest of its configuration and the ends of its weights."""
-    path = Path(embedder.source.path)
+    path = Path(source.path)
     if not path.is_dir():
-        return str(getattr(embedder.source.config, "_commit_hash", None))
+        return str(getattr(source.config, "_commit_hash", None))
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):
         if file.name == "config.json" or file.suffix in (".safetensors", ".bin"):

@@ -127,6 +127,10 @@ class AttentiveProbeForVideoClassification(ClassifiesViews, VideoPreTrainedModel
     def frames_per_token(self) -> int:
         return self.encoder.frames_per_token
 
+    @property
+    def feature_tower(self) -> VideoPreTrainedModel:
+        return self.encoder.feature_tower
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.encoder.get_feature_map(pixel_values_videos)
 
