@@ -10,7 +10,6 @@ Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen`
 `evals/action_anticipation_frozen`.
 """
 
-import copy
 import json
 import os
 import shutil
@@ -25,8 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -379,14 +380,20 @@ def new_probe(
     return probe.eval()
 
 
-def changed(config: Any, **fields: Any) -> Any:
-    """A copy of a configuration with other fields, and as many heads of the pooler as divide the width, at most 16."""
-    copied = copy.deepcopy(config)
-    for name, value in {**fields, "pooler_num_attention_heads": gcd(POOLER_HEADS, config.hidden_size)}.items():
-        if not hasattr(copied, name):
-            raise ValueError(f"{config.model_type!r} has no field `{name}`: it is for models of V-JEPA 2.")
-        setattr(copied, name, value)
-    return copied
+def changed(config: PreTrainedConfig, **fields: Any) -> PreTrainedConfig:
+    """A copy of a configuration with other fields, and as many heads of the pooler as divide the width, at most 16.
+
+    Raises:
+        ValueError: it has no such field, or refuses a value.
+    """
+    unknown = [name for name in fields if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"{config.model_type!r} has no field {', '.join(unknown)}: it is for models of V-JEPA 2.")
+    heads = gcd(POOLER_HEADS, config.hidden_size)
+    try:
+        return type(config).from_dict({**config.to_dict(), **fields, "pooler_num_attention_heads": heads})
+    except StrictDataclassClassValidationError as error:
+        raise error.__cause__ from None
 
 
 def head_of(probe: VideoPreTrainedModel) -> dict[str, nn.Module]:

@@ -118,12 +118,11 @@ def find_actions(
     train, *others = parts
     sets = unify_labels(train, [], files)
     found = [sets.train, *(unify_labels(train, rows, files).val for rows in others)]
-    if not all(found):
-        looked = sorted({row["video_id"] for row in train})[:3]
-        raise ValueError(
-            f"{folder}: holds no video of the annotations, which are named {', '.join(looked)} and so on, or none "
-            "with an action to measure with that is trained, too."
-        )
+    for rows, actions in zip(parts, found, strict=True):
+        if not actions:
+            names = sorted({row["video_id"] for row in rows})[:3]
+            unknown = "" if rows is train else ", or none of an action that is trained"
+            raise ValueError(f"{folder}: holds no video of the annotations of {', '.join(names)}{unknown}.")
     texts: dict[tuple[int, int], str] = {}
     for row in sets.train:
         pair = row["verb_class"], row["noun_class"]

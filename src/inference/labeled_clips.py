@@ -120,9 +120,11 @@ def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     )
     videos, labels = 0, 1
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
+    named = next((heading.index(name) for name in ("path", "video", "file") if name in heading), None)
     if "label" in heading:
-        videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
-        labels, rows = heading.index("label"), rows[1:]
+        videos, labels, rows = named or 0, heading.index("label"), rows[1:]
+    elif named is not None:
+        raise ValueError(f"{path}: expected a column `label` beside `{heading[named]}`, got {', '.join(heading)}.")
     wrong = next((row for row in rows if len(row) <= max(videos, labels)), None)
     if not rows or wrong is not None:
         came = f"the line {delimiter.join(wrong)!r}" if wrong else "no line"
