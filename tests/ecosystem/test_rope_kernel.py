@@ -18,12 +18,14 @@ def test_it_turns_as_the_operations_do():
         from vidformers.layers import rope
         from vidformers.layers.rope_kernel import turn
 
-        for batch, tokens, heads, width, tables in [(2, 7, 3, 16, 1), (2, 7, 3, 16, 2), (1, 5, 2, 72, 1), (3, 4, 22, 64, 1)]:
+        sizes = [(2, 7, 3, 16, 1), (2, 7, 3, 16, 2), (1, 5, 2, 72, 1), (3, 4, 22, 64, 1)]
+        for batch, tokens, heads, width, tables in sizes:
             wide = torch.randn(batch, tokens, 3 * heads * width)
             x = wide[..., heads * width : 2 * heads * width].unflatten(-1, (heads, width))
             places = torch.arange(tokens)[None] + 3 * torch.arange(tables)[:, None]
+            places = (places, 2 * places, 5 - places)
+            table = rope.rotary_table(places, width, pairing="tiled", dtype=torch.float32)
             for dtype in (torch.float32, torch.bfloat16):
-                table = rope.rotary_table((places, 2 * places, 5 - places), width, pairing="tiled", dtype=torch.float32)
                 turned = turn(x.to(dtype), *table)
                 assert turned.dtype == dtype and turned.is_contiguous()
                 expected = rope.apply_rotary(x.to(dtype), table)
