@@ -81,7 +81,9 @@ setup(
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
-    package_data={"vidformers": ["py.typed", "demo_models/*/*.json", "demo_models/*/*.safetensors"]},
+    package_data={
+        "vidformers": ["py.typed", "commands/*.html", "demo_models/*/*.json", "demo_models/*/*.safetensors"]
+    },
     python_requires=">=3.11",
     install_requires=[
         "av>=14",
