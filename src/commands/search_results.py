@@ -107,7 +107,7 @@ def write_sheet(path: str | os.PathLike, results: Sequence[Result], title: str, 
     """
     margin, gap, label, (width, height) = 24, 8, 260, SIDES
     row, head = height + 40, 96
-    sheet = Image.new("RGB", (2 * margin + label + 3 * (width + gap), head + len(results) * row), "white")
+    sheet = Image.new("RGB", (2 * margin + label + 3 * (width + gap) - gap, head + len(results) * row), "white")
     draw = ImageDraw.Draw(sheet)
     text, small, large = (ImageFont.load_default(size) for size in (18, 15, 26))
     full = sheet.width - 2 * margin
@@ -115,7 +115,7 @@ def write_sheet(path: str | os.PathLike, results: Sequence[Result], title: str, 
     draw.text((margin, margin + 36), _shortened(subtitle, small, full), "#666666", small)
     for number, result in enumerate(results):
         top, span = head + number * row, result.span
-        draw.line((margin, top - 8, sheet.width - margin, top - 8), "#dddddd")
+        draw.line((margin, top - 8, margin + full - 1, top - 8), "#dddddd")
         draw.text((margin, top), f"{number + 1}", "#888888", large)
         draw.text((margin + 44, top + 4), f"{span.score:.3f}", "#111111", large)
         draw.text((margin, top + 48), f"{clock(span.start_seconds)} to {clock(span.end_seconds)}", "#111111", text)

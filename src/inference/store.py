@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 import vidformers
 
@@ -110,7 +111,8 @@ def _revision(embedder: VideoEmbedder) -> str:
     """The commit of a Hub repository; of a directory a digest of its configuration and the ends of its weights."""
     path = Path(embedder.source.path)
     if not path.is_dir():
-        return str(getattr(embedder.source.config, "_commit_hash", None))
+        found = try_to_load_from_cache(path.as_posix(), "config.json", revision=embedder.source.revision)
+        return Path(str(found)).parent.name
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):
         if file.name == "config.json" or file.suffix in (".safetensors", ".bin"):
