@@ -102,6 +102,7 @@ setup(
     extras_require={
         "test": [
             "accelerate>=1.1",
+            "lancedb>=0.40",
             "matplotlib>=3.8",
             "parameterized>=0.9",
             "peft>=0.17",

@@ -398,7 +398,14 @@ class Store:
             self.table.create_index("embedding", config=IvfPq("cosine", num_partitions))
 
     def check_embedder(self, embedder: VideoEmbedder) -> None:
-        """Raise a ValueError unless the embeddings of an embedder can be compared with those of the rows."""
+        """Check that what a model makes of a query can be compared with the rows.
+
+        Args:
+            embedder: with the model.
+
+        Raises:
+            ValueError: the rows are made with another model or other settings than `embedder` has.
+        """
         self._check_settings({**settings_of(embedder, Windows.preset("whole")), "windows": self.settings["windows"]})
 
     def summary(self) -> dict[str, Any]:
