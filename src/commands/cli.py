@@ -19,6 +19,7 @@ from .console import Json, Quiet, Terminal, output, terminal
 
 if TYPE_CHECKING:
     from vidformers.inference.embedder import Failure
+    from vidformers.inference.search import Span
 
     from .classify import Scores
 
@@ -313,6 +314,73 @@ def extract(
 
         count = library.extract(table, out, layout, say.progress)
         say.note(f"Wrote {count} videos to [bold]{escape(out)}[/bold].")
+
+
+@app.command()
+def search(
+    table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
+    words: Annotated[
+        str | None, typer.Argument(help="What to search for, in words; for tables of video-text models.")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="Search for what is like this video.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Search for what is like this picture.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Parts of videos to show.")] = 5,
+    where: Annotated[
+        str | None, typer.Option(help="Condition on the table's columns in SQL: \"video LIKE '%beach%'\".")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Picture of the results to write, .png.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Page to write that shows and plays the results.")] = None,
+    index: Annotated[
+        bool | None,
+        typer.Option(
+            "--index/--exact",
+            help="Use an index, which is made if there is none, or compare all rows; by default the first for large "
+            "tables.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now; by default where the table says.")] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find parts of the videos in a table by words, a video or a picture."""
+    with terminal(json=json, quiet=quiet) as say:
+        from vidformers.files import check_target
+
+        from .search import Searcher
+        from .search_results import add_pictures, write_page, write_sheet
+
+        writers = [(path, write) for path, write in ((sheet, write_sheet), (html, write_page)) if path]
+        for path, _ in writers:
+            check_target(path)
+        searcher = Searcher(table, model=model, device=device, index=index, progress=say.progress)
+        spans = searcher.search(words, video=video, image=image, top=top, where=where)
+        show_spans(say, spans)
+        if not (writers and spans):
+            return
+        results = add_pictures(spans, lambda name, reason: say.problem(f"{name}: {reason}"), say.progress)
+        title = f"“{words}”" if words else f"Like {(video or image).name}"
+        about = f"Top {len(spans)} in {table}" + (f" where {where}" if where else "")
+        for path, write in writers:
+            write(path, results, title, about)
+            say.note(f"Wrote [bold]{escape(str(path))}[/bold].")
+
+
+def show_spans(say: Terminal, spans: list["Span"]) -> None:
+    """A line for each span with its score, times and video."""
+    from .search_results import clock
+
+    if say.json:
+        for span in spans:
+            say.result(asdict(span))
+    elif spans:
+        rows = Table("", "score", "from", "to", "video", box=None, header_style="dim")
+        for number, span in enumerate(spans, start=1):
+            times = clock(span.start_seconds), clock(span.end_seconds)
+            rows.add_row(str(number), f"[bold]{span.score:.3f}[/bold]", *times, escape(span.video))
+        say.result({}, rows)
+    else:
+        say.note("No row of the table fulfills the condition.")
 
 
 @app.command()

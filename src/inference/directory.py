@@ -29,6 +29,7 @@ class Directory:
         processor_class: class that loads its processors.
         record: the entry of the family's record that the base model belongs to.
         input: "videos", "images" or "text", what the base model takes first.
+        revision: branch or commit of a repository on the Hub.
     """
 
     path: str | os.PathLike
@@ -37,13 +38,14 @@ class Directory:
     processor_class: type
     record: Family | Part
     input: str
+    revision: str = "main"
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "Directory":
+    def open(cls, path: str | os.PathLike, revision: str = "main") -> "Directory":
         """Read the configuration. Of a larger model's directory, such as PE-AV's, a family's part is taken.
 
         Args:
-            path: what `from_pretrained` takes.
+            path, revision: what `from_pretrained` takes.
 
         Returns:
             The directory. No weights are loaded yet.
@@ -53,7 +55,7 @@ class Directory:
             ValueError: it holds a model of another kind.
         """
         package = import_module("vidformers")
-        read = _read_config(path)
+        read = _read_config(path, revision)
         model_type = read.get("model_type")
         for family in FAMILIES.values():
             if model_type in family.contained_in:
@@ -65,10 +67,10 @@ class Directory:
                 processor_class = AutoProcessor
             else:
                 continue
-            config = model_class.config_class.from_pretrained(path)
+            config = model_class.config_class.from_pretrained(path, revision=revision)
             record = family.record(config.model_type)
             takes = "videos" if record is family else record.input
-            return cls(path, config, model_class, processor_class, record, takes)
+            return cls(path, config, model_class, processor_class, record, takes, revision)
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
 
@@ -93,7 +95,7 @@ class Directory:
         config = self.model_class.for_features(self.config) if features_only else self.config
         with loading_unreported():  # what the base model has no use for is left unread on purpose
             model, found = self.model_class.from_pretrained(
-                self.path, config=config, dtype=dtype, output_loading_info=True
+                self.path, config=config, dtype=dtype, output_loading_info=True, revision=self.revision
             )
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
@@ -119,7 +121,7 @@ def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel
     return own if separately else usual
 
 
-def _read_config(path: str | os.PathLike) -> dict[str, Any]:
+def _read_config(path: str | os.PathLike, revision: str) -> dict[str, Any]:
     """What a directory's or repository's config.json holds.
 
     Raises:
@@ -131,7 +133,7 @@ def _read_config(path: str | os.PathLike) -> dict[str, Any]:
     could_be_on_the_hub = not path.is_dir() and not path.is_absolute() and len(path.parts) <= 2
     try:
         if path.is_dir() or could_be_on_the_hub:
-            return PreTrainedConfig.get_config_dict(path.as_posix())[0]
+            return PreTrainedConfig.get_config_dict(path.as_posix(), revision=revision)[0]
         cause = None
     except OSError as error:
         cause = error

@@ -122,6 +122,7 @@ class VideoEmbedder:
         cls,
         name: str | os.PathLike,
         *,
+        revision: str = "main",
         dtype: str | torch.dtype = torch.float32,
         device: str | torch.device | None = "auto",
         pool: str = "auto",
@@ -133,6 +134,7 @@ class VideoEmbedder:
         Args:
             name: what `from_pretrained` takes: a converted directory or the name of a Hub repository. Of a classifier
                 the encoder alone is loaded.
+            revision: branch or commit of that repository.
             dtype: type in which the model computes.
             device: where it runs; "auto" is an accelerator, if there is one.
             pool, num_frames, batch_size: as for the class.
@@ -141,7 +143,7 @@ class VideoEmbedder:
             OSError: there is no such model.
             ValueError: it doesn't embed videos, has no joint embedding where that is asked for, or lacks weights.
         """
-        opened = Directory.open(name)
+        opened = Directory.open(name, revision)
         if opened.input == "text":
             kind = opened.model_class.__name__
             raise ValueError(f"{name}: {kind} does not embed videos; it takes {opened.input}.")
@@ -149,7 +151,7 @@ class VideoEmbedder:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = opened.load_model(dtype, features_only=True)
         place = find_device(str(device) if device is not None else None)
-        processor = AutoVideoProcessor.from_pretrained(name)
+        processor = AutoVideoProcessor.from_pretrained(name, revision=revision)
         options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
         return cls(model.to(place), processor, source=opened, **options)
 
@@ -222,7 +224,8 @@ class VideoEmbedder:
                 "as VideoPrismClipModel, PeVideoModel or PeCoreModel."
             )
         if self._text_processor is None:
-            self._text_processor = self.source.processor_class.from_pretrained(self.source.path)
+            path, revision = self.source.path, self.source.revision
+            self._text_processor = self.source.processor_class.from_pretrained(path, revision=revision)
         inputs = self._text_processor(text=[texts] if isinstance(texts, str) else list(texts), return_tensors="pt")
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         found = self.model.embed_texts(inputs["input_ids"], inputs.get("attention_mask"))

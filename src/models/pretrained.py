@@ -55,6 +55,7 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        text_templates: sentences that searches put a user's words into, in the place of {}.
         scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
@@ -66,6 +67,7 @@ class VideoPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
 
     has_text_tower: ClassVar[bool] = False
+    text_templates: ClassVar[tuple[str, ...]] = ("{}",)
     encodes_frames_separately: ClassVar[bool] = False
     scalars_on_disk: ClassVar[tuple[str, ...]] = ()
 
