@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ from vidformers.video.processor import VideoProcessor
 from .clips import clip_indices_of, frames_of_a_clip
 from .device import find_device
 from .directory import Directory
-from .stream import Frames, Plan, Ring, Waiting, prepared_frames, run_ahead
+from .stream import FRAMES_AT_ONCE, Frames, Plan, Ring, Waiting, prepared_frames, run_ahead
 from .windows import Window, Windows
 
 
@@ -113,6 +113,7 @@ class VideoEmbedder:
         self.num_frames = num_frames or frames_of_a_clip(model, processor)
         self.batch_size = batch_size or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
         self.waiting = Waiting()
+        self._frames_at_once = FRAMES_AT_ONCE
         self._text_processor: Any = None
         # What follows `encode_frames` is the joint embedding of models with texts, and the tokens of the others.
         self._encodes_frames = model.encodes_frames_separately and model.has_text_tower == (self.pool == "joint")
@@ -141,11 +142,7 @@ class VideoEmbedder:
             OSError: there is no such model.
             ValueError: it doesn't embed videos, has no joint embedding where that is asked for, or lacks weights.
         """
-        opened = Directory.open(name)
-        if opened.input == "text":
-            kind = opened.model_class.__name__
-            raise ValueError(f"{name}: {kind} does not embed videos; it takes {opened.input}.")
-        _check_pool(pool, opened.model_class, name)
+        opened = open_for_videos(name, pool)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = opened.load_model(dtype, features_only=True)
         place = find_device(str(device) if device is not None else None)
@@ -261,13 +258,10 @@ class VideoEmbedder:
         ahead = run_ahead(tasks, DECODING_THREADS, CHUNKS_AHEAD, self.waiting)
         with closing(ahead):
             for name, events in zip(videos, ahead, strict=True):
-                try:
-                    for item in self._items(name, events, ring):
-                        pending.append(item)
-                        if len(pending) >= self.batch_size:
-                            yield from self._run(pending, self.batch_size)
-                except (OSError, ValueError) as error:
-                    pending.append(Failure(name, str(error), error))
+                for item in self._items_or_failure(name, events, ring):
+                    pending.append(item)
+                    if len(pending) >= self.batch_size:
+                        yield from self._run(pending, self.batch_size)
         yield from self._run(pending, 1)
 
     # ------------------------------------------------------------------------------------------------ how it is done
@@ -283,6 +277,12 @@ class VideoEmbedder:
             return [Window(0, indices, math.nan, math.nan, math.nan)]
         return [replace(whole, frame_indices=indices)]
 
+    def _items_or_failure(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item | Failure]:
+        try:
+            yield from self._items(name, events, ring)
+        except (OSError, ValueError) as error:
+            yield Failure(name, str(error), error)
+
     @torch.inference_mode()
     def _items(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item]:
         plan: Plan | None = None
@@ -293,8 +293,7 @@ class VideoEmbedder:
                 continue
             frames = event.pixels
             if self._encodes_frames:
-                pixels = frames[None].to(self.model.device, self.model.dtype)
-                frames = self.model.encode_frames(pixels)[0]
+                frames, self._frames_at_once = _in_parts_that_fit(self._encoded, frames, self._frames_at_once)
             for window, kept in ring.add(event.indices, frames):
                 yield _Item(name, plan, window, kept)
         if plan is not None and not plan.total:
@@ -306,23 +305,17 @@ class VideoEmbedder:
             if isinstance(pending[0], Failure):
                 yield pending.popleft()
                 continue
-            batch = [pending.popleft()]
+            batch: list[_Item] = [pending.popleft()]
             while pending and len(batch) < self.batch_size and _fits(pending[0], batch[0]):
                 batch.append(pending.popleft())
-            yield from self._embed_what_fits(batch)
+            clips = [item.frames for item in batch]
+            features, self.batch_size = _in_parts_that_fit(self._features, clips, self.batch_size)
+            for item, feature in zip(batch, features):
+                yield self._embedding(item, feature)
 
-    def _embed_what_fits(self, batch: list[_Item]) -> Iterator[Embedding]:
-        try:
-            features = self._features([item.frames for item in batch])
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            half = self.batch_size = len(batch) // 2
-            for part in (batch[:half], batch[half:]):
-                yield from self._embed_what_fits(part)
-            return
-        for item, feature in zip(batch, features):
-            yield self._embedding(item, feature)
+    def _encoded(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the model keeps of each of some frames, (frames, …), of their pixels (frames, C, H, W)."""
+        return self.model.encode_frames(frames[None].to(self.model.device, self.model.dtype))[0]
 
     @torch.inference_mode()
     def _features(self, clips: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -356,6 +349,60 @@ def _fits(item: _Item | Failure, first: _Item) -> bool:
     if isinstance(item, Failure) or len(item.frames) != len(first.frames):
         return False
     return item.frames[0].shape == first.frames[0].shape
+
+
+def _in_parts_that_fit(
+    run: Callable[[Sequence], torch.Tensor], items: Sequence, at_once: int
+) -> tuple[torch.Tensor, int]:
+    """Run some items at once and the next ones after them, fewer at a time whenever the memory does not suffice.
+
+    Args:
+        run: from items to a tensor with a row for each.
+        items: at least one.
+        at_once: how many to begin with.
+
+    Returns:
+        The rows of all items, and how many fitted at once.
+
+    Raises:
+        MemoryError: a single one doesn't fit.
+    """
+    rows: list[torch.Tensor] = []
+    done = 0
+    while done < len(items):
+        try:
+            rows.append(run(items[done : done + at_once]))
+            done += at_once
+            continue
+        except torch.OutOfMemoryError as error:
+            reason = str(error)
+        # Out of the handler, whose error holds on to what did not fit.
+        at_once = min(at_once, len(items) - done)
+        if at_once == 1:
+            raise MemoryError(
+                f"The memory of the device does not suffice for one window of a video ({reason}). Take fewer frames "
+                "(num_frames), a smaller dtype or another device."
+            )
+        at_once = (at_once + 1) // 2
+    return rows[0] if len(rows) == 1 else torch.cat(rows), at_once
+
+
+def open_for_videos(name: str | os.PathLike, pool: str) -> Directory:
+    """Open the directory of a model that embeds videos.
+
+    Args:
+        name: what `from_pretrained` takes.
+        pool: what is to be kept of a video.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it doesn't embed videos, or has no joint embedding where that is asked for.
+    """
+    opened = Directory.open(name)
+    if opened.input == "text":
+        raise ValueError(f"{name}: {opened.model_class.__name__} does not embed videos; it takes {opened.input}.")
+    _check_pool(pool, opened.model_class, name)
+    return opened
 
 
 def _check_pool(pool: str, model_class: type[VideoPreTrainedModel], name: str | os.PathLike) -> None:
