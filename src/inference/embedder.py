@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,7 +42,7 @@ class Embedding:
         frame_indices: the frames that the model saw.
         fps: the video's rate in frames per second, or `None` where it has none.
         window: its place among the video's windows.
-        num_windows: how many the video has.
+        num_windows: how many the video has; where its file breaks off, one more than could be read.
         start_seconds, middle_seconds, end_seconds: as of a [`~inference.Window`].
     """
 
@@ -60,7 +60,13 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video without features, or with those of its first windows only, why, and what was raised."""
+    """A video without features, or with those of its first windows only.
+
+    Attributes:
+        name: the video's name among those asked for.
+        reason: why.
+        error: what was raised; `None` where the file breaks off, and all that it holds was read.
+    """
 
     name: str
     reason: str
@@ -168,9 +174,8 @@ class VideoEmbedder:
         if self.pool == "none":
             raise ValueError('encode gives one vector a video, but pool="none" keeps the tokens: call embed.')
         listed = list(videos) if isinstance(videos, (list, tuple)) else [videos]
-        found = list(self.embed({str(number): video for number, video in enumerate(listed)}))
-        _raise_failures(found)
-        return torch.stack([each.embedding for each in found])
+        found = self.embed({str(number): video for number, video in enumerate(listed)})
+        return torch.stack([each.embedding for each in _without_failures(found)])
 
     def encode_windows(
         self,
@@ -193,9 +198,7 @@ class VideoEmbedder:
         """
         if (windows is None) == (seconds is None):
             raise ValueError("Expected `windows`, or `seconds` with or without `step`.")
-        found = list(self.embed({str(video): video}, windows or Windows(seconds, step)))
-        _raise_failures(found)
-        return found
+        return _without_failures(self.embed({str(video): video}, windows or Windows(seconds, step)))
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str]) -> torch.Tensor:
@@ -284,7 +287,7 @@ class VideoEmbedder:
             yield Failure(name, str(error), error)
 
     @torch.inference_mode()
-    def _items(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item]:
+    def _items(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item | Failure]:
         plan: Plan | None = None
         for event in events:
             if isinstance(event, Plan):
@@ -296,7 +299,9 @@ class VideoEmbedder:
                 frames, self._frames_at_once = _in_parts_that_fit(self._encoded, frames, self._frames_at_once)
             for window, kept in ring.add(event.indices, frames):
                 yield _Item(name, plan, window, kept)
-        if plan is not None and not plan.total:
+        if plan is not None and plan.break_off:
+            yield Failure(name, plan.break_off)
+        elif plan is not None and not plan.total:
             raise ValueError(f"{name}: no window fits, since the video is shorter and edge='drop' leaves such out.")
 
     def _run(self, pending: deque, until: int) -> Iterator[Embedding | Failure]:
@@ -412,7 +417,12 @@ def _check_pool(pool: str, model_class: type[VideoPreTrainedModel], name: str | 
         raise ValueError(f"{name}: {model_class.__name__} has no joint embedding of videos and texts.")
 
 
-def _raise_failures(found: Sequence[Embedding | Failure]) -> None:
-    for each in found:
-        if isinstance(each, Failure):
+def _without_failures(results: Iterable[Embedding | Failure]) -> list[Embedding]:
+    """The embeddings; the error of a failure that has one is raised."""
+    found: list[Embedding] = []
+    for each in results:
+        if isinstance(each, Embedding):
+            found.append(each)
+        elif each.error is not None:
             raise each.error
+    return found
