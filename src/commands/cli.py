@@ -198,6 +198,13 @@ class Pool(StrEnum):
     none = "none"
 
 
+class Engine(StrEnum):
+    """Where videos are embedded."""
+
+    local = "local"
+    ray = "ray"
+
+
 @app.command()
 def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
@@ -231,14 +238,24 @@ def embed(
     checksum: Annotated[
         bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
     ] = False,
+    engine: Annotated[Engine, typer.Option(help="Where: in this process, or on a Ray cluster.")] = Engine.local,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster, such as auto; by default a new one of this machine alone.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a worker of the cluster; by default 1 where there are any.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
 
-    A table is gone on with: what it holds already is left.
+    A table is gone on with: what it holds already is left. Processes of `accelerate launch` share the videos.
     """
-    with terminal(json=json, quiet=quiet) as say:
+    from vidformers.inference.processes import Processes
+
+    processes = Processes.launched()
+    with terminal(json=json, quiet=quiet or processes.rank > 0) as say, processes.joined():
         import torch
 
         from vidformers.inference.windows import Windows
@@ -252,6 +269,11 @@ def embed(
         if is_table and layout:
             raise ValueError("--layout is for folders, and a table is none: leave it out.")
         options = {"stored_as": stored_as.value, "checksum": checksum} if is_table else {"layout": layout}
+        ray = {"address": ray_address, "gpus_per_worker": gpus_per_worker}
+        if engine == Engine.local and any(value is not None for value in ray.values()):
+            raise ValueError("--ray-address and --gpus-per-worker say how --engine ray works: give that too.")
+        if engine == Engine.ray and processes.total > 1:
+            raise ValueError("Ray starts workers of its own: leave the launcher out, or --engine ray.")
 
         def note_failure(failure: "Failure") -> None:
             failures[failure.name] = failure.reason
@@ -268,6 +290,8 @@ def embed(
                 batch_size=batch_size,
                 device=device,
                 dtype=getattr(torch, dtype.value),
+                ray=ray if engine == Engine.ray else None,
+                processes=processes,
                 progress=say.progress,
                 on_failure=note_failure,
                 **options,
@@ -275,6 +299,14 @@ def embed(
         except KeyboardInterrupt as stop:
             say.problem("Stopped." + (" The same command goes on from here." if is_table or layout else ""))
             raise typer.Exit(130) from stop
+        shares = processes.gather((done, total, failures))
+        done, total = (sum(share[place] for share in shares) for place in (0, 1))
+        failures = {name: reason for share in shares for name, reason in share[2].items()}
+        if processes.rank:
+            raise typer.Exit(done < total)
+        if failures:
+            again = "; the same command tries them again" if is_table or layout else ""
+            say.problem("\n  ".join([f"Not read to their end{again}:", *failures]))
         if json:
             say.result({"out": out, "videos": total, "done": done, "failures": failures})
         elif is_table:
