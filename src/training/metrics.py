@@ -67,3 +67,25 @@ class ClassMeanRecall:
             raise ValueError("No video was counted: call `update` before `compute`.")
         recall = (self.hits / (counts + 1e-8)).sum() / (counts > 0).sum()
         return {"recall": 100 * recall.item(), "accuracy": 100 * (self.hits.sum() / counts.sum()).item()}
+
+
+@torch.no_grad()
+def feature_spread(features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How much features differ from token to token, by which a collapse shows: both numbers then fall.
+
+    Args:
+        features: (tokens, D).
+
+    Returns:
+        Scalars in float32. `std`, the mean over channels of the standard deviation over tokens; and `effective_rank`,
+        the exponential of the entropy of the shares that the singular values of the centered features have of their
+        sum: 1 if all lie on a line, D if they spread alike in all directions.
+
+    Source: Roy and Vetterli, The effective rank (EUSIPCO 2007).
+    """
+    centered = features.float() - features.float().mean(0)
+    covariance = centered.T @ centered / max(len(centered) - 1, 1)
+    std = covariance.diagonal().clamp(min=0).sqrt().mean()
+    singular_values = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
+    shares = singular_values / singular_values.sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return {"std": std, "effective_rank": torch.special.entr(shares).sum().exp()}

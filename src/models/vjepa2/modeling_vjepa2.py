@@ -595,20 +595,6 @@ def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
         init.trunc_normal_(projection.weight, std=std / sqrt(2 * depth))
 
 
-def split_by_decay(parts: list[nn.Module], weight_decay: float) -> list[dict]:
-    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay."""
-    groups = []
-    for rest in (False, True):
-        for part in parts:
-            params = [
-                parameter
-                for name, parameter in part.named_parameters()
-                if (name.endswith("bias") or parameter.ndim == 1) == rest
-            ]
-            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
-    return groups
-
-
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
 
