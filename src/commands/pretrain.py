@@ -309,24 +309,23 @@ def pretrain(
             too many videos are unusable.
     """
     from accelerate import Accelerator
-    from accelerate.state import PartialState
     from accelerate.utils import ProjectConfiguration
 
-    check_target(out, folder=True)
-    out, recipe, processes = Path(out), task.recipe, PartialState().num_processes
-    size, times = batches_of_a_step(recipe, micro_batch, processes)
+    out, recipe = check_target(out, folder=True), task.recipe
     accelerator = Accelerator(
         mixed_precision=precision,
-        gradient_accumulation_steps=times,
         log_with=trackers,
         project_config=ProjectConfiguration(logging_dir=str(out.with_name(f"{out.name}.logs"))),
         kwargs_handlers=_distribution(task.model),
     )
+    processes = accelerator.num_processes
+    size, accelerator.gradient_accumulation_steps = batches_of_a_step(recipe, micro_batch, processes)
     with accelerator.main_process_first():
         own = accelerator.is_main_process
         state = check_state(out, task.record | {"clips_at_once": size}, resume or not own)
     if checkpointing:
-        task.model.gradient_checkpointing_enable()
+        # Before 5.23, transformers has the second name alone.
+        getattr(task.model, "activation_checkpointing_enable", task.model.gradient_checkpointing_enable)()
     accelerator.init_trackers(out.name, {key: each for key, each in asdict(recipe).items() if not _is_compound(each)})
     batches = ClipBatches(
         list(task.videos.values()),
@@ -334,7 +333,7 @@ def pretrain(
         ClipReader(recipe),
         collator(task),
         size,
-        per_step=times * processes,
+        per_step=accelerator.gradient_accumulation_steps * processes,
         seed=task.seed,
     )
     trainer = PreTrainer(

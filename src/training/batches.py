@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -207,5 +206,13 @@ def load_batches(batches: ClipBatches, numbers: Sequence[int], workers: int) -> 
         numbers: which.
         workers: number of processes; 0 to make them in this one.
     """
-    loader = partial(torch.utils.data.DataLoader, batches, batch_size=None, sampler=numbers, collate_fn=as_it_is)
-    return iter(loader(num_workers=workers, pin_memory=torch.cuda.is_available()))
+    loader = torch.utils.data.DataLoader(
+        batches,
+        batch_size=None,
+        sampler=numbers,
+        collate_fn=as_it_is,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # a loader draws a number when it begins
+    )
+    return iter(loader)

@@ -598,12 +598,14 @@ def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^teacher\."]  # of pre-training
+
     def __init__(self, config: VJEPA2Config, add_predictor: bool = True):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
         if self.predictor is None:
-            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\.", r"^teacher\."]
         self.post_init()
 
     @can_return_tuple
