@@ -565,6 +565,99 @@ def finetune(
         say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
 
 
+@app.command()
+def pretrain(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Videos without labels: folders, lists of paths (.csv), data sets of `datasets` by folder or name."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="Directory or name on the Hub of the model to go on from; by default a new one.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Published settings; by default the usual ones, for the model's own clips.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="vjepa2 or videomae; by default that of model or recipe.")
+    ] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Share of a source, in their order; repeatable.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step, of all processes together.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="What the teacher keeps of itself in a step.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the recipe; repeatable.")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips that a process takes at once; gradients of several add up.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="no, bf16 or fp16; by default as `accelerate launch` says.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations again in the backward pass.")
+    ] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps from one checkpoint to the next.")] = 300,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps from one record to the next.")] = 10,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Of accelerate: tensorboard, wandb and others; repeatable.")
+    ] = None,
+    most_unusable: Annotated[float, typer.Option(help="Share of the videos that may be unusable.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Decides a new model, the order, the clips and the masks.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pre-train a model on videos without labels, alone or by `accelerate launch`."""
+    with terminal(json=json, quiet=quiet) as say:
+        from vidformers.files import check_target
+
+        from . import pretrain as job
+
+        check_target(out, folder=True)
+        named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum}
+        task = job.prepare(
+            sources,
+            model=model,
+            recipe=recipe,
+            objective=objective,
+            weights=weight,
+            changes=job.parse(set_ or []) | {name: value for name, value in named.items() if value is not None},
+            seed=seed,
+        )
+        for note in job.notes(task):
+            say.note(escape(note))
+
+        def show_record(record: Mapping[str, float]) -> None:
+            say.result(dict(record), job.describe(record))
+
+        try:
+            job.pretrain(
+                task,
+                out,
+                micro_batch=micro_batch,
+                precision=precision,
+                checkpointing=checkpointing,
+                save_every=save_every,
+                log_every=log_every,
+                workers=workers,
+                most_unusable=most_unusable,
+                trackers=tracker,
+                resume=resume,
+                progress=say.progress,
+                on_record=show_record,
+                on_unusable=lambda reason: say.problem(f"passed over: {reason}"),
+            )
+        except KeyboardInterrupt as stop:
+            say.problem("Stopped. The same command with --resume goes on from the last checkpoint.")
+            raise typer.Exit(130) from stop
+        say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
 export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 

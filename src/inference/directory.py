@@ -1,7 +1,7 @@
 """A directory or Hub repository with a model of ours: what is in it, and its base model."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -111,6 +111,23 @@ def loading_unreported() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def new_and_left_out(found: Mapping[str, Any]) -> str:
+    """What is new in a model that was loaded, and what of the directory was left out, in a line.
+
+    Args:
+        found: the loading information of `from_pretrained`.
+    """
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
+
+
+def _in_groups(names: set[str]) -> str:
+    """Tensors in a few words: the modules that they are in, and how many there are of each."""
+    modules = [name.partition(".")[0] for name in names]
+    counts = {module: modules.count(module) for module in sorted(set(modules))}
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items()) or "nothing"
 
 
 def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:
