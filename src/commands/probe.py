@@ -45,9 +45,9 @@ from vidformers.models.attentive_probe import AttentiveProbeConfig, AttentivePro
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress, no_progress
 from vidformers.training import ClassMeanRecall, ProbeTrainer
+from vidformers.training.state import check_installed, check_state
 from vidformers.video.processor import VideoProcessor
 
-from .finetune import NEEDED, check_installed, check_state
 from .probe_card import write_card
 
 
@@ -249,7 +249,7 @@ def prepare(
         OSError: there is no such model.
         ValueError: the model has no tokens of videos, a class has too few clips, or too many cannot be read.
     """
-    check_installed("matplotlib", NEEDED["matplotlib"])
+    check_installed("matplotlib", "the pictures of the model card")
     settings, opened = settings or Settings(), Directory.open(model)
     processor = AutoVideoProcessor.from_pretrained(model) if opened.input != "text" else None
     shares = {VALIDATION: validation_share, TEST: 0.0 if settings.as_original else test_share}

@@ -4,7 +4,6 @@ Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen`
 `evals/action_anticipation_frozen`.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from vidformers.training.batches import seeded
 from vidformers.video import (
     VideoDecodeError,
     VJEPA2EvaluationViews,
@@ -53,12 +53,11 @@ class ClipViews:
     drawn: bool = False
     augment: bool = False
 
-    def __call__(self, clip: Clip, seed: int | None = None) -> dict[str, torch.Tensor]:
-        """Read a clip.
+    def __call__(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """Read a clip. What is drawn comes from global generators.
 
         Args:
             clip: names a video.
-            seed: of what is drawn.
 
         Returns:
             `pixel_values_videos`, (views, segments, T, C, H, W) float32.
@@ -69,8 +68,6 @@ class ClipViews:
         if self.frame_step is None and not self.augment:
             pixels = prepared(clip, self.processor, self.num_frames)[self.processor.model_input_names[0]]
             return {"pixel_values_videos": pixels[None, None]}
-        generator = np.random.RandomState(seed)
-        _seed_all(seed)
 
         def sample(metadata):
             return clip_indices(
@@ -80,7 +77,6 @@ class ClipViews:
                 frame_step=self.frame_step,
                 allow_overlap=True,
                 random=self.drawn,
-                seed=generator,
             ).reshape(-1)
 
         frames, _ = decode_video(clip.open(), sample)
@@ -115,12 +111,11 @@ class AnticipationClips:
     augment: bool = False
     views = 1
 
-    def __call__(self, action: Action, seed: int | None = None) -> dict[str, torch.Tensor]:
-        """Read what precedes an action.
+    def __call__(self, action: Action) -> dict[str, torch.Tensor]:
+        """Read what precedes an action. What is drawn comes from global generators.
 
         Args:
             action: an action.
-            seed: of what is drawn.
 
         Returns:
             `pixel_values_videos` (T, C, S, S) float32, and `anticipation_times`, a scalar.
@@ -129,7 +124,6 @@ class AnticipationClips:
             VideoDecodeError: the video cannot be read.
             ValueError: it is slower than `fps`.
         """
-        _seed_all(seed)
         seconds = 0.0
 
         def sample(metadata):
@@ -193,14 +187,6 @@ def renormalized(pixels: torch.Tensor, processor: VideoProcessor) -> torch.Tenso
     return (pixels * old_std + old_mean - mean) / std
 
 
-def _seed_all(seed: int | None) -> None:
-    """Let all global generators begin anew: augmentations draw from each of them."""
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-
-
 class PreparedClips(torch.utils.data.Dataset):
     """Model input of clips, or why a clip cannot be read.
 
@@ -220,9 +206,9 @@ class PreparedClips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[Clip, dict[str, torch.Tensor] | str]:
         clip = self.clips[index]
-        seed = int(np.random.SeedSequence([*self.seed, index]).generate_state(1)[0])
         try:
-            return clip, self.prepare(clip, seed)
+            with seeded(*self.seed, index):
+                return clip, self.prepare(clip)
         except (VideoDecodeError, OSError) as error:
             return clip, str(error)
 

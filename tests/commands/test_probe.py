@@ -217,8 +217,8 @@ def test_segments_lie_in_parts_of_the_video(clips):
     pixels = views(clip)["pixel_values_videos"]
     expected = vidformers.video.VJEPA2EvaluationViews(32, 1)(frames[[0, 2, 5, 7, 13, 15, 18, 20]])
     torch.testing.assert_close(pixels[0].flatten(0, 1), expected[0])
-    drawn = replace(views, drawn=True)
-    seeds = [drawn(clip, seed)["pixel_values_videos"] for seed in (0, 0, 1)]
+    drawn = PreparedClips([clip] * 2, replace(views, drawn=True))
+    seeds = [drawn[number][1]["pixel_values_videos"] for number in (0, 0, 1)]
     assert torch.equal(seeds[0], seeds[1]) and not torch.equal(seeds[0], seeds[2])
 
 
@@ -476,5 +476,5 @@ def test_annotations_that_are_none(kitchen, tiny, clips, tmp_path):
     with pytest.raises(ValueError, match="by models of V-JEPA 2 alone"):
         prepared(kitchen / "actions.csv", tmp_path / "mae")
     (tmp_path / "list.csv").write_text("path,kind\na.mp4,x\n")
-    with pytest.raises(ValueError, match="expected a column `label` beside `path`, got path, kind"):
+    with pytest.raises(ValueError, match="expected a column `label` beside that of the paths"):
         prepared(tmp_path / "list.csv", tiny)

@@ -8,7 +8,8 @@ Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives t
 directory and `features.png`: frames above the first three principal components of their patch features. Without
 training these show color and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
 encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
-with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`).
+with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`). At last a
+film of twelve such scenes is embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`).
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import film
 import numpy as np
 import shapes
 import torch
@@ -343,6 +345,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy models were not trained on")
     classify_shapes(clip, out)
     reconstruct_shapes(clip, out)
+    film.search_film(console, out)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,9 @@ class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
 
     has_text_tower = True
+    # Of facebookresearch/perception_models at 3e352cca, "k400_val" in
+    # `apps/pe/clip_benchmark/datasets/en_zeroshot_classification_templates.json`, those that take a whole sentence.
+    text_templates = ("{}", "a photo of {}.", "a video of {}.")
     scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 

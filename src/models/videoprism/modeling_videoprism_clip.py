@@ -197,6 +197,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    # The second as in google-deepmind/videoprism at d481d91, `videoprism/colabs/videoprism_video_text_demo.ipynb`.
+    text_templates = ("{}", "a video of {}.")
     scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 

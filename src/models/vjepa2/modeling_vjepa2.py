@@ -586,29 +586,17 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
             init.normal_(module.video_mod_embed, std=1e-6)
 
 
-def split_by_decay(parts: list[nn.Module], weight_decay: float) -> list[dict]:
-    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay."""
-    groups = []
-    for rest in (False, True):
-        for part in parts:
-            params = [
-                parameter
-                for name, parameter in part.named_parameters()
-                if (name.endswith("bias") or parameter.ndim == 1) == rest
-            ]
-            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
-    return groups
-
-
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^teacher\."]  # of pre-training
 
     def __init__(self, config: VJEPA2Config, add_predictor: bool = True):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
         if self.predictor is None:
-            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\.", r"^teacher\."]
         self.post_init()
 
     @can_return_tuple

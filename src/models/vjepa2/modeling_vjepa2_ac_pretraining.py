@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ..pretrained import split_by_decay
 from .configuration_vjepa2 import VJEPA2Config
-from .modeling_vjepa2 import split_by_decay
 from .modeling_vjepa2_ac import VJEPA2ACModel, normalize
 
 
