@@ -45,11 +45,7 @@ class VideoEncoder(InputModule):
 
     def __init__(self, directory: str | os.PathLike, num_frames: int | None = None, dtype: str = "float32"):
         super().__init__()
-        opened = Directory.open(directory)
-        if opened.input != "videos":
-            raise ValueError(
-                f"{directory}: {opened.model_class.__name__} does not embed videos; it takes {opened.input}."
-            )
+        opened = Directory.open_for_videos(directory)
         self.model = opened.load_model(getattr(torch, dtype), features_only=True)
         self.processor = AutoProcessor.from_pretrained(directory)
         self.video_processor = getattr(self.processor, "video_processor", self.processor)

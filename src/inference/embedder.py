@@ -406,9 +406,7 @@ def open_for_videos(name: str | os.PathLike, pool: str, revision: str = "main") 
         OSError: there is no such model.
         ValueError: it doesn't embed videos, or has no joint embedding where that is asked for.
     """
-    opened = Directory.open(name, revision)
-    if opened.input == "text":
-        raise ValueError(f"{name}: {opened.model_class.__name__} does not embed videos; it takes {opened.input}.")
+    opened = Directory.open_for_videos(name, revision)
     _check_pool(pool, opened.model_class, name)
     return opened
 

@@ -147,7 +147,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise OSError(
-                f"There is no Ray cluster at {address or os.environ.get('RAY_ADDRESS')} that can be reached ({error}). "
+                f"No Ray cluster can be reached at {address or os.environ.get('RAY_ADDRESS')} ({error}). "
                 "Start one (`ray start --head`), or leave the address out for one of this machine alone."
             ) from error
     try:
