@@ -1,4 +1,7 @@
-"""The kernel of rotary positions, interpreted on a CPU by Triton, which lies apart: PyTorch would load it everywhere."""
+"""The kernel of rotary positions, which Triton interprets on a CPU.
+
+Triton has a folder of its own: where PyTorch finds it, it loads it.
+"""
 
 import os
 import subprocess
