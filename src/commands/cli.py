@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -656,6 +656,147 @@ def pretrain(
             say.problem("Stopped. The same command with --resume goes on from the last checkpoint.")
             raise typer.Exit(130) from stop
         say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
+class Loss(StrEnum):
+    """Losses of classifiers."""
+
+    cross_entropy = "cross_entropy"
+    focal = "focal"
+
+
+@app.command()
+def probe(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with a folder of video files for each class, a CSV file of paths and labels, the name of a "
+            "data set of `datasets` (NAME or NAME:SPLIT), or a CSV file of actions as EPIC-KITCHENS-100 has them."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Directory or name on the Hub of a model, whose encoder stays as it is.")],
+    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    validation: Annotated[
+        str | None, typer.Option(help="Clips to choose a head by, as SOURCE; by default a share of that.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Clips to test the chosen head with, once; by default a share of SOURCE.")
+    ] = None,
+    validation_share: Annotated[float, typer.Option(help="That share, of every class.")] = 0.2,
+    test_share: Annotated[float, typer.Option(help="That share, of every class; 0 for no test.")] = 0.2,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder with the videos of actions; by default that of the CSV file.")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder to keep features in; by default OUT.features.")] = None,
+    as_original: Annotated[
+        bool, typer.Option("--as-original", help="Train and validate as V-JEPA 2's authors do, and choose by that.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips; 20 by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step; 8 by default.")] = None,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rate of a head; repeatable. 3e-4, 1e-3 and 3e-3 by default.")
+    ] = None,
+    decay: Annotated[
+        list[float] | None, typer.Option(help="Weight decay; repeatable, for a head of each rate. 0.1 by default.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=0, help="Self-attention blocks before a head's cross-attention; none by default.")
+    ] = None,
+    segments: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a video to see a clip of; 1 by default.")
+    ] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Crops of a clip in validation; 1 by default.")] = None,
+    frame_step: Annotated[
+        int | None, typer.Option(min=1, help="Take every so manieth frame, and crop as V-JEPA 2's authors do.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second before an action; 8 by default.")] = None,
+    out_layer: Annotated[
+        list[int] | None,
+        typer.Option(help="Block of a V-JEPA encoder to read, from 0; repeatable. The last by default."),
+    ] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Draw training clips anew in every epoch; no features of them are kept.")
+    ] = False,
+    loss: Annotated[Loss | None, typer.Option(help="Cross-entropy by default.")] = None,
+    num_frames: NumFrames = None,
+    max_unreadable: Annotated[
+        float | None, typer.Option(help="Share of the clips that may be unreadable; 0.1 by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides the splits, the order and the heads; 0 by default.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
+    device: Device = None,
+    dtype: ComputeDtype = Dtype.float32,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train attentive probes on a frozen encoder, and tell how good the best one is."""
+    with terminal(json=json, quiet=quiet) as say:
+        import torch
+
+        from vidformers.files import check_target
+
+        from .probe import Settings, prepare, train
+
+        check_target(out, folder=True)
+        given = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "rates": tuple(rate or ()) or None,
+            "decays": tuple(decay or ()) or None,
+            "layers": layers,
+            "segments": segments,
+            "views": views,
+            "frame_step": frame_step,
+            "fps": fps,
+            "out_layers": tuple(out_layer or ()) or None,
+            "augment": augment or None,
+            "loss": loss and loss.value,
+            "max_unreadable": max_unreadable,
+            "seed": seed,
+        }
+        make = Settings.original if as_original else Settings
+        task = prepare(
+            source,
+            model,
+            make(**{name: value for name, value in given.items() if value is not None}),
+            validation=validation,
+            test=test,
+            videos=videos,
+            validation_share=validation_share,
+            test_share=test_share,
+            num_frames=num_frames,
+            device=device,
+            dtype=getattr(torch, dtype.value),
+            progress=say.progress,
+        )
+        for reason in task.unreadable:
+            say.problem(f"left out: {reason}")
+        counts = ", ".join(
+            f"{len(clips)} {purpose}" for clips, purpose in zip(task.parts.values(), PURPOSES, strict=True)
+        )
+        say.note(f"{len(task.classes)} classes: clips {counts}; {len(task.settings.heads)} heads")
+
+        def show_epoch(epoch: Mapping[str, Any]) -> None:
+            name = next(iter(epoch["measures"][0]))
+            best = max(each[name] for each in epoch["measures"])
+            say.result(dict(epoch), f"epoch {epoch['epoch']}: {name.replace('_', ' ')} {best:.1%} of the best head")
+
+        measures = train(
+            task, out, features=features, resume=resume, workers=workers, progress=say.progress, on_epoch=show_epoch
+        )
+        for reason in measures.left_out:
+            say.problem(f"left out: {reason}")
+        for part, found in (("the clips to choose by", measures.validation), ("the test", measures.test)):
+            if found is not None:
+                numbers = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in found.items())
+                say.note(f"On {part}: {numbers}")
+        say.note(f"Wrote [bold]{escape(str(out))}[/bold].")
+
+
+PURPOSES = "to train on", "to choose by", "to test with"
 
 
 export_app = typer.Typer(help="Add files to a model's directory by which other tools load it.", no_args_is_help=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from transformers import AutoProcessor, PreTrainedConfig
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.utils import logging
 
-from vidformers.families import FAMILIES
+from vidformers.families import FAMILIES, PROBE
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.models.records import Family, Part
 
@@ -57,6 +58,10 @@ class Directory:
         package = import_module("vidformers")
         read = _read_config(path, revision)
         model_type = read.get("model_type")
+        if model_type == PROBE.model_type:
+            model_class = getattr(package, PROBE.auto_models["AutoModel"])
+            config = model_class.config_class.from_pretrained(path)
+            return cls(path, config, model_class, AutoVideoProcessor, PROBE, PROBE.input)
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
