@@ -259,6 +259,9 @@ def test_a_table_without_texts(wordless):
         ([" "], "Expected words to search for, got none."),
         (["--video", "absent.mp4"], "absent.mp4"),
         (["--video", "cut.mp4"], "Cannot decode"),
+        # Before a model is loaded.
+        (["--video", "absent.mp4", "--model", "absent"], "absent.mp4"),
+        (["a", "--where", "window", "--model", "absent"], "does not return a boolean"),
         (["--image", "clip.mp4"], "is no picture that can be read"),
         (["--image", "absent.png"], "absent.png"),
         (
