@@ -119,6 +119,7 @@ setup(
         "bench": [],
         # Tables of embeddings and their search; pyarrow comes along, which writes Parquet.
         "search": ["lancedb>=0.40"],
+        "ray": ["ray[data]>=2.50"],
         "torchcodec": ["torchcodec>=0.7"],
         "sentence-transformers": ["sentence-transformers>=6"],
         "mteb": ["mteb>=2.26", "sentence-transformers>=6"],

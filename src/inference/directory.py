@@ -1,7 +1,7 @@
 """A directory or Hub repository with a model of ours: what is in it, and its base model."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from transformers import AutoProcessor, PreTrainedConfig
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.utils import logging
 
-from vidformers.families import FAMILIES
+from vidformers.families import FAMILIES, PROBE
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.models.records import Family, Part
 
@@ -57,6 +58,10 @@ class Directory:
         package = import_module("vidformers")
         read = _read_config(path, revision)
         model_type = read.get("model_type")
+        if model_type == PROBE.model_type:
+            model_class = getattr(package, PROBE.auto_models["AutoModel"])
+            config = model_class.config_class.from_pretrained(path)
+            return cls(path, config, model_class, AutoVideoProcessor, PROBE, PROBE.input)
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
@@ -73,6 +78,19 @@ class Directory:
             return cls(path, config, model_class, processor_class, record, takes, revision)
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
+
+    @classmethod
+    def open_for_videos(cls, path: str | os.PathLike, revision: str = "main") -> "Directory":
+        """As [`~Directory.open`], of a model that embeds videos; one of images averages over their frames.
+
+        Raises:
+            OSError: there is no such directory, and no such repository.
+            ValueError: it holds a model of texts, or of another kind.
+        """
+        opened = cls.open(path, revision)
+        if opened.input == "text":
+            raise ValueError(f"{path}: {opened.model_class.__name__} does not embed videos; it takes text.")
+        return opened
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -111,6 +129,23 @@ def loading_unreported() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def new_and_left_out(found: Mapping[str, Any]) -> str:
+    """What is new in a model that was loaded, and what of the directory was left out, in a line.
+
+    Args:
+        found: the loading information of `from_pretrained`.
+    """
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
+
+
+def _in_groups(names: set[str]) -> str:
+    """Tensors in a few words: the modules that they are in, and how many there are of each."""
+    modules = [name.partition(".")[0] for name in names]
+    counts = {module: modules.count(module) for module in sorted(set(modules))}
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items()) or "nothing"
 
 
 def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:

@@ -20,6 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 
 import vidformers
 
+from .directory import Directory
 from .embedder import Embedding, VideoEmbedder
 from .windows import Windows
 
@@ -97,7 +98,7 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     """
     return {
         "model": str(embedder.source.path),
-        "revision": _revision(embedder),
+        "revision": revision_of(embedder.source),
         "pool": embedder.pool,
         "num_frames": embedder.num_frames,
         "dtype": str(embedder.model.dtype).removeprefix("torch."),
@@ -107,11 +108,11 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     }
 
 
-def _revision(embedder: VideoEmbedder) -> str:
+def revision_of(source: Directory) -> str:
     """The commit of a Hub repository; of a directory a digest of its configuration and the ends of its weights."""
-    path = Path(embedder.source.path)
+    path = Path(source.path)
     if not path.is_dir():
-        found = try_to_load_from_cache(path.as_posix(), "config.json", revision=embedder.source.revision)
+        found = try_to_load_from_cache(path.as_posix(), "config.json", revision=source.revision)
         return Path(str(found)).parent.name
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):

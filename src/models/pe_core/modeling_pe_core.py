@@ -260,6 +260,10 @@ class PeCoreModel(PeCorePreTrainedModel):
         output, embeds = self._average_frames(pixel_values_videos, padding_mask_videos, normalize_frames, **flags)
         return _with_pooler(output, embeds)
 
+    @property
+    def feature_tower(self) -> PeVisionModel:
+        return self.vision_model
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """The vision tower's features of the patches of every frame, which know nothing of other frames.
 
