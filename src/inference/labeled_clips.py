@@ -68,9 +68,14 @@ class Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
         clip = self.clips[index]
-        frames, _ = read_clip(clip.open(), self.processor, self.num_frames, exactly=True)
-        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
-        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
+        return prepared(clip, self.processor, self.num_frames) | {"labels": clip.label}
+
+
+def prepared(clip: Clip, processor: VideoProcessor, num_frames: int) -> dict[str, torch.Tensor]:
+    """A clip as its model's processor makes it: pixels (T, C, H, W), and what else the processor returns."""
+    frames, _ = read_clip(clip.open(), processor, num_frames, exactly=True)
+    inputs = processor(frames, do_sample_frames=False, return_tensors="pt")
+    return {name: values[0] for name, values in inputs.items()}
 
 
 def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
@@ -136,6 +141,8 @@ def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
 def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     """Clips of a CSV file with a heading, or of two columns without one as the originals' lists have."""
     rows, delimiter, videos, labels = _rows(path)
+    if labels is None:
+        raise ValueError(f"{path}: expected a column `label` beside that of the paths, and its heading names none.")
     wrong = next((row for row in rows if len(row) <= max(videos, labels)), None)
     if not rows or wrong is not None:
         came = f"the line {delimiter.join(wrong)!r}" if wrong else "no line"
@@ -147,7 +154,7 @@ def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     return clips, names
 
 
-def _rows(path: Path) -> tuple[list[list[str]], str, int, int]:
+def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
     """The rows of a table below its heading, what stands between cells, and the numbers of its two columns."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
@@ -159,8 +166,9 @@ def _rows(path: Path) -> tuple[list[list[str]], str, int, int]:
     )
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
     videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
-    labels = heading.index("label") if "label" in heading else 1
-    return rows["label" in heading or "path" in heading :], delimiter, videos, labels
+    has_heading = "label" in heading or "path" in heading
+    labels = heading.index("label") if "label" in heading else None if has_heading else 1
+    return rows[has_heading:], delimiter, videos, labels
 
 
 def _cells_of_the_originals(line: str) -> list[str]:
@@ -247,9 +255,9 @@ def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> No
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < fewest]
     if few:
         listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-        purpose = "one to train on and one to measure with" if fewest > 1 else "to train on"
+        purposes = "to train on", "one to train on and one to measure with", "for training, choice and test one each"
         raise ValueError(
-            f"Expected at least {fewest} video files of every class, {purpose}; too few of {listed}. "
+            f"Expected at least {fewest} video files of every class, {purposes[fewest - 1]}; too few of {listed}. "
             f"Folders are searched for {' '.join(sorted(VIDEO_SUFFIXES))}."
         )
 

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
+from .attentive_pooler import ProbeFeatures
 from .loading import check_model_type, check_weights
 from .vectors import scalar_as_vector
 
@@ -89,6 +90,9 @@ class VideoPreTrainedModel(PreTrainedModel):
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        has_probe: whether the model is a head on features that other heads can share: `probe_features`,
+            `probe_output`, `probe_logits`.
+        text_templates: sentences that searches put a user's words into, in the place of {}.
         scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
         records_states: whether `forward` takes the flags. Models for training alone that are made of others don't.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
@@ -101,6 +105,8 @@ class VideoPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
 
     has_text_tower: ClassVar[bool] = False
+    has_probe: ClassVar[bool] = False
+    text_templates: ClassVar[tuple[str, ...]] = ("{}",)
     encodes_frames_separately: ClassVar[bool] = False
     records_states: ClassVar[bool] = True
     scalars_on_disk: ClassVar[tuple[str, ...]] = ()
@@ -201,6 +207,11 @@ class VideoPreTrainedModel(PreTrainedModel):
         """Number of consecutive frames that one token spans."""
         return 1
 
+    @property
+    def feature_tower(self) -> "VideoPreTrainedModel":
+        """The part that makes `get_feature_map`, a model by itself: of a model with several towers one of them."""
+        return self
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """Features on the grid of the tokens, of videos of any number of frames and any size.
 
@@ -290,6 +301,45 @@ class VideoPreTrainedModel(PreTrainedModel):
             (B, labels), float32.
         """
         self._refuse("classify_views", "classes")
+
+    def probe_features(self, pixel_values_videos: torch.Tensor, **inputs: torch.Tensor) -> ProbeFeatures:
+        """What a probe reads of videos, which any number of heads can share.
+
+        Args:
+            pixel_values_videos: as for `forward`.
+            inputs: other arguments of `forward` but for labels and flags.
+
+        Returns:
+            The tokens of the encoder, (B·views, N, D), and how many views there are.
+        """
+        self._refuse("probe_features", "probe")
+
+    def probe_output(
+        self, features: ProbeFeatures, head: nn.Module | None = None, **labels: torch.Tensor | None
+    ) -> ModelOutput:
+        """What a head makes of features.
+
+        Args:
+            features: of `probe_features`.
+            head: another one with the names of this model's modules; by default its own.
+            labels: as for `forward`.
+
+        Returns:
+            As `forward`.
+        """
+        self._refuse("probe_output", "probe")
+
+    @staticmethod
+    def probe_logits(output: ModelOutput) -> dict[str, torch.Tensor]:
+        """The logits that a training compares with labels, by the argument of `forward` that has these.
+
+        Args:
+            output: of `probe_output`.
+
+        Returns:
+            (B, classes) each, or (B, views, classes), whose losses add up.
+        """
+        raise NotImplementedError("A model without a probe has no logits of one.")
 
     def mask_collator(self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int) -> "MaskCollator":
         """What makes batches of clips to pre-train on.
