@@ -84,7 +84,7 @@ def terminal(*, json: bool = False, quiet: bool = False) -> Iterator[Terminal]:
                 yield Terminal(json, quiet, bars.update, bars.aside)
         else:
             yield Terminal(json, quiet, Lines().update)
-    except (OSError, ValueError, ModuleNotFoundError, NotImplementedError) as error:
+    except (OSError, ValueError, MemoryError, ModuleNotFoundError, NotImplementedError) as error:
         errors.print(f"[red]Error:[/red] {escape(str(error))}")
         raise typer.Exit(1) from error
     finally:

@@ -1,7 +1,7 @@
 """Features of many videos in a file or a folder: what the command `vidformers embed` does."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +9,13 @@ import torch
 from vidformers.inference.clips import find_videos
 from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedder
 from vidformers.inference.files import FeatureFile, open_output
+from vidformers.inference.processes import Processes
 from vidformers.inference.store import FileState, Store, settings_of
 from vidformers.inference.windows import Windows
 from vidformers.progress import Progress, no_progress
+
+
+ALONE = Processes()
 
 
 def embed_into_table(
@@ -25,6 +29,8 @@ def embed_into_table(
     batch_size: int | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    ray: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
     stored_as: str = "float32",
     checksum: bool = False,
     progress: Progress = no_progress,
@@ -36,14 +42,14 @@ def embed_into_table(
     has changed are made again. Rows are written batch after batch. A row's video is the absolute path of its file.
 
     Args:
-        paths, model, windows, pool, num_frames, batch_size, device, dtype, progress, on_failure: as for
-            [`embed_files`]; the pool "none" has no rows.
+        paths, model, windows, pool, num_frames, batch_size, device, dtype, ray, processes, progress, on_failure: as
+            for [`embed_files`]; the pool "none" has no rows.
         out: the table, whose name ends in .lance.
         stored_as: type of the embeddings in a new table, "float32" or "float16".
         checksum: tell whether a file has changed by its content, and not by its size and time.
 
     Returns:
-        Numbers of the videos that the table holds to their end and of all videos.
+        Numbers of this process's videos that the table holds to their end, and of all of them.
 
     Raises:
         OSError: there is no such model, or the table cannot be written.
@@ -51,9 +57,9 @@ def embed_into_table(
     """
     if pool == "none":
         raise ValueError('A table holds one vector a window: choose another pool than "none".')
-    files = {path.resolve().as_posix(): path for path in find_videos(paths).values()}
-    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
-    embedder = _load(model, progress, dtype=dtype, device=device, **options)
+    files = processes.share({path.resolve().as_posix(): path for path in find_videos(paths).values()})
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size, "dtype": dtype}
+    embedder = _load(model, progress, ray, device=device or processes.device, **options)
     store = Store(out, settings_of(embedder, windows), stored_as)
     states = {name: FileState.of(path, checksum) for name, path in files.items()}
     found = store.done(states)
@@ -61,19 +67,26 @@ def embed_into_table(
     results = embedder.embed(todo, windows, done={name: found[name][0] for name in todo})
     complete = len(files) - len(todo)
     pending: list[Embedding] = []
-    for rows in _reported(results, todo, progress, on_failure):
-        pending += rows
-        ended = [row for row in rows if row.window == row.num_windows - 1]
-        if len(pending) >= embedder.batch_size or ended:
-            store.add(pending, states)
+    for result in _reported(results, len(todo), progress, on_failure):
+        if isinstance(result, Embedding):
+            pending.append(result)
+        if len(pending) >= embedder.batch_size:
+            complete += _write(store, pending, states)
             pending = []
-        for row in ended:
-            store.finish(row.name, row.num_windows)
-            complete += 1
-    if pending:
-        store.add(pending, states)
+    complete += _write(store, pending, states)
     store.clean()
     return complete, len(files)
+
+
+def _write(store: Store, rows: Sequence[Embedding], states: Mapping[str, FileState]) -> int:
+    """Write rows to a table, and count the videos that end with them."""
+    if not rows:
+        return 0
+    store.add(rows, states)
+    ended = [row for row in rows if _ends(row)]
+    for row in ended:
+        store.finish(row.name, row.num_windows)
+    return len(ended)
 
 
 def embed_files(
@@ -87,6 +100,8 @@ def embed_files(
     batch_size: int | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    ray: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
     layout: str | None = None,
     progress: Progress = no_progress,
     on_failure: Callable[[Failure], None] = lambda failure: None,
@@ -104,24 +119,32 @@ def embed_files(
         windows: how to cut videos, by default one clip of the whole video.
         layout: "npy" for a .npy and a .json a video.
         pool, num_frames, batch_size, device, dtype: as for [`~VideoEmbedder.from_pretrained`].
+        ray: embed on a Ray cluster; `address` and `gpus_per_worker` as for a
+            [`~vidformers.inference.ray_engine.RayEmbedder`].
+        processes: that share the videos.
         progress: called with an activity and how much of it is done.
         on_failure: called with every video that cannot be embedded to its end.
 
     Returns:
-        Numbers of the videos that have features and of all videos.
+        Numbers of this process's videos that have features to their end, and of all of them.
 
     Raises:
         OSError: there is no such model, or the output cannot be written.
         ValueError: the output's name, a path or the model doesn't serve.
     """
+    if processes.total > 1 and not layout:
+        raise ValueError(
+            f"{out}: a single file has one writer, and {processes.total} processes share this job: write a table "
+            "(.lance) or, with a layout, a folder."
+        )
     files = find_videos(paths) if layout else {}
     sink = open_output(out, layout, list(files), windows.is_whole)
-    files = files or find_videos(paths)
+    files = processes.share(files or find_videos(paths))
     todo = {name: path for name, path in files.items() if not (layout and sink.has(name))}
     if not todo:
         return len(files), len(files)
-    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
-    embedder = _load(model, progress, dtype=dtype, device=device, **options)
+    options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size, "dtype": dtype}
+    embedder = _load(model, progress, ray, device=device or processes.device, **options)
     if embedder.pool == "none" and not isinstance(sink, FeatureFile):
         raise ValueError(f'{out}: holds one vector a window: choose another pool than "none".')
     sink.about = {"model": str(model), "pool": embedder.pool, "num_frames": embedder.num_frames}
@@ -129,66 +152,71 @@ def embed_files(
         sink.about["windows"] = embedder.settled(windows).record
     done = len(files) - len(todo)
     with sink:
-        for rows in videos_of(embedder.embed(todo, windows), todo, progress, on_failure):
+        for rows in _by_video(_reported(embedder.embed(todo, windows), len(todo), progress, on_failure)):
             sink.add(rows)
-            done += 1
+            done += _ends(rows[-1])
     return done, len(files)
 
 
-def videos_of(
-    results: Iterable[Embedding | Failure],
-    names: Iterable[str],
-    progress: Progress,
-    on_failure: Callable[[Failure], None],
-) -> Iterator[list[Embedding]]:
-    """Group what an embedder gives by video, and report on the way.
-
-    Args:
-        results: of [`~VideoEmbedder.embed`].
-        names: of the videos.
-        progress: called after every video, and every window of videos that have several.
-        on_failure: called with every failure.
-
-    Yields:
-        The embeddings of each video that has any.
-    """
-    rows: list[Embedding] = []
-    for row in _reported(results, names, progress, on_failure):
-        if rows and row and row[0].name != rows[0].name:
-            yield rows
-            rows = []
-        rows += row
-    if rows:
-        yield rows
-
-
-def _load(model: str | os.PathLike, progress: Progress, **options: Any) -> VideoEmbedder:
+def _load(
+    model: str | os.PathLike, progress: Progress, ray: Mapping[str, Any] | None, **options: Any
+) -> VideoEmbedder:
     """Load what embeds videos, and report it."""
     progress("loading the model", 0, 1)
-    embedder = VideoEmbedder.from_pretrained(model, **options)
+    embedder = VideoEmbedder.from_pretrained(model, **options) if ray is None else _on_ray(model, **options, **ray)
     progress("loading the model", 1, 1)
     return embedder
 
 
+def _on_ray(model: str | os.PathLike, **options: Any) -> VideoEmbedder:
+    from vidformers.inference.ray_engine import RayEmbedder
+
+    return RayEmbedder.from_pretrained(model, **options)
+
+
+def _ends(result: Embedding | Failure) -> bool:
+    """Whether nothing of its video comes after this."""
+    return isinstance(result, Failure) or result.window == result.num_windows - 1
+
+
+def _by_video(results: Iterable[Embedding | Failure]) -> Iterator[list[Embedding]]:
+    """The embeddings of each video that has any, once it is done."""
+    under_way: dict[str, list[Embedding]] = {}
+    for result in results:
+        if isinstance(result, Embedding):
+            under_way.setdefault(result.name, []).append(result)
+        if _ends(result) and (rows := under_way.pop(result.name, None)):
+            yield rows
+
+
 def _reported(
     results: Iterable[Embedding | Failure],
-    names: Iterable[str],
+    total: int,
     progress: Progress,
     on_failure: Callable[[Failure], None],
-) -> Iterator[list[Embedding]]:
-    """Each embedding in a list of one, after its report; an empty list for a failure."""
-    total, videos, windows, known, before = len(list(names)), 0, 0, 0, None
+) -> Iterator[Embedding | Failure]:
+    """Hand results on, and report each once it has been dealt with.
+
+    Args:
+        results: of [`~VideoEmbedder.embed`].
+        total: number of videos.
+        progress: called after every video, and every window of videos that have several.
+        on_failure: called with every failure.
+    """
+    videos, windows, known = 0, 0, 0
+    under_way: set[str] = set()
     for result in results:
-        ends = isinstance(result, Failure) or result.window == result.num_windows - 1
         if isinstance(result, Failure):
             on_failure(result)
-            yield []
-        else:
-            known += result.num_windows - result.window if result.name != before else 0
-            before, windows = result.name, windows + 1
-            yield [result]
+        elif result.name not in under_way:
+            under_way.add(result.name)
+            known += result.num_windows - result.window
+        yield result
+        if isinstance(result, Embedding):
+            windows += 1
             if result.num_windows > 1:
                 progress("embedding windows", windows, known)
-        if ends:
+        if _ends(result):
+            under_way.discard(result.name)
             videos += 1
             progress("embedding videos", videos, total)

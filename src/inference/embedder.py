@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ from vidformers.video.processor import VideoProcessor
 from .clips import clip_indices_of, frames_of_a_clip
 from .device import find_device
 from .directory import Directory
-from .stream import Frames, Plan, Ring, Waiting, prepared_frames, run_ahead
+from .stream import FRAMES_AT_ONCE, Frames, Plan, Ring, Waiting, prepared_frames, run_ahead
 from .windows import Window, Windows
 
 
@@ -42,7 +42,7 @@ class Embedding:
         frame_indices: the frames that the model saw.
         fps: the video's rate in frames per second, or `None` where it has none.
         window: its place among the video's windows.
-        num_windows: how many the video has.
+        num_windows: how many the video has; where its file breaks off, one more than could be read.
         start_seconds, middle_seconds, end_seconds: as of a [`~inference.Window`].
     """
 
@@ -60,7 +60,13 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video without features, or with those of its first windows only, why, and what was raised."""
+    """A video without features, or with those of its first windows only.
+
+    Attributes:
+        name: the video's name among those asked for.
+        reason: why.
+        error: what was raised; `None` where the file breaks off, and all that it holds was read.
+    """
 
     name: str
     reason: str
@@ -113,6 +119,7 @@ class VideoEmbedder:
         self.num_frames = num_frames or frames_of_a_clip(model, processor)
         self.batch_size = batch_size or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
         self.waiting = Waiting()
+        self._frames_at_once = FRAMES_AT_ONCE
         self._text_processor: Any = None
         # What follows `encode_frames` is the joint embedding of models with texts, and the tokens of the others.
         self._encodes_frames = model.encodes_frames_separately and model.has_text_tower == (self.pool == "joint")
@@ -122,6 +129,7 @@ class VideoEmbedder:
         cls,
         name: str | os.PathLike,
         *,
+        revision: str = "main",
         dtype: str | torch.dtype = torch.float32,
         device: str | torch.device | None = "auto",
         pool: str = "auto",
@@ -133,6 +141,7 @@ class VideoEmbedder:
         Args:
             name: what `from_pretrained` takes: a converted directory or the name of a Hub repository. Of a classifier
                 the encoder alone is loaded.
+            revision: branch or commit of that repository.
             dtype: type in which the model computes.
             device: where it runs; "auto" is an accelerator, if there is one.
             pool, num_frames, batch_size: as for the class.
@@ -141,15 +150,11 @@ class VideoEmbedder:
             OSError: there is no such model.
             ValueError: it doesn't embed videos, has no joint embedding where that is asked for, or lacks weights.
         """
-        opened = Directory.open(name)
-        if opened.input == "text":
-            kind = opened.model_class.__name__
-            raise ValueError(f"{name}: {kind} does not embed videos; it takes {opened.input}.")
-        _check_pool(pool, opened.model_class, name)
+        opened = open_for_videos(name, pool, revision)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = opened.load_model(dtype, features_only=True)
         place = find_device(str(device) if device is not None else None)
-        processor = AutoVideoProcessor.from_pretrained(name)
+        processor = AutoVideoProcessor.from_pretrained(name, revision=revision)
         options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
         return cls(model.to(place), processor, source=opened, **options)
 
@@ -171,9 +176,8 @@ class VideoEmbedder:
         if self.pool == "none":
             raise ValueError('encode gives one vector a video, but pool="none" keeps the tokens: call embed.')
         listed = list(videos) if isinstance(videos, (list, tuple)) else [videos]
-        found = list(self.embed({str(number): video for number, video in enumerate(listed)}))
-        _raise_failures(found)
-        return torch.stack([each.embedding for each in found])
+        found = self.embed({str(number): video for number, video in enumerate(listed)})
+        return torch.stack([each.embedding for each in _without_failures(found)])
 
     def encode_windows(
         self,
@@ -196,9 +200,7 @@ class VideoEmbedder:
         """
         if (windows is None) == (seconds is None):
             raise ValueError("Expected `windows`, or `seconds` with or without `step`.")
-        found = list(self.embed({str(video): video}, windows or Windows(seconds, step)))
-        _raise_failures(found)
-        return found
+        return _without_failures(self.embed({str(video): video}, windows or Windows(seconds, step)))
 
     @torch.inference_mode()
     def encode_text(self, texts: str | Sequence[str]) -> torch.Tensor:
@@ -222,7 +224,8 @@ class VideoEmbedder:
                 "as VideoPrismClipModel, PeVideoModel or PeCoreModel."
             )
         if self._text_processor is None:
-            self._text_processor = self.source.processor_class.from_pretrained(self.source.path)
+            path, revision = self.source.path, self.source.revision
+            self._text_processor = self.source.processor_class.from_pretrained(path, revision=revision)
         inputs = self._text_processor(text=[texts] if isinstance(texts, str) else list(texts), return_tensors="pt")
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         found = self.model.embed_texts(inputs["input_ids"], inputs.get("attention_mask"))
@@ -261,13 +264,10 @@ class VideoEmbedder:
         ahead = run_ahead(tasks, DECODING_THREADS, CHUNKS_AHEAD, self.waiting)
         with closing(ahead):
             for name, events in zip(videos, ahead, strict=True):
-                try:
-                    for item in self._items(name, events, ring):
-                        pending.append(item)
-                        if len(pending) >= self.batch_size:
-                            yield from self._run(pending, self.batch_size)
-                except (OSError, ValueError) as error:
-                    pending.append(Failure(name, str(error), error))
+                for item in self._items_or_failure(name, events, ring):
+                    pending.append(item)
+                    if len(pending) >= self.batch_size:
+                        yield from self._run(pending, self.batch_size)
         yield from self._run(pending, 1)
 
     # ------------------------------------------------------------------------------------------------ how it is done
@@ -283,8 +283,14 @@ class VideoEmbedder:
             return [Window(0, indices, math.nan, math.nan, math.nan)]
         return [replace(whole, frame_indices=indices)]
 
+    def _items_or_failure(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item | Failure]:
+        try:
+            yield from self._items(name, events, ring)
+        except (OSError, ValueError) as error:
+            yield Failure(name, str(error), error)
+
     @torch.inference_mode()
-    def _items(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item]:
+    def _items(self, name: str, events: Iterator[Plan | Frames], ring: Ring) -> Iterator[_Item | Failure]:
         plan: Plan | None = None
         for event in events:
             if isinstance(event, Plan):
@@ -293,11 +299,12 @@ class VideoEmbedder:
                 continue
             frames = event.pixels
             if self._encodes_frames:
-                pixels = frames[None].to(self.model.device, self.model.dtype)
-                frames = self.model.encode_frames(pixels)[0]
+                frames, self._frames_at_once = _in_parts_that_fit(self._encoded, frames, self._frames_at_once)
             for window, kept in ring.add(event.indices, frames):
                 yield _Item(name, plan, window, kept)
-        if plan is not None and not plan.total:
+        if plan is not None and plan.break_off:
+            yield Failure(name, plan.break_off)
+        elif plan is not None and not plan.total:
             raise ValueError(f"{name}: no window fits, since the video is shorter and edge='drop' leaves such out.")
 
     def _run(self, pending: deque, until: int) -> Iterator[Embedding | Failure]:
@@ -306,23 +313,17 @@ class VideoEmbedder:
             if isinstance(pending[0], Failure):
                 yield pending.popleft()
                 continue
-            batch = [pending.popleft()]
+            batch: list[_Item] = [pending.popleft()]
             while pending and len(batch) < self.batch_size and _fits(pending[0], batch[0]):
                 batch.append(pending.popleft())
-            yield from self._embed_what_fits(batch)
+            clips = [item.frames for item in batch]
+            features, self.batch_size = _in_parts_that_fit(self._features, clips, self.batch_size)
+            for item, feature in zip(batch, features):
+                yield self._embedding(item, feature)
 
-    def _embed_what_fits(self, batch: list[_Item]) -> Iterator[Embedding]:
-        try:
-            features = self._features([item.frames for item in batch])
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            half = self.batch_size = len(batch) // 2
-            for part in (batch[:half], batch[half:]):
-                yield from self._embed_what_fits(part)
-            return
-        for item, feature in zip(batch, features):
-            yield self._embedding(item, feature)
+    def _encoded(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the model keeps of each of some frames, (frames, …), of their pixels (frames, C, H, W)."""
+        return self.model.encode_frames(frames[None].to(self.model.device, self.model.dtype))[0]
 
     @torch.inference_mode()
     def _features(self, clips: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -358,6 +359,58 @@ def _fits(item: _Item | Failure, first: _Item) -> bool:
     return item.frames[0].shape == first.frames[0].shape
 
 
+def _in_parts_that_fit(
+    run: Callable[[Sequence], torch.Tensor], items: Sequence, at_once: int
+) -> tuple[torch.Tensor, int]:
+    """Run some items at once and the next ones after them, fewer at a time whenever the memory does not suffice.
+
+    Args:
+        run: from items to a tensor with a row for each.
+        items: at least one.
+        at_once: how many to begin with.
+
+    Returns:
+        The rows of all items, and how many fitted at once.
+
+    Raises:
+        MemoryError: a single one doesn't fit.
+    """
+    rows: list[torch.Tensor] = []
+    done = 0
+    while done < len(items):
+        try:
+            rows.append(run(items[done : done + at_once]))
+            done += at_once
+            continue
+        except torch.OutOfMemoryError as error:
+            reason = str(error)
+        # Out of the handler, whose error holds on to what did not fit.
+        at_once = min(at_once, len(items) - done)
+        if at_once == 1:
+            raise MemoryError(
+                f"The memory of the device does not suffice for one window of a video ({reason}). Take fewer frames "
+                "(num_frames), a smaller dtype or another device."
+            )
+        at_once = (at_once + 1) // 2
+    return rows[0] if len(rows) == 1 else torch.cat(rows), at_once
+
+
+def open_for_videos(name: str | os.PathLike, pool: str, revision: str = "main") -> Directory:
+    """Open the directory of a model that embeds videos.
+
+    Args:
+        name, revision: what `from_pretrained` takes.
+        pool: what is to be kept of a video.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it doesn't embed videos, or has no joint embedding where that is asked for.
+    """
+    opened = Directory.open_for_videos(name, revision)
+    _check_pool(pool, opened.model_class, name)
+    return opened
+
+
 def _check_pool(pool: str, model_class: type[VideoPreTrainedModel], name: str | os.PathLike) -> None:
     if pool not in POOLS:
         raise ValueError(f"Expected pool {', '.join(map(repr, POOLS))}, got {pool!r}.")
@@ -365,7 +418,12 @@ def _check_pool(pool: str, model_class: type[VideoPreTrainedModel], name: str | 
         raise ValueError(f"{name}: {model_class.__name__} has no joint embedding of videos and texts.")
 
 
-def _raise_failures(found: Sequence[Embedding | Failure]) -> None:
-    for each in found:
-        if isinstance(each, Failure):
+def _without_failures(results: Iterable[Embedding | Failure]) -> list[Embedding]:
+    """The embeddings; the error of a failure that has one is raised."""
+    found: list[Embedding] = []
+    for each in results:
+        if isinstance(each, Embedding):
+            found.append(each)
+        elif each.error is not None:
             raise each.error
+    return found

@@ -187,8 +187,15 @@ class FeatureFolder:
         return Path(name).name.partition(".")[0]
 
     def has(self, name: str) -> bool:
-        """Whether a video has its files."""
-        return all((self.path / f"{self.stem(name)}{suffix}").exists() for suffix in (".npy", ".json"))
+        """Whether a video has its files, with all its windows."""
+        npy, text = (self.path / f"{self.stem(name)}{suffix}" for suffix in (".npy", ".json"))
+        if not (npy.exists() and text.exists()):
+            return False
+        try:
+            about = json.loads(text.read_text("utf-8"))
+            return about["num_windows"] == len(about["windows"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{text}: does not tell of a video's windows. Move it away, or name a folder.") from error
 
     def __enter__(self) -> "FeatureFolder":
         return self

@@ -32,12 +32,14 @@ class Plan:
     Attributes:
         metadata: of the video.
         windows: in order.
-        total: number of all windows of the video.
+        total: number of all windows of the video; where its file breaks off, one more than there are.
+        break_off: where it breaks off, in words.
     """
 
     metadata: VideoMetadata
     windows: list[Window]
     total: int
+    break_off: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def prepared_frames(
     at_once = min(max(BYTES_AT_ONCE // frame_bytes, 1), FRAMES_AT_ONCE)
     while True:
         windows = cut(reader.metadata)
-        plan = Plan(reader.metadata, windows[done:], len(windows))
+        total = len(windows) + (reader.break_off is not None)
+        plan = Plan(reader.metadata, windows[done:], total, reader.break_off)
         yield plan
         sent: set[int] = set()
         try:

@@ -71,6 +71,14 @@ class VideoReader:
         """Packets given to the decoder so far."""
         return self._decoder.num_decoded_packets
 
+    @property
+    def break_off(self) -> str | None:
+        """Where the file breaks off, in words; `None` where nothing is known to be lacking."""
+        if not self._decoder.breaks_off:
+            return None
+        last = self.metadata.total_num_frames - 1
+        return f"the file breaks off after frame {last}{self._time_of(last)}; what follows is lacking."
+
     # ------------------------------------------------------------------------------------------------- reading
 
     def read(self, sample: Sample = None) -> tuple[np.ndarray, VideoFileMetadata]:
@@ -283,11 +291,8 @@ class VideoReader:
         )
 
     def _warn_of_end(self) -> None:
-        if self._decoder.breaks_off:
-            last = self.metadata.total_num_frames - 1
-            logger.warning(
-                f"{self.name}: the file breaks off after frame {last}{self._time_of(last)}; what follows is lacking."
-            )
+        if self.break_off:
+            logger.warning(f"{self.name}: {self.break_off}")
 
     def _time_of(self, index: int) -> str:
         times = self.metadata.frame_seconds

@@ -5,10 +5,12 @@ import sys
 import threading
 import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, AutoProcessor
 
 import vidformers
 from tests import video_files
@@ -145,10 +147,54 @@ def test_a_batch_that_does_not_fit_is_halved(folder, directories, monkeypatch):
 
     monkeypatch.setattr(embedder, "_features", features)
     found = list(embedder.embed(paths(folder, "one"), OVERLAPPING))
-    assert sizes[:7] == [7, 3, 1, 2, 4, 2, 2]
-    assert [each.window for each in found] == list(range(16)) and embedder.batch_size <= 2
+    assert sizes[:7] == [7, 4, 2, 2, 2, 1, 2]
+    assert [each.window for each in found] == list(range(16)) and embedder.batch_size == 2
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.embedding, other.embedding, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FRAME_BY_FRAME)
+def test_frames_that_do_not_fit_are_halved(name, folder, directories, monkeypatch):
+    embedder = VideoEmbedder.from_pretrained(directories(name), device="cpu")
+    expected = list(embedder.embed(paths(folder, "one", "two"), OVERLAPPING))
+    sizes, original = [], embedder.model.encode_frames
+
+    def encode_frames(pixels):
+        sizes.append(pixels.shape[1])
+        if pixels.shape[1] > 5:
+            raise torch.OutOfMemoryError
+        return original(pixels)
+
+    monkeypatch.setattr(embedder.model, "encode_frames", encode_frames)
+    found = list(embedder.embed(paths(folder, "one", "two"), OVERLAPPING))
+    assert sizes[:6] == [16, 8, 4, 4, 4, 4] and max(sizes[2:]) == 4, "what fits is remembered"
+    assert sum(sizes[2:]) == 19 + 10, "each frame once"
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.embedding, other.embedding, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("called", ["_features", "_encoded"])
+def test_no_memory_for_one_window(called, folder, directories, monkeypatch):
+    """It is an error of the machine, and no failure of a video."""
+    embedder = VideoEmbedder.from_pretrained(directories("PeCoreModel"), device="cpu", batch_size=2)
+
+    def full(items):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(embedder, called, full)
+    with pytest.raises(MemoryError, match="one window of a video .CUDA out of memory.. Take fewer frames"):
+        list(embedder.embed(paths(folder, "one", "two"), OVERLAPPING))
+
+
+def test_an_error_of_the_model_is_no_failure_of_a_video(folder, directories, monkeypatch):
+    embedder = VideoEmbedder.from_pretrained(directories("VJEPA2Model"), device="cpu", batch_size=2)
+
+    def broken(clips):
+        raise ValueError("the model is broken")
+
+    monkeypatch.setattr(embedder, "_features", broken)
+    with pytest.raises(ValueError, match="the model is broken"):
+        list(embedder.embed(paths(folder, "one", "two"), OVERLAPPING))
 
 
 def test_damage_that_shows_late_begins_again(tmp_path, directories):
@@ -233,6 +279,21 @@ def test_encode_and_text(folder, directories):
         embedder.encode_windows(folder / "one.mp4")
     with pytest.raises(vidformers.VideoDecodeError, match="none.mp4'?: there is no such file"):
         embedder.encode([folder / "one.mp4", folder / "none.mp4"])
+
+
+def test_texts_are_as_of_the_model():
+    path = Path(vidformers.__file__).parent / "demo_models/shapes_clip"
+    embedder = VideoEmbedder.from_pretrained(path, device="cpu")
+    texts = ["a red square moves to the left", "a circle"]
+    found = embedder.encode_text(texts)
+    model, processor = AutoModel.from_pretrained(path), AutoProcessor.from_pretrained(path)
+    for text, vector in zip(texts, found, strict=True):
+        inputs = processor(text=[text], return_tensors="pt")
+        with torch.no_grad():
+            expected = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output[0]
+        torch.testing.assert_close(vector, torch.nn.functional.normalize(expected, dim=0), rtol=1e-5, atol=1e-6)
+    assert found.dtype == torch.float32 and not torch.allclose(found[0], found[1], atol=0.05)
+    torch.testing.assert_close(embedder.encode_text(texts[1]), found[1:], rtol=1e-5, atol=1e-6)
 
 
 def test_models_without_texts(folder, directories):
