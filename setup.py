@@ -81,7 +81,9 @@ setup(
     ],
     package_dir=PACKAGE_DIRS,
     packages=packages(),
-    package_data={"vidformers": ["py.typed", "demo_models/*/*.json", "demo_models/*/*.safetensors"]},
+    package_data={
+        "vidformers": ["py.typed", "commands/*.html", "demo_models/*/*.json", "demo_models/*/*.safetensors"]
+    },
     python_requires=">=3.11",
     install_requires=[
         "av>=14",
@@ -100,6 +102,7 @@ setup(
     extras_require={
         "test": [
             "accelerate>=1.1",
+            "lancedb>=0.40",
             "matplotlib>=3.8",
             "parameterized>=0.9",
             "peft>=0.17",

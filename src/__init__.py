@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Classifier": ".commands.classify",
+    "Searcher": ".commands.search",
     "VideoDecodeError": ".video",
     "decode_video": ".video",
     "load_original": ".conversion",

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from . import compat
 from .compat import class_of
-from .families import FAMILIES
+from .families import FAMILIES, PROBE
 from .models.records import Family, Part
 
 
@@ -30,6 +30,7 @@ def register(names: bool = False) -> None:
             _register_models(family, record)
             _register_processors(family, record)
             compat.refuse_other_classes(class_of(family, record.config_class), record)
+    _register_probe()
     compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
     compat.choose_tokenizers_by_configuration()
@@ -52,6 +53,15 @@ def _register_models(family: Family, record: Family | Part) -> None:
     _auto("configuration").AutoConfig.register(record.model_type, config_class, exist_ok=True)
     for auto_name, model_name in record.auto_models.items():
         getattr(_auto("modeling"), auto_name).register(config_class, class_of(family, model_name), exist_ok=True)
+
+
+def _register_probe() -> None:
+    """Enter the attentive probe."""
+    package = import_module(".models.attentive_probe", __package__)
+    config_class = getattr(package, PROBE.config_class)
+    _auto("configuration").AutoConfig.register(PROBE.model_type, config_class, exist_ok=True)
+    for auto_name, model_name in PROBE.auto_models.items():
+        getattr(_auto("modeling"), auto_name).register(config_class, getattr(package, model_name), exist_ok=True)
 
 
 def _register_processors(family: Family, record: Family | Part) -> None:

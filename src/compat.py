@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from .families import FAMILIES, public_modules
+from .families import FAMILIES, PROBE, public_modules
 from .models.hub import hub_arguments
 from .models.records import Family, Part
 
@@ -387,15 +387,22 @@ def adopted_class(path: Any, arguments: dict[str, Any], kind: Kind = VIDEOS) -> 
 
 
 def _model_type(path: Any, arguments: dict[str, Any]) -> str | None:
-    """`model_type` of a directory's configuration, or of the one among the arguments, if there is any."""
-    given = getattr(arguments.get("config"), "model_type", None)
-    if given is not None:
-        return given
-    config_class = import_module("transformers.configuration_utils").PretrainedConfig
-    try:
-        return config_class.get_config_dict(path, **hub_arguments(arguments))[0].get("model_type")
-    except (OSError, ValueError):
-        return None  # The Auto class says what is wrong.
+    """`model_type` of a directory's configuration, or of the one among the arguments, if there is any.
+
+    A probe has what its encoder has.
+    """
+    config = arguments.get("config")
+    if getattr(config, "model_type", None) is None:
+        config_class = import_module("transformers.configuration_utils").PretrainedConfig
+        try:
+            settings, _ = config_class.get_config_dict(path, **hub_arguments(arguments))
+        except (OSError, ValueError):
+            return None  # The Auto class says what is wrong.
+    else:
+        settings = config.to_dict()
+    if settings.get("model_type") == PROBE.model_type:
+        settings = settings["encoder_config"]
+    return settings.get("model_type")
 
 
 def class_of(family: Family, name: str) -> type:

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .models.records import Family
+from .models.records import Family, Part
 
 
 ROOMS = (
@@ -17,11 +17,22 @@ ROOMS = (
 FAMILIES: dict[str, Family] = {name: import_module(f".models.{name}.record", __package__).FAMILY for name in ROOMS}
 """The families by `config.model_type`, which is also the name of the room."""
 
+PROBE = Part(
+    model_type="attentive_probe",
+    config_class="AttentiveProbeConfig",
+    auto_models={
+        "AutoModel": "AttentiveProbeForVideoClassification",
+        "AutoModelForVideoClassification": "AttentiveProbeForVideoClassification",
+    },
+)
+"""A model of no family: its encoder is of any."""
+
 
 def public_modules() -> dict[str, str]:
-    """For each public name of all families, the module that defines it, relative to `vidformers`."""
-    return {
+    """For each public name of all models, the module that defines it, relative to `vidformers`."""
+    of_families = {
         name: f".models.{family.model_type}{module}"
         for family in FAMILIES.values()
         for name, module in family.modules.items()
     }
+    return of_families | dict.fromkeys((PROBE.config_class, *PROBE.auto_models.values()), ".models.attentive_probe")

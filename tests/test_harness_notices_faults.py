@@ -295,7 +295,7 @@ def test_module_left_uninitialized(check, wrap):
 
 
 def test_float32_out_of_a_half_model(check, wrap):
-    wrap(probes.VJEPA2AttentivePooler, "forward", lambda original, self, tokens: original(self, tokens).float())
+    wrap(probes.AttentivePooler, "forward", lambda original, self, tokens: original(self, tokens).float())
     with pytest.raises((AssertionError, RuntimeError), match="dtype"):
         check(ModelingMixin.test_dtype, CLASSIFIER, torch.bfloat16)
 

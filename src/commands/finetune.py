@@ -3,12 +3,10 @@
 Needs `pip install 'vidformers[train]'`.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from vidformers.files import check_target, written_whole
 from vidformers.inference.clips import frames_of_a_clip
-from vidformers.inference.directory import Directory, loading_unreported
+from vidformers.inference.directory import Directory, loading_unreported, new_and_left_out
 from vidformers.inference.labeled_clips import Clips, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress, no_progress
+from vidformers.training.state import check_installed, check_state
 from vidformers.video.processor import VideoProcessor
 
 from .training_card import write_card
@@ -176,15 +175,6 @@ def prepare(
     )
 
 
-def check_installed(package: str, purpose: str) -> None:
-    """A ModuleNotFoundError that says what to install, where a package is not there."""
-    if find_spec(package) is None:
-        raise ModuleNotFoundError(
-            f"Fine-tuning needs {package}, for {purpose}. Install it with `pip install 'vidformers[train]'`.",
-            name=package,
-        )
-
-
 def load_classifier(directory: str | os.PathLike, classes: list[str]) -> tuple[VideoPreTrainedModel, str]:
     """A directory's model with a head for these classes, and a line about what is new in it and what was left out.
 
@@ -203,15 +193,7 @@ def load_classifier(directory: str | os.PathLike, classes: list[str]) -> tuple[V
         model, found = AutoModelForVideoClassification.from_pretrained(
             directory, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
-    return model, f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
-
-
-def _in_groups(names: set[str]) -> str:
-    """Tensors in a few words: the modules that they are in, and how many there are of each."""
-    modules = [name.partition(".")[0] for name in names]
-    counts = {module: modules.count(module) for module in sorted(set(modules))}
-    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items()) or "nothing"
+    return model, new_and_left_out(found)
 
 
 def train(
@@ -270,35 +252,6 @@ def train(
             write_card(place, task.record, asdict(settings), measures.epochs, measures.confusion)
         shutil.rmtree(state)
     return measures
-
-
-def check_state(out: Path, record: Mapping[str, Any], resume: bool) -> Path:
-    """The folder for the state of a training, once it is known that the training may begin or go on there.
-
-    Args:
-        out: the directory that the training writes in the end.
-        record: task and settings in plain values.
-        resume: whether it is to go on.
-
-    Raises:
-        ValueError: there is a state that is not to be resumed, or of another task.
-    """
-    state = out.with_name(f"{out.name}.training")
-    noted = state / "task.json"
-    if noted.is_file():
-        earlier = json.loads(noted.read_text("utf-8"))
-        if not resume:
-            raise ValueError(f"{state} holds an unfinished training. Pass --resume to go on, or remove the folder.")
-        differing = [name for name in record if record[name] != earlier.get(name)]
-        if differing:
-            listed = "; ".join(f"{name} was {earlier.get(name)}, now {record[name]}" for name in differing)
-            raise ValueError(f"{state} holds the training of another task: {listed}. Remove the folder to start over.")
-    elif resume:
-        raise ValueError(f"There is nothing to resume: {state} does not exist.")
-    else:
-        with written_whole(state, folder=True) as (place,):
-            (place / noted.name).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    return state
 
 
 def trainable(model: VideoPreTrainedModel, settings: Settings) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """A directory or Hub repository with a model of ours: what is in it, and its base model."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from transformers import AutoProcessor, PreTrainedConfig
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from transformers.utils import logging
 
-from vidformers.families import FAMILIES
+from vidformers.families import FAMILIES, PROBE
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.models.records import Family, Part
 
@@ -29,6 +30,7 @@ class Directory:
         processor_class: class that loads its processors.
         record: the entry of the family's record that the base model belongs to.
         input: "videos", "images" or "text", what the base model takes first.
+        revision: branch or commit of a repository on the Hub.
     """
 
     path: str | os.PathLike
@@ -37,13 +39,14 @@ class Directory:
     processor_class: type
     record: Family | Part
     input: str
+    revision: str = "main"
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "Directory":
+    def open(cls, path: str | os.PathLike, revision: str = "main") -> "Directory":
         """Read the configuration. Of a larger model's directory, such as PE-AV's, a family's part is taken.
 
         Args:
-            path: what `from_pretrained` takes.
+            path, revision: what `from_pretrained` takes.
 
         Returns:
             The directory. No weights are loaded yet.
@@ -53,8 +56,12 @@ class Directory:
             ValueError: it holds a model of another kind.
         """
         package = import_module("vidformers")
-        read = _read_config(path)
+        read = _read_config(path, revision)
         model_type = read.get("model_type")
+        if model_type == PROBE.model_type:
+            model_class = getattr(package, PROBE.auto_models["AutoModel"])
+            config = model_class.config_class.from_pretrained(path)
+            return cls(path, config, model_class, AutoVideoProcessor, PROBE, PROBE.input)
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])
@@ -65,12 +72,25 @@ class Directory:
                 processor_class = AutoProcessor
             else:
                 continue
-            config = model_class.config_class.from_pretrained(path)
+            config = model_class.config_class.from_pretrained(path, revision=revision)
             record = family.record(config.model_type)
             takes = "videos" if record is family else record.input
-            return cls(path, config, model_class, processor_class, record, takes)
+            return cls(path, config, model_class, processor_class, record, takes, revision)
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
+
+    @classmethod
+    def open_for_videos(cls, path: str | os.PathLike, revision: str = "main") -> "Directory":
+        """As [`~Directory.open`], of a model that embeds videos; one of images averages over their frames.
+
+        Raises:
+            OSError: there is no such directory, and no such repository.
+            ValueError: it holds a model of texts, or of another kind.
+        """
+        opened = cls.open(path, revision)
+        if opened.input == "text":
+            raise ValueError(f"{path}: {opened.model_class.__name__} does not embed videos; it takes text.")
+        return opened
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -93,7 +113,7 @@ class Directory:
         config = self.model_class.for_features(self.config) if features_only else self.config
         with loading_unreported():  # what the base model has no use for is left unread on purpose
             model, found = self.model_class.from_pretrained(
-                self.path, config=config, dtype=dtype, output_loading_info=True
+                self.path, config=config, dtype=dtype, output_loading_info=True, revision=self.revision
             )
         if found["missing_keys"]:
             raise ValueError(f"{self.path}: lacks the weights {', '.join(sorted(found['missing_keys']))}.")
@@ -111,6 +131,23 @@ def loading_unreported() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+def new_and_left_out(found: Mapping[str, Any]) -> str:
+    """What is new in a model that was loaded, and what of the directory was left out, in a line.
+
+    Args:
+        found: the loading information of `from_pretrained`.
+    """
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return f"New: {_in_groups(new)}. Left out: {_in_groups(set(found['unexpected_keys']))}."
+
+
+def _in_groups(names: set[str]) -> str:
+    """Tensors in a few words: the modules that they are in, and how many there are of each."""
+    modules = [name.partition(".")[0] for name in names]
+    counts = {module: modules.count(module) for module in sorted(set(modules))}
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items()) or "nothing"
+
+
 def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel]) -> type[VideoPreTrainedModel]:
     """The directory's own class, if that encodes frames one by one and the usual one doesn't."""
     names = config.get("architectures") or ()
@@ -119,7 +156,7 @@ def _class_for_features(config: dict[str, Any], usual: type[VideoPreTrainedModel
     return own if separately else usual
 
 
-def _read_config(path: str | os.PathLike) -> dict[str, Any]:
+def _read_config(path: str | os.PathLike, revision: str) -> dict[str, Any]:
     """What a directory's or repository's config.json holds.
 
     Raises:
@@ -131,7 +168,7 @@ def _read_config(path: str | os.PathLike) -> dict[str, Any]:
     could_be_on_the_hub = not path.is_dir() and not path.is_absolute() and len(path.parts) <= 2
     try:
         if path.is_dir() or could_be_on_the_hub:
-            return PreTrainedConfig.get_config_dict(path.as_posix())[0]
+            return PreTrainedConfig.get_config_dict(path.as_posix(), revision=revision)[0]
         cause = None
     except OSError as error:
         cause = error

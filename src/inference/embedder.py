@@ -129,6 +129,7 @@ class VideoEmbedder:
         cls,
         name: str | os.PathLike,
         *,
+        revision: str = "main",
         dtype: str | torch.dtype = torch.float32,
         device: str | torch.device | None = "auto",
         pool: str = "auto",
@@ -140,6 +141,7 @@ class VideoEmbedder:
         Args:
             name: what `from_pretrained` takes: a converted directory or the name of a Hub repository. Of a classifier
                 the encoder alone is loaded.
+            revision: branch or commit of that repository.
             dtype: type in which the model computes.
             device: where it runs; "auto" is an accelerator, if there is one.
             pool, num_frames, batch_size: as for the class.
@@ -148,11 +150,11 @@ class VideoEmbedder:
             OSError: there is no such model.
             ValueError: it doesn't embed videos, has no joint embedding where that is asked for, or lacks weights.
         """
-        opened = open_for_videos(name, pool)
+        opened = open_for_videos(name, pool, revision)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = opened.load_model(dtype, features_only=True)
         place = find_device(str(device) if device is not None else None)
-        processor = AutoVideoProcessor.from_pretrained(name)
+        processor = AutoVideoProcessor.from_pretrained(name, revision=revision)
         options = {"pool": pool, "num_frames": num_frames, "batch_size": batch_size}
         return cls(model.to(place), processor, source=opened, **options)
 
@@ -222,7 +224,8 @@ class VideoEmbedder:
                 "as VideoPrismClipModel, PeVideoModel or PeCoreModel."
             )
         if self._text_processor is None:
-            self._text_processor = self.source.processor_class.from_pretrained(self.source.path)
+            path, revision = self.source.path, self.source.revision
+            self._text_processor = self.source.processor_class.from_pretrained(path, revision=revision)
         inputs = self._text_processor(text=[texts] if isinstance(texts, str) else list(texts), return_tensors="pt")
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         found = self.model.embed_texts(inputs["input_ids"], inputs.get("attention_mask"))
@@ -392,20 +395,18 @@ def _in_parts_that_fit(
     return rows[0] if len(rows) == 1 else torch.cat(rows), at_once
 
 
-def open_for_videos(name: str | os.PathLike, pool: str) -> Directory:
+def open_for_videos(name: str | os.PathLike, pool: str, revision: str = "main") -> Directory:
     """Open the directory of a model that embeds videos.
 
     Args:
-        name: what `from_pretrained` takes.
+        name, revision: what `from_pretrained` takes.
         pool: what is to be kept of a video.
 
     Raises:
         OSError: there is no such model.
         ValueError: it doesn't embed videos, or has no joint embedding where that is asked for.
     """
-    opened = Directory.open(name)
-    if opened.input == "text":
-        raise ValueError(f"{name}: {opened.model_class.__name__} does not embed videos; it takes {opened.input}.")
+    opened = Directory.open_for_videos(name, revision)
     _check_pool(pool, opened.model_class, name)
     return opened
 

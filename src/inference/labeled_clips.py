@@ -21,6 +21,8 @@ from .clips import VIDEO_SUFFIXES, read_clip, videos_below
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+SAVED_DATA_SETS = ("state.json", "dataset_dict.json")
+"""Files by which a folder that `datasets` has saved is known."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,14 @@ class Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
         clip = self.clips[index]
-        frames, _ = read_clip(clip.open(), self.processor, self.num_frames, exactly=True)
-        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
-        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
+        return prepared(clip, self.processor, self.num_frames) | {"labels": clip.label}
+
+
+def prepared(clip: Clip, processor: VideoProcessor, num_frames: int) -> dict[str, torch.Tensor]:
+    """A clip as its model's processor makes it: pixels (T, C, H, W), and what else the processor returns."""
+    frames, _ = read_clip(clip.open(), processor, num_frames, exactly=True)
+    inputs = processor(frames, do_sample_frames=False, return_tensors="pt")
+    return {name: values[0] for name, values in inputs.items()}
 
 
 def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
@@ -91,6 +98,37 @@ def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
     return _in_data_set(str(source))
 
 
+def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
+    """The videos of a source, whatever their labels.
+
+    Args:
+        source: a folder, which is searched with all that is below it, or which holds a saved data set of `datasets`; a
+            table as for `find_clips`, or with a path alone in every line; or the name of a data set of `datasets`.
+
+    Returns:
+        Clips of one class.
+
+    Raises:
+        ValueError: no video, or a table or data set without a column of them.
+        ModuleNotFoundError: `datasets` is needed and not installed.
+    """
+    path = Path(source)
+    if path.is_dir() and not any((path / name).is_file() for name in SAVED_DATA_SETS):
+        found = [Clip(str(file), 0, file) for file in videos_below(path)]
+        if not found:
+            raise ValueError(f"{path}: holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))}).")
+    elif path.suffix in TABLE_SUFFIXES:
+        rows, _, videos, _ = _rows(path)
+        found = [Clip(str(file), 0, file) for row in rows for file in [path.parent / row[videos].strip()]]
+        if not found:
+            raise ValueError(f"{path}: expected the path of a video in every line, got no line.")
+    else:
+        rows, video = _data_set(str(source))
+        rows = rows.select_columns([video])
+        found = [Clip(f"{source}[{index}]", 0, Row(rows, index, video)) for index in range(len(rows))]
+    return found
+
+
 def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
     names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
     if len(names) < 2:
@@ -102,22 +140,9 @@ def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
 
 def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     """Clips of a CSV file with a heading, or of two columns without one as the originals' lists have."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = [line for line in file if line.strip()]
-    delimiter = next((each for each in (",", "\t", ";", " ") if lines and each in lines[0]), ",")
-    # Lists of the originals have a space before the number, and paths may hold others.
-    rows = (
-        [line.rsplit(maxsplit=1) for line in lines]
-        if delimiter == " "
-        else list(csv.reader(lines, delimiter=delimiter))
-    )
-    videos, labels = 0, 1
-    heading = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "label" in heading:
-        videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
-        labels, rows = heading.index("label"), rows[1:]
+    rows, delimiter, videos, labels = _rows(path)
+    if labels is None:
+        raise ValueError(f"{path}: expected a column `label` beside that of the paths, and its heading names none.")
     wrong = next((row for row in rows if len(row) <= max(videos, labels)), None)
     if not rows or wrong is not None:
         came = f"the line {delimiter.join(wrong)!r}" if wrong else "no line"
@@ -129,30 +154,42 @@ def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     return clips, names
 
 
+def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
+    """The rows of a table below its heading, what stands between cells, and the numbers of its two columns."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = [line for line in file if line.strip()]
+    delimiter = next((each for each in (",", "\t", ";", " ") if lines and each in lines[0]), ",")
+    rows = (
+        list(map(_cells_of_the_originals, lines)) if delimiter == " " else list(csv.reader(lines, delimiter=delimiter))
+    )
+    heading = [cell.strip().lower() for cell in rows[0]] if rows else []
+    videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
+    has_heading = "label" in heading or "path" in heading
+    labels = heading.index("label") if "label" in heading else None if has_heading else 1
+    return rows[has_heading:], delimiter, videos, labels
+
+
+def _cells_of_the_originals(line: str) -> list[str]:
+    """A path, which may hold spaces, and the number after the last space, if there is one."""
+    line = line.strip()
+    return [line] if Path(line).suffix.lower() in VIDEO_SUFFIXES else line.rsplit(maxsplit=1)
+
+
 def _in_order(names: set[str]) -> list[str]:
     """Names of classes: by number where all are numbers, else by alphabet."""
     return sorted(names, key=int) if all(name.isdigit() for name in names) else sorted(names)
 
 
 def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
-    if find_spec("datasets") is None:
-        raise ModuleNotFoundError(
-            f"{name}: there is no such folder or file. To take it for the name of a data set, install "
-            "`pip install datasets`.",
-            name="datasets",
-        )
+    rows, video = _data_set(name)
     import datasets
 
-    repo, _, split = name.partition(":")
-    rows = datasets.load_dataset(repo, split=split or "train")
     features = rows.features
-    video = _column(features, datasets.Video, ("video", "path", "file"))
     label = _column(features, datasets.ClassLabel, ("label", "labels"))
-    if video is None or label is None:
-        missing = "videos" if video is None else "labels"
-        raise ValueError(f"{name}: finds no column of {missing} among {', '.join(features)}.")
-    if isinstance(features[video], datasets.Video):
-        rows = rows.cast_column(video, datasets.Video(decode=False))
+    if label is None:
+        raise ValueError(f"{name}: finds no column of labels among {', '.join(features)}.")
     values = rows[label][:]
     if isinstance(features[label], datasets.ClassLabel):
         names, numbers = list(features[label].names), values
@@ -161,6 +198,30 @@ def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
         numbers = [names.index(str(value)) for value in values]
     videos = rows.select_columns([video])
     return [Clip(f"{name}[{i}]", int(n), Row(videos, i, video)) for i, n in enumerate(numbers)], names
+
+
+def _data_set(name: str) -> tuple[Any, str]:
+    """A data set whose videos aren't decoded, and the column that holds them. A folder may hold a saved one."""
+    if find_spec("datasets") is None:
+        place = "a saved data set" if Path(name).is_dir() else "the name of a data set"
+        raise ModuleNotFoundError(
+            f"{name}: there is no such folder or file. To take it for {place}, install `pip install datasets`.",
+            name="datasets",
+        )
+    import datasets
+
+    if Path(name).is_dir():
+        rows = datasets.load_from_disk(name)
+        rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
+    else:
+        repo, _, split = name.partition(":")
+        rows = datasets.load_dataset(repo, split=split or "train")
+    video = _column(rows.features, datasets.Video, ("video", "path", "file"))
+    if video is None:
+        raise ValueError(f"{name}: finds no column of videos among {', '.join(rows.features)}.")
+    if isinstance(rows.features[video], datasets.Video):
+        rows = rows.cast_column(video, datasets.Video(decode=False))
+    return rows, video
 
 
 def _column(features: Any, kind: type, names: Sequence[str]) -> str | None:
@@ -194,9 +255,9 @@ def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> No
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < fewest]
     if few:
         listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-        purpose = "one to train on and one to measure with" if fewest > 1 else "to train on"
+        purposes = "to train on", "one to train on and one to measure with", "for training, choice and test one each"
         raise ValueError(
-            f"Expected at least {fewest} video files of every class, {purpose}; too few of {listed}. "
+            f"Expected at least {fewest} video files of every class, {purposes[fewest - 1]}; too few of {listed}. "
             f"Folders are searched for {' '.join(sorted(VIDEO_SUFFIXES))}."
         )
 

@@ -148,7 +148,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise OSError(
-                f"There is no Ray cluster at {named} that can be reached ({error}). "
+                f"No Ray cluster can be reached at {named} ({error}). "
                 "Start one (`ray start --head`), or leave the address out for one of this machine alone."
             ) from error
     try:

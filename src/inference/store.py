@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 import vidformers
 
+from .directory import Directory
 from .embedder import Embedding, VideoEmbedder
 from .windows import Windows
 
@@ -26,6 +28,9 @@ from .windows import Windows
 SUFFIX = ".lance"
 DTYPES = ("float32", "float16")
 COMMITS_BETWEEN_CLEANING = 200
+ROWS_TO_TRAIN_AN_INDEX = 256
+"""Fewer are no basis for the 256 codes of a part of a vector."""
+PARTITIONS_TO_LOOK_AT = 20
 _ABOUT = b"vidformers"
 # By this mark Lance knows the column of which two writers must not insert the same value.
 _PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
@@ -67,6 +72,23 @@ class FileState:
             return cls(0, 0)
 
 
+@dataclass(frozen=True)
+class Hit:
+    """A row that a search found, without its embedding.
+
+    Attributes:
+        score: the cosine of the angle between its embedding and the query's, at most 1.
+        video, window, start_seconds, end_seconds, frame_indices: its columns.
+    """
+
+    score: float
+    video: str
+    window: int
+    start_seconds: float
+    end_seconds: float
+    frame_indices: tuple[int, ...]
+
+
 def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     """What the embeddings of a table have in common, as JSON takes it.
 
@@ -76,7 +98,7 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     """
     return {
         "model": str(embedder.source.path),
-        "revision": _revision(embedder),
+        "revision": revision_of(embedder.source),
         "pool": embedder.pool,
         "num_frames": embedder.num_frames,
         "dtype": str(embedder.model.dtype).removeprefix("torch."),
@@ -86,11 +108,12 @@ def settings_of(embedder: VideoEmbedder, windows: Windows) -> dict[str, Any]:
     }
 
 
-def _revision(embedder: VideoEmbedder) -> str:
+def revision_of(source: Directory) -> str:
     """The commit of a Hub repository; of a directory a digest of its configuration and the ends of its weights."""
-    path = Path(embedder.source.path)
+    path = Path(source.path)
     if not path.is_dir():
-        return str(getattr(embedder.source.config, "_commit_hash", None))
+        found = try_to_load_from_cache(path.as_posix(), "config.json", revision=source.revision)
+        return Path(str(found)).parent.name
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):
         if file.name == "config.json" or file.suffix in (".safetensors", ".bin"):
@@ -158,7 +181,7 @@ class Store:
             if stored.get(name) != given.get(name):
                 raise ValueError(
                     f"{self.uri}: its rows are made with {name} {_brief(self.settings, name)}, this run would make "
-                    f"them with {_brief(settings, name)}. Both cannot be compared: choose another table."
+                    f"them with {_brief(settings, name)}. Both cannot be compared: choose another table or model."
                 )
 
     # -------------------------------------------------------------------------------------------------------- writing
@@ -306,6 +329,86 @@ class Store:
             for row in sorted(found, key=lambda row: row["window"])
         ]
 
+    def count(self, where: str | None = None) -> int:
+        """How many rows there are.
+
+        Args:
+            where: a condition on columns in SQL, such as "start_seconds > 60"; `None` for all rows.
+
+        Raises:
+            ValueError: the condition is none that lancedb takes.
+        """
+        try:
+            return self.table.count_rows(where)
+        except ValueError as error:
+            columns = ", ".join(self.table.schema.names)
+            raise ValueError(
+                f"{self.uri}: cannot choose rows by {where!r} ({_first_line(error)}). Write a condition on the "
+                f"columns {columns}, such as \"video LIKE '%holiday%' AND start_seconds > 60\"."
+            ) from error
+
+    def nearest(
+        self,
+        vector: torch.Tensor,
+        limit: int,
+        where: str | None = None,
+        *,
+        index: bool = False,
+        partitions: int = PARTITIONS_TO_LOOK_AT,
+    ) -> list[Hit]:
+        """The rows whose embeddings have the largest cosine with a vector, the best first.
+
+        Args:
+            vector: (D,).
+            limit: how many rows at most.
+            where: as for `count`.
+            index: look in the index, which may miss some; otherwise all rows are compared.
+            partitions: of the index to look at. More miss fewer rows and take longer.
+        """
+        columns = ["video", "window", "start_seconds", "end_seconds", "frame_indices", "_distance"]
+        with self._explained():
+            query = self.table.search(vector.float().numpy(), vector_column_name="embedding").distance_type("cosine")
+            query = query.nprobes(partitions).refine_factor(10) if index else query.bypass_vector_index()
+            found = query.where(where).select(columns).limit(limit).to_list()
+        return [
+            Hit(1 - row.pop("_distance"), **{**row, "frame_indices": tuple(row["frame_indices"])}) for row in found
+        ]
+
+    def has_index(self) -> bool:
+        """Whether there is an index of the embeddings."""
+        with self._explained():
+            return any("embedding" in index.columns for index in self.table.list_indices())
+
+    def make_index(self, num_partitions: int | None = None) -> None:
+        """Index the embeddings (IVF-PQ). Rows that come later are compared one by one until a run has ended.
+
+        Args:
+            num_partitions: by default as many as lancedb finds right.
+
+        Raises:
+            ValueError: there are fewer rows than an index is made from.
+        """
+        if (rows := self.count()) < ROWS_TO_TRAIN_AN_INDEX:
+            raise ValueError(
+                f"{self.uri}: an index takes {ROWS_TO_TRAIN_AN_INDEX} rows or more, and there are {rows}. Search "
+                "without one: so few are compared at once."
+            )
+        from lancedb.index import IvfPq
+
+        with self._explained():
+            self.table.create_index("embedding", config=IvfPq("cosine", num_partitions))
+
+    def check_embedder(self, embedder: VideoEmbedder) -> None:
+        """Check that what a model makes of a query can be compared with the rows.
+
+        Args:
+            embedder: with the model.
+
+        Raises:
+            ValueError: the rows are made with another model or other settings than `embedder` has.
+        """
+        self._check_settings({**settings_of(embedder, Windows.preset("whole")), "windows": self.settings["windows"]})
+
     def summary(self) -> dict[str, Any]:
         """What the table holds, as JSON takes it: settings, and numbers of videos, rows and dimensions."""
         videos, embedding = self._windows_of(), self.table.schema.field("embedding").type
@@ -334,7 +437,7 @@ class Store:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
-            cause = str(error).strip().partition("\n")[0]
+            cause = _first_line(error)
             remedy = "Check that the folder may be written and its disk has space, then run again: nothing is lost."
             raise OSError(f"{self.uri}: the table cannot be read or written ({cause}). {remedy}") from error
 
@@ -347,6 +450,10 @@ def _lancedb() -> Any:
             "Tables need the package lancedb: pip install 'vidformers[search]', or write to .safetensors or .npz."
         ) from error
     return lancedb
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,17 @@ Each axis turns its own slice of a head's channels; channels that the three slic
 are computed in float32 whatever the model's dtype: in bfloat16 neighboring positions would coincide.
 """
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
+from transformers.utils import logging
+
+from .modules import is_watched
+
+
+logger = logging.get_logger(__name__)
 
 
 Pairing = Literal["tiled", "interleaved"]
@@ -68,5 +76,36 @@ def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     Returns:
         A tensor of `x`'s shape and dtype.
     """
+    if _has_kernel_for(x):
+        from .rope_kernel import turn
+
+        return turn(x, table.own.contiguous(), table.neighbor.contiguous())
+    return _turn(x, table)
+
+
+def _turn(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     neighbors = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return torch.addcmul(x * table.own, neighbors, table.neighbor).to(x.dtype)
+
+
+def _has_kernel_for(x: torch.Tensor) -> bool:
+    """Whether one kernel turns this tensor: on a GPU, without gradients, and while nothing follows the operations."""
+    if not x.is_cuda or is_watched() or type(x) is not torch.Tensor or x.stride()[2:] != (x.shape[3], 1):
+        return False
+    return not (x.requires_grad and torch.is_grad_enabled()) and _runs_kernels(x.device)
+
+
+@cache
+def _runs_kernels(device: torch.device) -> bool:
+    """Whether the kernel can be compiled and run on a device, tried once."""
+    if find_spec("triton") is None:
+        return False
+    token = torch.zeros(1, 1, 1, 2, device=device)
+    try:
+        from .rope_kernel import turn
+
+        turn(token, token, token)
+    except Exception as error:
+        logger.warning(f"Rotary positions can't be computed by a kernel here; slower operations stand in: {error}")
+        return False
+    return True

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from vidformers.layers.cpu import checkpoint_with_products, float32_products
 
+from .attentive_pooler import ProbeFeatures
 from .loading import check_model_type, check_weights
 from .vectors import scalar_as_vector
 
@@ -23,6 +24,39 @@ class NestedOutput(ModelOutput):
 
     def to_tuple(self) -> tuple:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+class MaskCollator(Protocol):
+    """Makes batches of clips for pre-training, and draws their masks from torch's global generator.
+
+    Attributes:
+        step: number of the training's step, from which processes draw what they must agree on.
+    """
+
+    step: int
+
+    def model_inputs(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate samples with `pixel_values_videos` (T, C, H, W) as arguments of the model's `forward`."""
+
+
+def split_by_decay(parts: Sequence[nn.Module], weight_decay: float, undecayed: Sequence[str] = ()) -> list[dict]:
+    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay.
+
+    Args:
+        parts: modules.
+        weight_decay: of the weights.
+        undecayed: ends of the names of parameters that don't decay besides biases and those of one dimension.
+    """
+    ends, groups = ("bias", *undecayed), []
+    for rest in (False, True):
+        for part in parts:
+            params = [
+                parameter
+                for name, parameter in part.named_parameters()
+                if parameter.requires_grad and (name.endswith(ends) or parameter.ndim == 1) == rest
+            ]
+            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
+    return groups
 
 
 def with_own_parameters(method: Callable) -> Callable:
@@ -49,13 +83,17 @@ class VideoPreTrainedModel(PreTrainedModel):
     doesn't have raises a NotImplementedError which names the classes of the family that have it. Shapes: B videos of
     T frames with C channels and H × W pixels, on a grid of t × h × w tokens with D channels each.
 
-    Every forward takes two flags. `output_hidden_states` asks for the input of every block and the output of the last
-    one, `output_attentions` for the attention probabilities of every block, which the eager computation then provides
+    Every forward takes two flags, unless `records_states` is off. `output_hidden_states` asks for the input of every
+    block and the output of the last one, `output_attentions` for the attention probabilities of every block, which the eager computation then provides
     in any attention backend. Where a call doesn't give a flag, the configuration's field of that name decides.
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
+        has_probe: whether the model is a head on features that other heads can share: `probe_features`,
+            `probe_output`, `probe_logits`.
+        text_templates: sentences that searches put a user's words into, in the place of {}.
         scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
+        records_states: whether `forward` takes the flags. Models for training alone that are made of others don't.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
     """
@@ -66,7 +104,10 @@ class VideoPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
 
     has_text_tower: ClassVar[bool] = False
+    has_probe: ClassVar[bool] = False
+    text_templates: ClassVar[tuple[str, ...]] = ("{}",)
     encodes_frames_separately: ClassVar[bool] = False
+    records_states: ClassVar[bool] = True
     scalars_on_disk: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -141,6 +182,20 @@ class VideoPreTrainedModel(PreTrainedModel):
         """
         return config
 
+    @classmethod
+    def for_pretraining(cls, config: PreTrainedConfig, num_frames: int, crop_size: int) -> PreTrainedConfig:
+        """The configuration of a model that is trained, or trained on, with clips of this size.
+
+        Args:
+            config: the model's; it is not changed.
+            num_frames: frames of a clip.
+            crop_size: pixels of its side.
+
+        Returns:
+            A configuration for [`~PreTrainedModel.from_pretrained`], by default the same one.
+        """
+        return config
+
     @property
     def frames_per_clip(self) -> int | None:
         """Number of frames that the checkpoint is meant for; `None` where any number serves."""
@@ -150,6 +205,11 @@ class VideoPreTrainedModel(PreTrainedModel):
     def frames_per_token(self) -> int:
         """Number of consecutive frames that one token spans."""
         return 1
+
+    @property
+    def feature_tower(self) -> "VideoPreTrainedModel":
+        """The part that makes `get_feature_map`, a model by itself: of a model with several towers one of them."""
+        return self
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """Features on the grid of the tokens, of videos of any number of frames and any size.
@@ -240,6 +300,96 @@ class VideoPreTrainedModel(PreTrainedModel):
             (B, labels), float32.
         """
         self._refuse("classify_views", "classes")
+
+    def probe_features(self, pixel_values_videos: torch.Tensor, **inputs: torch.Tensor) -> ProbeFeatures:
+        """What a probe reads of videos, which any number of heads can share.
+
+        Args:
+            pixel_values_videos: as for `forward`.
+            inputs: other arguments of `forward` but for labels and flags.
+
+        Returns:
+            The tokens of the encoder, (B·views, N, D), and how many views there are.
+        """
+        self._refuse("probe_features", "probe")
+
+    def probe_output(
+        self, features: ProbeFeatures, head: nn.Module | None = None, **labels: torch.Tensor | None
+    ) -> ModelOutput:
+        """What a head makes of features.
+
+        Args:
+            features: of `probe_features`.
+            head: another one with the names of this model's modules; by default its own.
+            labels: as for `forward`.
+
+        Returns:
+            As `forward`.
+        """
+        self._refuse("probe_output", "probe")
+
+    @staticmethod
+    def probe_logits(output: ModelOutput) -> dict[str, torch.Tensor]:
+        """The logits that a training compares with labels, by the argument of `forward` that has these.
+
+        Args:
+            output: of `probe_output`.
+
+        Returns:
+            (B, classes) each, or (B, views, classes), whose losses add up.
+        """
+        raise NotImplementedError("A model without a probe has no logits of one.")
+
+    def mask_collator(self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int) -> "MaskCollator":
+        """What makes batches of clips to pre-train on.
+
+        Args:
+            masks: for each selection of tokens, arguments of the family's sampler.
+            num_frames: frames of a clip.
+            crop_size: pixels of its side.
+
+        Returns:
+            The collator. It holds nothing of the model, so that it can be sent to workers.
+
+        Raises:
+            ValueError: masks that the sampler refuses.
+        """
+        self._refuse("mask_collator", "pre-training")
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Groups of the parameters that pre-training learns, for AdamW.
+
+        Args:
+            weight_decay: of the weights. The rest, biases and parameters of one dimension, doesn't decay.
+
+        Returns:
+            Groups with `params` and `weight_decay`.
+        """
+        self._refuse("parameter_groups", "pre-training")
+
+    def update_teacher(self, momentum: float) -> None:
+        """Move the teacher towards what was learned, after a step of pre-training; models without one do nothing.
+
+        Args:
+            momentum: 0 makes it a copy, 1 leaves it.
+        """
+
+    @property
+    def may_leave_parameters_out(self) -> bool:
+        """Whether a step of pre-training may have no gradient for some parameter, which distribution must be told."""
+        return False
+
+    @staticmethod
+    def pretraining_features(output: ModelOutput) -> torch.Tensor | None:
+        """Of an output in pre-training, the features that the model learns to predict, to see a collapse by.
+
+        Args:
+            output: of `forward`.
+
+        Returns:
+            (tokens, D), or `None` where pixels are predicted.
+        """
+        return None
 
     def reset_classifier(self, num_labels: int, labels: Sequence[str] | None = None, **others: int) -> None:
         """Put new classifiers in the place of the model's, for other classes. All else stays.

@@ -34,6 +34,71 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a model is pre-trained: what an original's configuration says, but for machines and data.
+
+    Attributes:
+        source: the original's file, by repository and commit.
+        config: configuration fields of a new model; empty where the model of an earlier recipe is trained on.
+        num_frames: frames of a clip.
+        crop_size: pixels of a clip's side.
+        batch_size: clips of a step, those of all processes together.
+        steps: steps of the optimizer.
+        learning_rate: its highest value.
+        start_learning_rate: before the first step of the warm-up.
+        final_learning_rate: at the end of the schedule.
+        schedule: of the learning rate, a name in [`vidformers.training.schedules.SCHEDULES`].
+        warmup_steps: steps of the warm-up.
+        anneal_steps: steps of the last part of the schedule "warmup_stable_decay".
+        schedule_scale: how much longer than the training all schedules are.
+        weight_decay: before the first step.
+        final_weight_decay: at the end of the schedule.
+        betas: of AdamW.
+        momentum: of the teacher, at first; unused without one.
+        final_momentum: at the end of the schedule.
+        masks: for each selection of tokens, arguments of the family's sampler.
+        context_loss_weight: weight of the loss of context tokens in the end, where the model has one.
+        context_loss_steps: where this weight begins to rise from 0, and where it is reached, by default at once.
+        fps: frames a second, of a video's own rate every so-manieth; or
+        frame_step: every so-manieth frame, whatever the rate.
+        resize_scale: least and greatest share of the area that a crop has.
+        resize_aspect_ratio: its least and greatest width divided by height.
+        flip: whether half of all clips are mirrored.
+        data: the original's data sets and the share of each.
+        notes: what a reader should know of these numbers.
+    """
+
+    source: str
+    num_frames: int
+    crop_size: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    masks: tuple[Mapping[str, Any], ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    start_learning_rate: float = 0.0
+    final_learning_rate: float = 0.0
+    schedule: str = "warmup_cosine"
+    warmup_steps: int = 0
+    anneal_steps: int = 0
+    schedule_scale: float = 1.0
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.04
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.99925
+    final_momentum: float = 0.99925
+    context_loss_weight: float | None = None
+    context_loss_steps: tuple[int, int] = (-1, 0)
+    fps: float | None = None
+    frame_step: int | None = None
+    resize_scale: tuple[float, float] = (0.3, 1.0)
+    resize_aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    data: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Part:
     """A part of a family that has a configuration of its own, and with it an entry in the Auto classes.
 
@@ -81,6 +146,7 @@ class Family:
             `modeling_<model_type>.py`, the module of its room that defines them.
         functions: public functions of the family, with the module that defines each.
         presets: published checkpoints by name.
+        recipes: how models of the family are pre-trained, by name; the first one is the usual one.
         original_files: what a person calls the files that presets are made from, by the model class that they make.
         paper: the paper's address.
         parts: towers that are models by themselves, with configurations of their own.
@@ -97,6 +163,7 @@ class Family:
     model_modules: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     original_files: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
     parts: tuple[Part, ...] = ()

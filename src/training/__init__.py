@@ -5,9 +5,13 @@ from vidformers.lazy import lazy_exports
 
 _MODULES = {
     "ClassMeanRecall": ".metrics",
+    "ClipBatches": ".batches",
+    "ClipReader": ".batches",
     "LabelSets": ".labels",
+    "PreTrainer": ".pretraining",
     "ProbeTrainer": ".probes",
     "WeightedSampler": ".samplers",
+    "feature_spread": ".metrics",
     "context_weight_schedule": ".schedules",
     "cosine_decay_schedule": ".schedules",
     "linear_decay_schedule": ".schedules",

@@ -67,3 +67,34 @@ class ClassMeanRecall:
             raise ValueError("No video was counted: call `update` before `compute`.")
         recall = (self.hits / (counts + 1e-8)).sum() / (counts > 0).sum()
         return {"recall": 100 * recall.item(), "accuracy": 100 * (self.hits.sum() / counts.sum()).item()}
+
+
+MOST_TOKENS = 4096
+"""Tokens that the spread of features is computed of, spread evenly where there are more."""
+
+
+@torch.no_grad()
+def feature_spread(features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How much features differ from token to token, by which a collapse shows: both numbers then fall.
+
+    Args:
+        features: (tokens, D).
+
+    Returns:
+        Scalars on the CPU, NaN for features that are no numbers. `std`, the mean over channels of the standard
+        deviation over tokens; and `effective_rank`, the exponential of the entropy of the shares that the singular
+        values of the centered features have of their sum: 1 if all lie on a line, D if they spread alike in all
+        directions.
+
+    Source: Roy and Vetterli, The effective rank (EUSIPCO 2007).
+    """
+    # In single precision, the roots of eigenvalues that should be 0 count.
+    features = features[:: max(len(features) // MOST_TOKENS, 1)].to("cpu", torch.float64)
+    centered = features - features.mean(0)
+    covariance = centered.T @ centered / max(len(centered) - 1, 1)
+    std = covariance.diagonal().sqrt().mean()
+    if not std.isfinite():  # There are no eigenvalues.
+        return {"std": std, "effective_rank": std * torch.nan}
+    singular_values = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
+    shares = singular_values / singular_values.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return {"std": std, "effective_rank": torch.special.entr(shares).sum().exp()}

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+
+from vidformers.models.attentive_pooler import ProbeFeatures
+from vidformers.models.pretrained import VideoPreTrainedModel
 
 from .losses import sigmoid_focal_loss
 from .schedules import cosine_decay_schedule, warmup_cosine_schedule
@@ -30,7 +32,8 @@ class ProbeTrainer:
     and falls along a cosine, and a weight decay that goes along a cosine.
 
     Args:
-        model: a model with a probe, such as [`VJEPA2ForVideoClassification`]. It is frozen and set to evaluation.
+        model: a model with a probe (`has_probe`), such as [`VJEPA2ForVideoClassification`]. It is frozen and set to
+            evaluation.
         heads: state dicts of what isn't the model's encoder, one a head, such as `pooler.query_tokens` (1, Q, D).
         settings: for each head `ref_wd`, `final_wd`, `start_lr`, `ref_lr`, `final_lr` and `warmup`, in epochs.
         iterations_per_epoch: number of steps of an epoch.
@@ -48,7 +51,7 @@ class ProbeTrainer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: VideoPreTrainedModel,
         heads: Sequence[Mapping[str, torch.Tensor]],
         settings: Sequence[Mapping[str, float]],
         *,
@@ -84,7 +87,7 @@ class ProbeTrainer:
         for name, part in self.model.named_children():
             if name != self.model.base_model_prefix:
                 head.add_module(name, copy.deepcopy(part))
-        if not list(head.children()) or not hasattr(self.model, "probe_features"):
+        if not self.model.has_probe:
             raise ValueError(f"{type(self.model).__name__} has no probe to train.")
         head.load_state_dict(state)
         return head.requires_grad_(True)
@@ -102,13 +105,21 @@ class ProbeTrainer:
         Raises:
             ValueError: no labels.
         """
-        labels = {name: value for name, value in batch.items() if name.endswith("labels") and value is not None}
-        inputs = {name: value for name, value in batch.items() if not name.endswith("labels")}
+        inputs, labels = _apart(batch)
         if not labels:
             raise ValueError("Training needs labels, as an argument of the model's `forward`.")
-        self._schedule()
         with torch.no_grad():
             features = self.model.probe_features(**inputs)
+        return self.train_on(features, **labels)
+
+    def train_on(self, features: ProbeFeatures, **labels: torch.Tensor) -> torch.Tensor:
+        """As `train_step`, of features that the model made before.
+
+        Args:
+            features: of the model's `probe_features`.
+            labels: as for the model's `forward`.
+        """
+        self._schedule()
         losses = []
         for head, optimizer in zip(self.heads, self.optimizers, strict=True):
             logits = self.model.probe_logits(self.model.probe_output(features, head=head.train()))
@@ -130,9 +141,29 @@ class ProbeTrainer:
         Returns:
             An output of the model for each head.
         """
-        labels = {name: value for name, value in inputs.items() if name.endswith("labels")}
-        features = self.model.probe_features(**{name: inputs[name] for name in inputs.keys() - labels.keys()})
+        inputs, labels = _apart(inputs)
+        return self.predict_from(self.model.probe_features(**inputs), **labels)
+
+    @torch.no_grad()
+    def predict_from(self, features: ProbeFeatures, **labels: torch.Tensor) -> list[Any]:
+        """As `predict`, from features that the model made before."""
         return [self.model.probe_output(features, head=head.eval(), **labels) for head in self.heads]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training goes on from: the heads, their optimizers and the number of steps."""
+        return {
+            "heads": [head.state_dict() for head in self.heads],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, with as many heads."""
+        for head, values in zip(self.heads, state["heads"], strict=True):
+            head.load_state_dict(values)
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.step = state["step"]
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss in float32; of logits (B, views, classes) the sum over views."""
@@ -155,3 +186,9 @@ class ProbeTrainer:
             group["weight_decay"] = cosine_decay_schedule(
                 self.step, ref=each["ref_wd"], final=each["final_wd"], total_steps=total
             )
+
+
+def _apart(batch: Mapping[str, torch.Tensor | None]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a model reads, and the labels that are given."""
+    inputs = {name: value for name, value in batch.items() if not name.endswith("labels")}
+    return inputs, {name: each for name, each in batch.items() if name.endswith("labels") and each is not None}

@@ -50,7 +50,8 @@ def promises_picture(codec: str, extradata: bytes | None) -> Callable[[Any], boo
     """
     if codec in ("h264", "hevc"):
         return _holds_slice(codec, extradata or b"")
-    mark = _like_the_first_jpeg() if codec == "mjpeg" else _MARKS.get(codec)
+    like_the_first = {"mjpeg": _like_the_first_jpeg, "mpeg4": _like_the_first_mpeg4}.get(codec)
+    mark = like_the_first() if like_the_first else _MARKS.get(codec)
     return (lambda packet: mark(memoryview(packet))) if mark else lambda packet: True
 
 
@@ -93,8 +94,24 @@ def _holds_slice(codec: str, extradata: bytes) -> Callable[[Any], bool]:
     return counted if in_lengths else marked
 
 
-def _one_mpeg4_picture(data: Any) -> bool:
-    return len(data) >= _SMALLEST_MPEG4_PICTURE and bytes(data).count(b"\0\0\1\xb6") == 1
+def _like_the_first_mpeg4() -> Callable[[Any], bool]:
+    """Whether a packet holds one picture, after the header that the first one brought or none.
+
+    A seek would pass by a header that differs, which says how the pictures after it are decoded.
+    """
+    header = None
+
+    def promises(packet: Any) -> bool:
+        nonlocal header
+        data = bytes(packet)
+        if len(data) < _SMALLEST_MPEG4_PICTURE or data.count(b"\0\0\1\xb6") != 1:
+            return False
+        before = data[: data.index(b"\0\0\1\xb6")].partition(b"\0\0\1\xb3")[0]  # without the group's time
+        if header is None:
+            header = before
+        return before in (b"", header)
+
+    return promises
 
 
 def _like_the_first_jpeg() -> Callable[[Any], bool]:
@@ -144,7 +161,6 @@ def _shown_vp9(data: Any) -> bool:
 
 
 _MARKS: dict[str, Callable[[Any], bool]] = {
-    "mpeg4": _one_mpeg4_picture,
     "mpeg1video": lambda data: b"\0\0\1\0" in bytes(data),
     "mpeg2video": lambda data: b"\0\0\1\0" in bytes(data),
     "png": lambda data: bytes(data[:4]) == b"\x89PNG",

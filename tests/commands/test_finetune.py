@@ -22,6 +22,7 @@ from vidformers.commands import finetune
 from vidformers.commands.cli import app
 from vidformers.inference import labeled_clips
 from vidformers.inference.labeled_clips import Clip, find_clips, split
+from vidformers.training import state
 
 
 SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"
@@ -139,7 +140,7 @@ def test_folders_and_models_that_are_none(two_classes, tiny_vjepa2, tmp_path):
 
 @pytest.mark.parametrize("package", ["accelerate", "matplotlib"])
 def test_without_a_package(two_classes, tiny_vjepa2, tmp_path, monkeypatch, package):
-    monkeypatch.setattr(finetune, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(state, "find_spec", lambda name: None if name == package else name)
     output = run(two_classes, "--model", tiny_vjepa2, "--out", tmp_path / "out", expect=1)
     assert f"needs {package}" in output and "vidformers[train]" in output
 

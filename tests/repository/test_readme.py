@@ -12,12 +12,10 @@ import re
 import shlex
 import shutil
 import socket
-import sys
 from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +29,7 @@ import vidformers
 import vidformers.training
 from tests.original_files import encoder_shapes, predictor_shapes, prefixed, probe_tree, random_tensors
 from tests.text_files import save_modernbert_tokenizer, t5_model
+from tests.torchcodec_stand_in import provide_torchcodec
 from tests.video_files import picture, write_video
 from vidformers import (
     VJEPA2ACModel,
@@ -275,31 +274,8 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
         port = free.getsockname()[1]
     for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
-    if not torchcodec_works():
-        stand_in = ModuleType("torchcodec.decoders")
-        stand_in.VideoDecoder = StandInDecoder
-        monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
-        monkeypatch.setitem(sys.modules, "torchcodec.decoders", stand_in)
+    provide_torchcodec(monkeypatch)
     return copy
-
-
-def torchcodec_works() -> bool:
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return True
-
-
-class StandInDecoder:
-    """What the pages use of `torchcodec.decoders.VideoDecoder`, where it or FFmpeg is not installed."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def get_frames_at(self, indices):
-        frames, _ = vidformers.decode_video(self.path, indices)
-        return SimpleNamespace(data=torch.from_numpy(frames).permute(0, 3, 1, 2))
 
 
 def check_shape(value, stated: str) -> None:

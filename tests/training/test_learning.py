@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.goldens_of_training import case, cases
-from vidformers.training import ClassMeanRecall, WeightedSampler, sigmoid_focal_loss, unify_labels
+from vidformers.training import ClassMeanRecall, WeightedSampler, feature_spread, sigmoid_focal_loss, unify_labels
 
 
 @pytest.mark.parametrize("name", cases("c4_metrics"))
@@ -119,3 +119,19 @@ def test_rows_that_are_none(change):
         unify_labels([{key: value for key, value in row.items() if key != "video_id"}], [])
     with pytest.raises(ValueError, match="no annotation"):
         unify_labels([], [row])
+
+
+@pytest.mark.parametrize("directions", [1, 3, 8])
+def test_the_spread_of_features(directions):
+    axes = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0))).Q[:directions]
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * directions).reshape(-1, directions)
+    spread = feature_spread(5 + signs @ axes)
+    assert spread["effective_rank"].item() == pytest.approx(directions, rel=1e-4)
+    scaled = feature_spread(3 * signs @ axes)
+    assert scaled["std"] == pytest.approx(3 * spread["std"]) and spread["std"] > 0
+
+
+def test_features_that_have_collapsed():
+    spread = feature_spread(torch.full((6000, 4), 2.0))
+    assert spread["std"] == 0 and spread["effective_rank"] == 1
+    assert feature_spread(torch.full((9, 4), torch.nan))["std"].isnan()

@@ -178,6 +178,19 @@ def test_a_picture_without_its_own_tables_takes_those_before(tmp_path):
     assert_frames(path, decode_all(path))
 
 
+def test_a_header_that_differs_holds_for_what_follows(tmp_path):
+    """The name of an MPEG-4 encoder says how to decode, and the first one stands: no seek may pass by it."""
+    path = write_video(tmp_path / "simple.avi", codec="mpeg4")
+    data, places = bytearray(path.read_bytes()), video_files.packet_places(path)
+    assert len(VideoReader(path).index.keyframe_positions) > 1
+    for header in (data.index(b"Lavc", start) for start, _ in places[:2]):
+        changed = data.copy()
+        changed[header : header + 4] = b"DivX"
+        path.write_bytes(changed)
+        assert VideoReader(path).index is None
+        assert_frames(path, decode_all(path))
+
+
 @pytest.mark.parametrize("kind", ["picture", "entry", "offset"])
 def test_an_index_that_leads_elsewhere_is_not_followed(kind, tmp_path):
     """AVI counts pictures by its index: where it is damaged, a seek comes to another one with the same number."""

@@ -404,7 +404,7 @@ def rotation(table_dtype: torch.dtype, setting: Setting) -> dict[str, Call]:
     calls: dict[str, Call] = {"vidformers": lambda: rope.apply_rotary(x, table), "a copy": x.clone}
     if not setting.tiny:
         compiled = torch.compile(rope.apply_rotary, dynamic=False)
-        calls["compiled"] = lambda: compiled(x, table)
+        calls |= {"compiled": lambda: compiled(x, table), "operations": lambda: rope._turn(x, table)}
     return calls
 
 

@@ -8,7 +8,8 @@ Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives t
 directory and `features.png`: frames above the first three principal components of their patch features. Without
 training these show color and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
 encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
-with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`).
+with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`). At last a
+film of twelve such scenes is embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`).
 """
 
 import argparse
@@ -17,13 +18,16 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import film
 import numpy as np
 import shapes
 import torch
+from figures import draw_figure
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 from transformers.utils import logging
+from world import plan_moves
 
 import vidformers
 from vidformers import decode_video, tube_mask
@@ -179,40 +183,6 @@ def to_images(frames: torch.Tensor) -> np.ndarray:
     return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def draw_figure(
-    title: str, subtitle: str, columns: list[str], rows: list[tuple[str, np.ndarray]], path: Path, tile: int = 168
-) -> Path:
-    """A table of images as a PNG.
-
-    Args:
-        title: the first line.
-        subtitle: a smaller line below it.
-        columns: a heading for each column.
-        rows: a label, whose lines are printed one below the other, and images (columns, height, width[, 3]) uint8.
-        path: the file to write.
-        tile: side of an image in the figure; smaller images are enlarged without smoothing.
-    """
-    gap, margin, label_width, head = 6, 16, 180, 100
-    size = (label_width + len(columns) * (tile + gap) + margin, head + len(rows) * (tile + gap) + margin)
-    figure = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(figure)
-    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
-    small = ImageFont.load_default(15)
-    draw.text((margin, margin + 30), subtitle, fill="#555555", font=small)
-    for column, heading in enumerate(columns):
-        x = label_width + column * (tile + gap) + tile // 2
-        draw.text((x, head - 8), heading, fill="#555555", font=small, anchor="ms")
-    for row, (label, images) in enumerate(rows):
-        y = head + row * (tile + gap)
-        draw.multiline_text((margin, y + 8), label, fill="black", font=small, spacing=6)
-        for column, image in enumerate(images):
-            filtered = Image.Resampling.NEAREST if image.shape[0] < tile else Image.Resampling.LANCZOS
-            scaled = Image.fromarray(image).resize((tile, tile), filtered)
-            figure.paste(scaled, (label_width + column * (tile + gap), y))
-    figure.save(path)
-    return path
-
-
 def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """Load the converted directory through the Auto classes and embed a video.
 
@@ -343,6 +313,8 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy models were not trained on")
     classify_shapes(clip, out)
     reconstruct_shapes(clip, out)
+    film.search_film(console, out)
+    plan_moves(out, console)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,9 @@ class PeCoreModel(PeCorePreTrainedModel):
     """Vision tower and text tower, whose embeddings are compared. A video is the mean of its frames."""
 
     has_text_tower = True
+    # Of facebookresearch/perception_models at 3e352cca, "k400_val" in
+    # `apps/pe/clip_benchmark/datasets/en_zeroshot_classification_templates.json`, those that take a whole sentence.
+    text_templates = ("{}", "a photo of {}.", "a video of {}.")
     scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
@@ -256,6 +259,10 @@ class PeCoreModel(PeCorePreTrainedModel):
         flags = self._flags(output_hidden_states, output_attentions)
         output, embeds = self._average_frames(pixel_values_videos, padding_mask_videos, normalize_frames, **flags)
         return _with_pooler(output, embeds)
+
+    @property
+    def feature_tower(self) -> PeVisionModel:
+        return self.vision_model
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """The vision tower's features of the patches of every frame, which know nothing of other frames.

@@ -538,6 +538,10 @@ class PeVideoModel(PeVideoPreTrainedModel):
         """
         return self.video_encoder.get_frame_features(pixel_values_videos, padding_mask_videos)
 
+    @property
+    def feature_tower(self) -> PeVideoEncoder:
+        return self.video_encoder
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.video_encoder.get_feature_map(pixel_values_videos)
 

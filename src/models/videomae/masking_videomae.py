@@ -3,6 +3,9 @@
 Shapes: B videos, N tokens on a grid of t × h × w, of which K are masked.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -148,6 +151,38 @@ def dual_masks(
     return torch.cat(hidden), torch.cat(not_decoded)
 
 
+class VideoMAEMaskCollator:
+    """Makes batches of clips and draws their masks, as arguments of [`VideoMAEForPreTraining`].
+
+    Args:
+        grid: number of tokens along time, height and width, such as `config.token_grid`.
+        mask_ratio: share of the patches that the encoder doesn't see.
+        decoder_mask_ratio: share of the patches that the decoder doesn't predict, for VideoMAE V2's dual masking.
+
+    Attributes:
+        step: number of the training's step; masks don't depend on it.
+    """
+
+    def __init__(self, grid: tuple[int, int, int], mask_ratio: float = 0.9, decoder_mask_ratio: float = 0.0):
+        self.grid, self.mask_ratio, self.decoder_mask_ratio = tuple(grid), mask_ratio, decoder_mask_ratio
+        self.step = 0
+        dual_masks(grid, mask_ratio, decoder_mask_ratio, seed=0)  # raises for what no mask can be
+
+    def model_inputs(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate samples.
+
+        Args:
+            samples: each with `pixel_values_videos` (T, C, H, W).
+
+        Returns:
+            `pixel_values`, `bool_masked_pos` and, under dual masking, `decode_masked_pos`.
+        """
+        hidden, not_decoded = dual_masks(self.grid, self.mask_ratio, self.decoder_mask_ratio, len(samples))
+        videos = torch.stack([sample["pixel_values_videos"] for sample in samples])
+        inputs = {"pixel_values": videos, "bool_masked_pos": hidden}
+        return inputs | ({"decode_masked_pos": not_decoded} if self.decoder_mask_ratio else {})
+
+
 def _shuffled_masks(
     count: int, mask_ratio: float, batch_size: int, seed: int | np.random.RandomState | None
 ) -> torch.Tensor:
@@ -276,4 +311,4 @@ def require(condition: torch.Tensor, message: str) -> None:
         raise ValueError(message)
 
 
-__all__ = ["dual_masks", "random_mask", "running_cell_mask", "tube_mask"]
+__all__ = ["VideoMAEMaskCollator", "dual_masks", "random_mask", "running_cell_mask", "tube_mask"]

@@ -96,6 +96,10 @@ class VideoMAEEmbeddings(nn.Module):
     def cut(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Grid]:
         """Check the input (B, T, C, H, W) and cut it to whole tubelets: the video and its grid."""
         shape, config = tuple(pixel_values.shape), self.config
+        if config.use_pooler and len(shape) == 5 and shape[1] == config.num_channels != shape[2]:
+            # The code in directories of VideoMAE V2 takes (B, C, T, H, W), and their cards turn videos around for it.
+            pixel_values = pixel_values.transpose(1, 2)
+            shape = tuple(pixel_values.shape)
         if pixel_values.ndim != 5 or shape[2] != config.num_channels:
             raise ValueError(
                 f"Expected `pixel_values` of shape (batch, frames, {config.num_channels}, height, width), got "
@@ -432,7 +436,8 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         r"""Encode videos, all their tokens or the visible ones.
 
         Args:
-            pixel_values: (B, T, C, H, W).
+            pixel_values: (B, T, C, H, W). With `config.use_pooler` also (B, C, T, H, W), as cards of VideoMAE V2 have
+                it, unless T is C.
             bool_masked_pos: (B, N), true or 1 where a token is masked, as many in every video; or (B, K) integers, the
                 numbers of the masked tokens. Masked tokens are not even embedded.
             interpolate_pos_encoding: resize the trained positions to an input of another size.

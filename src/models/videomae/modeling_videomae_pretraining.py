@@ -8,8 +8,11 @@ Shapes: as in `modeling_videomae.py`; a token is a tubelet of s frames and p × 
 are visible and K are predicted: the masked ones, or under dual masking those that the decoder is asked for.
 """
 
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +22,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 from vidformers.layers.block import Records
 from vidformers.layers.patchify import Grid, tubelets_of
 
+from ..pretrained import split_by_decay
 from .configuration_videomae import VideoMAEConfig
-from .masking_videomae import require, split_decoded, split_tokens
+from .masking_videomae import VideoMAEMaskCollator, require, split_decoded, split_tokens
 from .modeling_videomae import BlockSize, VideoMAEModel, VideoMAEPreTrainedModel, videomae_layers
 from .positions_videomae import VideoMAEPositions
 
@@ -204,6 +208,27 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             masked_ids.shape[1] >= 1, lambda: "`bool_masked_pos` masks no token, so that nothing is to be predicted."
         )
         return visible_ids, masked_ids
+
+    @classmethod
+    def for_pretraining(cls, config: VideoMAEConfig, num_frames: int, crop_size: int) -> VideoMAEConfig:
+        """The same configuration for clips of another size."""
+        config = copy.deepcopy(config)
+        config.num_frames, config.image_size = num_frames, crop_size
+        return config
+
+    def mask_collator(
+        self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int
+    ) -> VideoMAEMaskCollator:
+        (mask,) = masks
+        grid = self.for_pretraining(self.config, num_frames, crop_size).token_grid
+        return VideoMAEMaskCollator(grid, **mask)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Two groups for AdamW: the weights, and the rest; mask token and learned positions don't decay either.
+
+        Source: `optim_factory.py`.
+        """
+        return split_by_decay([self], weight_decay, ("mask_token", "position_embeddings.table"))
 
     @torch.no_grad()
     def targets(self, video: torch.Tensor, grid: Grid, token_ids: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from ..records import Family
 from .presets import PRESETS
+from .recipes import RECIPES
 
 
 FAMILY = Family(
@@ -15,6 +16,7 @@ FAMILY = Family(
     },
     model_modules={"VideoMAEForPreTraining": "modeling_videomae_pretraining"},
     functions={
+        "VideoMAEMaskCollator": "masking_videomae",
         "detection_features": "detection_videomae",
         "dual_masks": "masking_videomae",
         "random_mask": "masking_videomae",
@@ -33,6 +35,7 @@ FAMILY = Family(
     ),
     remote_code=("VideoMAEv2_",),
     presets=PRESETS,
+    recipes=RECIPES,
     original_files={
         "VideoMAEModel": "VideoMAE V2 Hub directory",
         "VideoMAEForPreTraining": "VideoMAE pre-training file",

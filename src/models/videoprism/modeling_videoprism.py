@@ -531,6 +531,10 @@ class VideoPrismVideoModel(VideoPrismPreTrainedModel):
         self.head_layernorm = OffsetLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    @property
+    def feature_tower(self) -> VideoPrismVisionModel:
+        return self.vision_model
+
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.vision_model.get_feature_map(pixel_values_videos)
 

@@ -25,6 +25,7 @@ from .modeling_videoprism import (
     VideoPrismPreTrainedModel,
     VideoPrismVideoModel,
     VideoPrismVideoOutput,
+    VideoPrismVisionModel,
     l2_normalize,
     run_blocks,
 )
@@ -196,6 +197,8 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
     """Video tower and text tower, whose embeddings are compared."""
 
     has_text_tower = True
+    # The second as in google-deepmind/videoprism at d481d91, `videoprism/colabs/videoprism_video_text_demo.ipynb`.
+    text_templates = ("{}", "a video of {}.")
     scalars_on_disk = ("logit_scale",)
     encodes_frames_separately = True
 
@@ -218,6 +221,10 @@ class VideoPrismClipModel(VideoPrismTextPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
+
+    @property
+    def feature_tower(self) -> VideoPrismVisionModel:
+        return self.video_model.vision_model
 
     def get_feature_map(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         return self.video_model.get_feature_map(pixel_values_videos)

@@ -13,7 +13,6 @@ tokens ("masks") from every video, K tokens each. Whatever holds several selecti
 
 import copy
 from dataclasses import dataclass
-from math import sqrt
 
 import torch
 from torch import nn
@@ -38,6 +37,7 @@ from vidformers.layers.patchify import (
 )
 from vidformers.layers.rope import RotaryTable, apply_rotary, rotary_table
 
+from ..attentive_pooler import init_residual
 from ..pretrained import NestedOutput, VideoPreTrainedModel
 from .configuration_vjepa2 import VJEPA2Config
 from .masking_vjepa2 import Masks, highest_on_cpu, join_masks, pair_masks
@@ -557,7 +557,7 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
     base_model_prefix = "vjepa2"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
-    _no_split_modules = ["VJEPA2Layer", "VJEPA2PoolerSelfAttentionLayer", "VJEPA2PoolerCrossAttentionLayer"]
+    _no_split_modules = ["VJEPA2Layer", "PoolerSelfAttentionLayer", "PoolerCrossAttentionLayer"]
 
     @property
     def frames_per_clip(self) -> int:
@@ -586,38 +586,17 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
             init.normal_(module.video_mod_embed, std=1e-6)
 
 
-def init_residual(std: float, depth: int, *projections: nn.Linear) -> None:
-    """Let the last layers of the residual branches of block `depth`, from 1, start smaller by √(2·depth).
-
-    Source: `_rescale_blocks` of the original's encoder, predictor and pooler.
-    """
-    for projection in projections:
-        init.trunc_normal_(projection.weight, std=std / sqrt(2 * depth))
-
-
-def split_by_decay(parts: list[nn.Module], weight_decay: float) -> list[dict]:
-    """Groups of parameters for AdamW: the weights of each part, then the rest of each, which doesn't decay."""
-    groups = []
-    for rest in (False, True):
-        for part in parts:
-            params = [
-                parameter
-                for name, parameter in part.named_parameters()
-                if (name.endswith("bias") or parameter.ndim == 1) == rest
-            ]
-            groups.append({"params": params, "weight_decay": 0.0 if rest else weight_decay})
-    return groups
-
-
 class VJEPA2Model(VJEPA2PreTrainedModel):
     """The encoder and, unless `config.use_predictor` is off, the predictor."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^teacher\."]  # of pre-training
 
     def __init__(self, config: VJEPA2Config, add_predictor: bool = True):
         super().__init__(config)
         self.encoder = VJEPA2Encoder(config)
         self.predictor = VJEPA2Predictor(config) if add_predictor and config.use_predictor else None
         if self.predictor is None:
-            self._keys_to_ignore_on_load_unexpected = [r"^predictor\."]
+            self._keys_to_ignore_on_load_unexpected = [r"^predictor\.", r"^teacher\."]
         self.post_init()
 
     @can_return_tuple

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ..pretrained import split_by_decay
 from .configuration_vjepa2 import VJEPA2Config
-from .modeling_vjepa2 import split_by_decay
 from .modeling_vjepa2_ac import VJEPA2ACModel, normalize
 
 
@@ -38,6 +38,8 @@ class VJEPA2ACForPreTrainingOutput(ModelOutput):
 
 class VJEPA2ACForPreTraining(VJEPA2ACModel):
     """The world model, with the losses that its predictor learns by. The encoder stays as it is."""
+
+    records_states = False
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)

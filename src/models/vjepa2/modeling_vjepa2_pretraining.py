@@ -8,8 +8,10 @@ last `config.num_distillation_outputs` of `config.hierarchical_layers`, with D c
 are a list, and masks of a length are a list, too.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ from transformers.utils import can_return_tuple
 from vidformers.layers.cpu import float32_products
 from vidformers.layers.patchify import Grid, select_tokens
 
-from ..pretrained import NestedOutput
+from ..pretrained import NestedOutput, split_by_decay
 from .configuration_vjepa2 import VJEPA2Config
 from .masking_vjepa2 import Masks, context_distances, join_masks
 from .modeling_vjepa2 import (
@@ -28,8 +30,8 @@ from .modeling_vjepa2 import (
     VJEPA2PatchEmbeddings3D,
     VJEPA2PreTrainedModel,
     predicted_size,
-    split_by_decay,
 )
+from .sampling_vjepa2 import VJEPA2MaskCollator
 
 
 MaskLists = Masks | Sequence[Masks]
@@ -64,6 +66,8 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
     A training calls it, takes a step of the optimizer, then calls `update_teacher`. Without a teacher's weights, as in
     a new model or a directory of [`VJEPA2Model`], the teacher begins as a copy of the encoder.
     """
+
+    records_states = False
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -216,6 +220,25 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
             Four groups with `params` and `weight_decay`. The teacher's parameters are in none.
         """
         return split_by_decay([self.vjepa2.encoder, self.vjepa2.predictor], weight_decay)
+
+    @classmethod
+    def for_pretraining(cls, config: VJEPA2Config, num_frames: int, crop_size: int) -> VJEPA2Config:
+        """The same configuration for clips of another size, on whose grid the predictor then numbers positions."""
+        config = copy.deepcopy(config)
+        config.frames_per_clip, config.crop_size = num_frames, crop_size
+        return config
+
+    def mask_collator(self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int) -> VJEPA2MaskCollator:
+        sides = {"patch_size": self.config.patch_size, "tubelet_size": self.config.tubelet_size}
+        return VJEPA2MaskCollator(masks, [num_frames], crop_size=crop_size, **sides)
+
+    @property
+    def may_leave_parameters_out(self) -> bool:
+        return self.config.use_image_patch_embedder or self.config.use_modality_embeddings
+
+    @staticmethod
+    def pretraining_features(output: VJEPA2ForPreTrainingOutput) -> torch.Tensor:
+        return output.target_hidden_states[0].flatten(0, 1)
 
     @torch.no_grad()
     def features_model(self) -> VJEPA2Model:

@@ -1,31 +1,26 @@
 """Attentive probes on V-JEPA 2: video classification and action anticipation.
 
 Paper: V-JEPA 2 (https://arxiv.org/abs/2506.09985). Original code: facebookresearch/vjepa2 at c2963a47,
-`src/models/attentive_pooler.py` and `evals`.
+`evals`. `attentive_pooler.py` has the pooler.
 
-Shapes: B videos of T frames with C channels and H × W pixels; N tokens with D channels; Q queries of a probe.
+Shapes: B videos of T frames with C channels and H × W pixels; N tokens with D channels.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from vidformers.layers.attention import attention
-from vidformers.layers.block import Mlp
 from vidformers.layers.patchify import Grid, on_grid
 
+from ..attentive_pooler import AttentivePooler, ProbeFeatures, classify_tokens
 from ..pretrained import ClassifiesViews, HasClassifier
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import (
     VJEPA2Model,
     VJEPA2PreTrainedModel,
     VJEPA2WithMaskedInputModelOutput,
-    init_residual,
     predicted_size,
 )
 
@@ -72,138 +67,15 @@ class VJEPA2ActionAnticipationOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class VJEPA2ProbeFeatures(NamedTuple):
-    """What probes read of a batch of videos.
-
-    Attributes:
-        tokens: (B·views, N, D).
-        hidden_states: of the encoder, where they were asked for.
-        attentions: of the encoder, likewise.
-        num_views: views of each video, if the input had views.
-    """
-
-    tokens: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    num_views: int | None = None
-
-
-class VJEPA2PoolerCrossAttention(nn.Module):
-    """Attention of a probe's queries to the tokens. It has no output projection."""
-
-    is_causal = False
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.pooler_num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Attend from `queries` (B, Q, D) to `tokens` (B, N, D): (B, Q, D)."""
-        query, key, value = (
-            projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, Q or N, head_dim)
-            for projection, states in ((self.q_proj, queries), (self.k_proj, tokens), (self.v_proj, tokens))
-        )
-        attended, _ = attention(
-            self,
-            query,
-            key,
-            value,
-            scaling=self.head_dim**-0.5,
-            dropout=self.config.attention_dropout,
-        )
-        return attended
-
-
-class VJEPA2PoolerSelfAttention(VJEPA2PoolerCrossAttention):
-    """Self-attention of a probe, without positions."""
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__(config)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Attend from tokens (B, N, D) to themselves: (B, N, D)."""
-        return self.out_proj(super().forward(hidden_states, hidden_states))
-
-
-class VJEPA2PoolerSelfAttentionLayer(GradientCheckpointingLayer):
-    """Pre-norm block of a probe."""
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.self_attn = VJEPA2PoolerSelfAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
-
-
-class VJEPA2PoolerCrossAttentionLayer(GradientCheckpointingLayer):
-    """Cross-attention block of a probe: the tokens are normalized, the queries are not."""
-
-    def __init__(self, config: VJEPA2Config):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.cross_attn = VJEPA2PoolerCrossAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.pooler_layer_norm_eps)
-        self.mlp = Mlp(config.hidden_size, 4 * config.hidden_size, config.hidden_act)
-
-    def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        queries = queries + self.cross_attn(queries, self.layer_norm1(tokens))
-        return queries + self.mlp(self.layer_norm2(queries))
-
-
-class VJEPA2AttentivePooler(nn.Module):
-    """Attentive probe: self-attention blocks over the tokens, then learned queries that attend to them.
-
-    Source: `src/models/attentive_pooler.py`; its MLP ratio is 4 in every probe.
-    """
-
-    def __init__(self, config: VJEPA2Config, num_queries: int = 1):
-        super().__init__()
-        if config.hidden_size % config.pooler_num_attention_heads:
-            raise ValueError(
-                f"`hidden_size` ({config.hidden_size}) must be a multiple of `pooler_num_attention_heads` "
-                f"({config.pooler_num_attention_heads}) in a model with a probe."
-            )
-        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, config.hidden_size))
-        self.cross_attention_layer = VJEPA2PoolerCrossAttentionLayer(config)
-        self.self_attention_layers = nn.ModuleList(
-            VJEPA2PoolerSelfAttentionLayer(config) for _ in range(config.num_pooler_layers)
-        )
-
-    def initialize(self, std: float) -> None:
-        """Draw the queries, and the last layers of residual branches smaller the deeper they stand.
-
-        The original counts the cross-attention block as deep as the last self-attention block.
-        """
-        init.trunc_normal_(self.query_tokens, std=std)
-        for depth, layer in enumerate(self.self_attention_layers, start=1):
-            init_residual(std, depth, layer.self_attn.out_proj, layer.mlp.fc2)
-        init_residual(std, max(len(self.self_attention_layers), 1), self.cross_attention_layer.mlp.fc2)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Pool tokens (B, N, D) into queries (B, Q, D)."""
-        for layer in self.self_attention_layers:
-            tokens = layer(tokens)
-        queries = self.query_tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        return self.cross_attention_layer(queries, tokens)
-
-
 class VJEPA2ProbeModel(VJEPA2PreTrainedModel):
     """Base of the models with a probe: how its weights start."""
+
+    has_probe = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VJEPA2AttentivePooler):
+        if isinstance(module, AttentivePooler):
             module.initialize(self.config.initializer_range)
 
 
@@ -216,7 +88,7 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.vjepa2 = VJEPA2Model(config, add_predictor=False)
-        self.pooler = VJEPA2AttentivePooler(config)
+        self.pooler = AttentivePooler(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -259,7 +131,7 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         features = self.probe_features(pixel_values_videos, **self._flags(output_hidden_states, output_attentions))
         return self.probe_output(features, labels=labels)
 
-    def probe_features(self, pixel_values_videos: torch.Tensor, **flags: bool) -> VJEPA2ProbeFeatures:
+    def probe_features(self, pixel_values_videos: torch.Tensor, **flags: bool) -> ProbeFeatures:
         """What a probe reads of videos, which any number of heads can share; arguments are those of `forward`."""
         num_videos, *clips = pixel_values_videos.shape[: max(pixel_values_videos.ndim - 4, 1)]
         encoded = self.vjepa2(
@@ -271,18 +143,13 @@ class VJEPA2ForVideoClassification(ClassifiesViews, VJEPA2ProbeModel):
         )
         tokens = self.probe_tokens(encoded, num_segments=clips[-1] if clips else 1)
         num_views = clips[0] if len(clips) == 2 else None
-        return VJEPA2ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions, num_views)
+        return ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions, num_views)
 
     def probe_output(
-        self, features: VJEPA2ProbeFeatures, labels: torch.Tensor | None = None, head: nn.Module | None = None
+        self, features: ProbeFeatures, labels: torch.Tensor | None = None, head: nn.Module | None = None
     ) -> VJEPA2VideoClassifierOutput:
         """What a head makes of features: this model's own, or another with a `pooler` and a `classifier`."""
-        head = head or self
-        logits, view_logits = head.classifier(head.pooler(features.tokens).squeeze(1)), None
-        if features.num_views is not None:
-            view_logits = logits.unflatten(0, (-1, features.num_views))  # (B, views, num_labels)
-            logits = view_logits.softmax(-1).mean(1).log()
-
+        logits, view_logits = classify_tokens(head or self, features)
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
@@ -321,7 +188,7 @@ class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
         self.vjepa2 = VJEPA2Model(config)
         if self.vjepa2.predictor is None:
             raise ValueError("Action anticipation needs the predictor; set `config.use_predictor` to True.")
-        self.pooler = VJEPA2AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
+        self.pooler = AttentivePooler(config, num_queries=3 if config.num_verb_labels else 1)
         if config.num_verb_labels:
             self.verb_classifier = nn.Linear(config.hidden_size, config.num_verb_labels)
             self.noun_classifier = nn.Linear(config.hidden_size, config.num_noun_labels)
@@ -360,16 +227,16 @@ class VJEPA2ForActionAnticipation(HasClassifier, VJEPA2ProbeModel):
 
     def probe_features(
         self, pixel_values_videos: torch.Tensor, anticipation_times: torch.Tensor, **flags: bool
-    ) -> VJEPA2ProbeFeatures:
+    ) -> ProbeFeatures:
         """What a probe reads of videos, which any number of heads can share; arguments are those of `forward`."""
         encoded = self.vjepa2(pixel_values_videos, skip_predictor=True, return_dict=True, **flags)
         observed = encoded.last_hidden_state  # (B, N, D)
         grid = Grid(*on_grid(observed, pixel_values_videos, self.config.patch_size).shape[1:4])
         tokens = self.anticipate(observed, grid, anticipation_times)  # (B, N', D)
-        return VJEPA2ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions)
+        return ProbeFeatures(tokens, encoded.hidden_states, encoded.attentions)
 
     def probe_output(
-        self, features: VJEPA2ProbeFeatures, head: nn.Module | None = None, **labels: torch.Tensor | None
+        self, features: ProbeFeatures, head: nn.Module | None = None, **labels: torch.Tensor | None
     ) -> VJEPA2ActionAnticipationOutput:
         """What a head makes of features: this model's own, or another with its modules."""
         head = head or self

@@ -2,6 +2,7 @@
 
 from ..records import Family
 from .presets import PRESETS
+from .recipes import RECIPES
 
 
 FAMILY = Family(
@@ -10,11 +11,11 @@ FAMILY = Family(
     config_class="VJEPA2Config",
     auto_models={
         "AutoModel": "VJEPA2Model",
+        "AutoModelForPreTraining": "VJEPA2ForPreTraining",
         "AutoModelForVideoClassification": "VJEPA2ForVideoClassification",
     },
     other_models=(
         "VJEPA2ForActionAnticipation",
-        "VJEPA2ForPreTraining",
         "VJEPA2ACModel",
         "VJEPA2ACForPreTraining",
     ),
@@ -34,9 +35,11 @@ FAMILY = Family(
         "plan": "planning_vjepa2",
         "poses_in_camera_frame": "poses_vjepa2",
         "poses_to_actions": "poses_vjepa2",
+        "receding_horizon": "planning_vjepa2",
     },
     video_processor_class="VJEPA2VideoProcessor",
     presets=PRESETS,
+    recipes=RECIPES,
     original_files={
         "VJEPA2Model": "V-JEPA 2 hub file",
         "VJEPA2ForVideoClassification": "attentive probe on a V-JEPA 2 encoder",

@@ -1,0 +1,224 @@
+"""Clips as probes see them: which frames of a video are taken, and what becomes of their pixels.
+
+Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen` and
+`evals/action_anticipation_frozen`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from vidformers.training.batches import seeded
+from vidformers.video import (
+    VideoDecodeError,
+    VJEPA2EvaluationViews,
+    VJEPA2ProbeAugmentation,
+    anticipation_indices,
+    clip_indices,
+)
+from vidformers.video.decode import decode_video
+from vidformers.video.processor import VideoProcessor
+
+from .actions import Action
+from .labeled_clips import Clip, prepared
+
+
+TRAINING_TIMES, TRAINING_POINTS = (0.25, 1.75), (0.0, 0.25)
+TEST_TIMES, TEST_POINTS = (1.0, 1.0), (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ClipViews:
+    """Model input of a clip that is to be classified.
+
+    Attributes:
+        processor: the model's. Whatever way pixels are made, they are normalized as it does.
+        num_frames: frames of a segment.
+        segments: equal parts of the video, of each of which the model sees a clip.
+        views: crops along the longer side.
+        frame_step: every so manieth frame is taken, and crops are made as the original does; `None` to take the frames
+            that the processor takes, and prepare them as it does, in one segment and view.
+        drawn: whether the place of a clip in its part is drawn; else it is the beginning.
+        augment: whether a view is drawn as the original does in training.
+    """
+
+    processor: VideoProcessor
+    num_frames: int
+    segments: int = 1
+    views: int = 1
+    frame_step: int | None = None
+    drawn: bool = False
+    augment: bool = False
+
+    def __call__(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """Read a clip. What is drawn comes from global generators.
+
+        Args:
+            clip: names a video.
+
+        Returns:
+            `pixel_values_videos`, (views, segments, T, C, H, W) float32.
+
+        Raises:
+            VideoDecodeError: the video cannot be read.
+        """
+        if self.frame_step is None and not self.augment:
+            pixels = prepared(clip, self.processor, self.num_frames)[self.processor.model_input_names[0]]
+            return {"pixel_values_videos": pixels[None, None]}
+
+        def sample(metadata):
+            return clip_indices(
+                metadata,
+                self.num_frames,
+                self.segments,
+                frame_step=self.frame_step,
+                allow_overlap=True,
+                random=self.drawn,
+            ).reshape(-1)
+
+        frames, _ = decode_video(clip.open(), sample)
+        segments = np.split(frames, self.segments)
+        return {"pixel_values_videos": torch.stack([self._pixels(frames) for frames in segments], dim=1)}
+
+    def _pixels(self, frames: np.ndarray) -> torch.Tensor:
+        """Views of a segment (T, H, W, 3): (views, T, C, S, S)."""
+        side = side_of(self.processor)
+        if self.augment:
+            pixels = VJEPA2ProbeAugmentation(side)(frames)[None]
+        else:
+            pixels = VJEPA2EvaluationViews(side, self.views)(frames)
+        return renormalized(pixels, self.processor)
+
+
+@dataclass(frozen=True)
+class AnticipationClips:
+    """Model input of what precedes an action.
+
+    Attributes:
+        processor: the model's.
+        num_frames: frames of a clip.
+        fps: frames per second.
+        augment: whether the time before the action and the view are drawn as in training; else it is one second, and
+            the middle of the picture.
+    """
+
+    processor: VideoProcessor
+    num_frames: int
+    fps: float
+    augment: bool = False
+    views = 1
+
+    def __call__(self, action: Action) -> dict[str, torch.Tensor]:
+        """Read what precedes an action. What is drawn comes from global generators.
+
+        Args:
+            action: an action.
+
+        Returns:
+            `pixel_values_videos` (T, C, S, S) float32, and `anticipation_times`, a scalar.
+
+        Raises:
+            VideoDecodeError: the video cannot be read.
+            ValueError: it is slower than `fps`.
+        """
+        seconds = 0.0
+
+        def sample(metadata):
+            nonlocal seconds
+            indices, seconds = anticipation_indices(
+                metadata,
+                self.num_frames,
+                self.fps,
+                start=action.start,
+                stop=action.stop,
+                anticipation_time=TRAINING_TIMES if self.augment else TEST_TIMES,
+                anticipation_point=TRAINING_POINTS if self.augment else TEST_POINTS,
+            )
+            return indices
+
+        frames, _ = decode_video(action.open(), sample)
+        side = side_of(self.processor)
+        if self.augment:
+            pixels = VJEPA2ProbeAugmentation(side, random_horizontal_flip=True)(frames)
+        else:
+            pixels = VJEPA2EvaluationViews(side, num_views=1)(frames)[0]
+        return {
+            "pixel_values_videos": renormalized(pixels, self.processor),
+            "anticipation_times": torch.tensor(seconds),
+        }
+
+
+def labels_of(clips: Sequence[Clip]) -> dict[str, torch.Tensor]:
+    """The labels of clips as arguments of a model's `forward`, (B,) each."""
+    labels = {"labels": [clip.label for clip in clips]}
+    if isinstance(clips[0], Action):
+        labels |= {"verb_labels": [clip.verb for clip in clips], "noun_labels": [clip.noun for clip in clips]}
+    return {name: torch.tensor(numbers) for name, numbers in labels.items()}
+
+
+def side_of(processor: VideoProcessor) -> int:
+    """Pixels of a side of the squares that a model sees.
+
+    Raises:
+        ValueError: they are no squares.
+    """
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    height, width = size["height"], size["width"]
+    if height is None or height != width:
+        raise ValueError(
+            f"V-JEPA 2's views and augmentations are squares, and this model's processor makes {height} × {width} "
+            "pixels: give it a square size, or leave out views, steps of frames and augmentations."
+        )
+    return height
+
+
+def renormalized(pixels: torch.Tensor, processor: VideoProcessor) -> torch.Tensor:
+    """Pixels (…, C, H, W) that have ImageNet's mean and deviation, as a processor normalizes them."""
+    old = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    new = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    if [list(each) for each in old] == [list(each) for each in new]:
+        return pixels
+    (old_mean, old_std), (mean, std) = (
+        [torch.tensor(values)[:, None, None] for values in each] for each in (old, new)
+    )
+    return (pixels * old_std + old_mean - mean) / std
+
+
+class PreparedClips(torch.utils.data.Dataset):
+    """Model input of clips, or why a clip cannot be read.
+
+    Args:
+        clips: what is read.
+        prepare: a [`ClipViews`] or [`AnticipationClips`].
+        seed: of what is drawn; together with a clip's place among the clips it decides.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], prepare: Callable[..., dict[str, torch.Tensor]], seed: Sequence[int] = (0,)
+    ):
+        self.clips, self.prepare, self.seed = clips, prepare, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Clip, dict[str, torch.Tensor] | str]:
+        clip = self.clips[index]
+        try:
+            with seeded(*self.seed, index):
+                return clip, self.prepare(clip)
+        except (VideoDecodeError, OSError) as error:
+            return clip, str(error)
+
+
+def stacked(
+    items: Sequence[tuple[Clip, dict[str, torch.Tensor] | str]],
+) -> tuple[list[Clip], dict[str, torch.Tensor], dict[Clip, str]]:
+    """A batch of [`PreparedClips`]: the clips that could be read, their input, and why others could not."""
+    problems = {clip: inputs for clip, inputs in items if isinstance(inputs, str)}
+    kept = [(clip, inputs) for clip, inputs in items if clip not in problems]
+    names = kept[0][1] if kept else ()
+    inputs = {name: torch.stack([each[name] for _, each in kept]) for name in names}
+    return [clip for clip, _ in kept], inputs, problems

@@ -1,0 +1,327 @@
+"""Pre-training on accelerate: one loop for every family, on one device or many.
+
+Needs `pip install 'vidformers[train]'`. `accelerate launch` says where it runs; the numbers that it computes don't
+depend on that, but for rounding, as long as the clips of a step and those that a device takes at once are as many.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, send_to_device
+
+from vidformers.files import written_whole
+from vidformers.models.pretrained import VideoPreTrainedModel
+from vidformers.models.records import Recipe
+from vidformers.progress import Progress, no_progress
+
+from .batches import Batch, ClipBatches, load_batches
+from .metrics import feature_spread
+from .schedules import (
+    SCHEDULES,
+    context_weight_schedule,
+    cosine_decay_schedule,
+    momentum_schedule,
+)
+
+
+ENOUGH_TRIED = 50
+"""Videos that must have been tried before the share of unusable ones counts."""
+PROGRESS_FILE = "progress.json"
+
+
+class DivergedError(ValueError):
+    """The loss or the gradient is no number any more."""
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """A recipe, or a ValueError that names a number in it that cannot be."""
+    for name in ("num_frames", "crop_size", "batch_size", "steps", "learning_rate", "schedule_scale"):
+        value = getattr(recipe, name)
+        if not value > 0:
+            raise ValueError(f"Expected `{name}` above 0, got {value}.")
+    for name in ("momentum", "final_momentum"):
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise ValueError(
+                f"Expected `{name}`, the share that the teacher keeps of itself, from 0 to 1, got "
+                f"{getattr(recipe, name)}."
+            )
+    if recipe.schedule not in SCHEDULES:
+        raise ValueError(f"Expected `schedule` to be one of {', '.join(SCHEDULES)}, got {recipe.schedule!r}.")
+    if (recipe.fps is None) == (recipe.frame_step is None):
+        raise ValueError(f"Expected either `fps` or `frame_step`, got {recipe.fps} and {recipe.frame_step}.")
+    return recipe
+
+
+def rates_at(recipe: Recipe, step: int) -> dict[str, float]:
+    """What a recipe's schedules say of a step, counted from 0.
+
+    Returns:
+        `learning_rate`, `weight_decay` and `momentum`, and `context_loss_weight` in recipes that have one.
+    """
+    total = int(recipe.schedule_scale * recipe.steps)
+    arguments = {"ref": recipe.learning_rate, "final": recipe.final_learning_rate, "total_steps": total}
+    if recipe.schedule.startswith("warmup"):
+        arguments |= {"start": recipe.start_learning_rate, "warmup_steps": recipe.warmup_steps}
+    if recipe.schedule == "warmup_stable_decay":
+        arguments["anneal_steps"] = recipe.anneal_steps
+    rates = {
+        "learning_rate": SCHEDULES[recipe.schedule](step, **arguments),
+        "weight_decay": cosine_decay_schedule(
+            step, ref=recipe.weight_decay, final=recipe.final_weight_decay, total_steps=total
+        ),
+        "momentum": momentum_schedule(
+            step,
+            start=recipe.momentum,
+            final=recipe.final_momentum,
+            total_steps=recipe.schedule_scale * recipe.steps,
+        ),
+    }
+    if recipe.context_loss_weight is not None:
+        start, end = recipe.context_loss_steps
+        rates["context_loss_weight"] = context_weight_schedule(
+            step, value=recipe.context_loss_weight, start_step=start, end_step=end
+        )
+    return rates
+
+
+def batches_of_a_step(recipe: Recipe, micro_batch: int | None, processes: int) -> tuple[int, int]:
+    """How the clips of a step are shared out.
+
+    Args:
+        recipe: says how many there are.
+        micro_batch: clips that a process takes at once; by default all that fall to it.
+        processes: number of processes.
+
+    Returns:
+        The clips that a process takes at once, and how many times it does before a step.
+
+    Raises:
+        ValueError: the clips cannot be shared out so.
+    """
+    micro_batch = micro_batch or max(recipe.batch_size // processes, 1)
+    times, rest = divmod(recipe.batch_size, micro_batch * processes)
+    if rest or not times:
+        raise ValueError(
+            f"Expected `batch_size`, the clips of a step, to be a multiple of the clips that {processes} processes "
+            f"take at once ({micro_batch} each), got {recipe.batch_size}."
+        )
+    return micro_batch, times
+
+
+class PreTrainer:
+    """Trains a model by a recipe, and keeps its state in a folder, from which the next one with it goes on.
+
+    Args:
+        model: with the methods of the contract that pre-training needs, such as [`VJEPA2ForPreTraining`].
+        batches: what it learns from, `per_step` of them a step.
+        recipe: how.
+        accelerator: where; made for `gradient_accumulation_steps` so that with all processes they are `per_step`.
+        state: folder for checkpoints.
+        save_every: steps from one checkpoint to the next.
+        log_every: steps from one record to the next.
+        workers: processes that make batches; 0 to make them in this one.
+        most_unusable: share of the videos that may be unusable.
+
+    Attributes:
+        step: number of steps so far.
+        history: the records so far.
+    """
+
+    def __init__(
+        self,
+        model: VideoPreTrainedModel,
+        batches: ClipBatches,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        state: Path,
+        *,
+        save_every: int = 300,
+        log_every: int = 10,
+        workers: int = 0,
+        most_unusable: float = 0.1,
+    ):
+        self.recipe, self.accelerator, self.batches, self.state = check_recipe(recipe), accelerator, batches, state
+        self.save_every, self.log_every, self.workers = save_every, log_every, workers
+        self.most_unusable, self.step, self.history = most_unusable, 0, []
+        self.tried, self.unusable = 0, 0
+        optimizer = torch.optim.AdamW(
+            model.train().parameter_groups(recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas
+        )
+        self.decayed = [group["weight_decay"] > 0 for group in optimizer.param_groups]
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self._restore()
+
+    @property
+    def bare_model(self) -> VideoPreTrainedModel:
+        """The model without what distributes it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def train(
+        self,
+        on_record: Callable[[Mapping[str, float]], None] = lambda record: None,
+        progress: Progress = no_progress,
+        on_unusable: Callable[[str], None] = lambda reason: None,
+    ) -> list[dict[str, float]]:
+        """Take the steps that are left.
+
+        Args:
+            on_record: called in the main process with every record.
+            progress: called with an activity and how much of it is done.
+            on_unusable: called with the reason why a video was passed over, in the process that read it.
+
+        Returns:
+            The records of all steps, those before a stop included.
+
+        Raises:
+            DivergedError: the loss is no number. The state before that step is kept.
+            ValueError: too many videos are unusable.
+        """
+        started, since = time.monotonic(), self.step
+        batches = load_batches(self.batches, self._numbers(), self.workers)
+        while self.step < self.recipe.steps:
+            record = self._take_step(batches, on_unusable)
+            if self.step % self.log_every == 0 or self.step == self.recipe.steps:
+                record["seconds_per_step"] = (time.monotonic() - started) / (self.step - since)
+                started, since = time.monotonic(), self.step
+                self.history.append(record)
+                self.accelerator.log({name: each for name, each in record.items() if name != "step"}, step=self.step)
+                if self.accelerator.is_main_process:
+                    on_record(record)
+            if self.step % self.save_every == 0 and self.step < self.recipe.steps:
+                self.save()
+            progress("pre-training", self.step, self.recipe.steps)
+        return self.history
+
+    def _numbers(self) -> range:
+        """Numbers of the batches that fall to this process, those of one step after those of another."""
+        first, end = (step * self.batches.per_step for step in (self.step, self.recipe.steps))
+        return range(first + self.accelerator.process_index, end, self.accelerator.num_processes)
+
+    def _take_step(self, batches: Iterator[Batch], on_unusable: Callable[[str], None]) -> dict[str, float]:
+        """One step of the optimizer and of the teacher, and its record."""
+        rates = rates_at(self.recipe, self.step)
+        shown = (self.step + 1) % self.log_every == 0 or self.step + 1 == self.recipe.steps
+        for group, is_decayed in zip(self.optimizer.param_groups, self.decayed, strict=True):
+            group["lr"], group["weight_decay"] = rates["learning_rate"], rates["weight_decay"] * is_decayed
+        sums: dict[str, torch.Tensor] = {}
+        names = []
+        for _ in range(self.accelerator.gradient_accumulation_steps):
+            batch = next(batches)
+            names += batch["names"]
+            for reason in batch["unusable"]:
+                on_unusable(reason)
+            measures = self._learn(batch["inputs"], rates, shown)
+            measures |= {"tried": batch["tried"], "unusable": len(batch["unusable"])}
+            for name, value in measures.items():
+                sums[name] = sums.get(name, 0) + torch.as_tensor(value, dtype=torch.float32)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), math.inf)  # which clips nothing
+        means = self._means(sums)
+        self._check(means | {"gradient_norm": float(norm)}, names)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.bare_model.update_teacher(rates["momentum"])
+        self.step += 1
+        counts = {"unusable": float(self.unusable)}
+        return {"step": self.step, **means, "gradient_norm": float(norm), **rates, **counts}
+
+    def _learn(self, inputs: Mapping[str, Any], rates: Mapping[str, float], shown: bool) -> dict[str, torch.Tensor]:
+        """Add the gradient of a batch; its losses and, if they are to be shown, the spread of its features."""
+        inputs = send_to_device(dict(inputs), self.accelerator.device, non_blocking=True)
+        if "context_loss_weight" in rates:
+            inputs["context_loss_weight"] = rates["context_loss_weight"]
+        with self.accelerator.accumulate(self.model):
+            output = self.model(**inputs, return_dict=True)
+            self.accelerator.backward(output.loss)
+        measures = {name: each.detach() for name, each in output.items() if name.endswith("loss")}
+        features = self.bare_model.pretraining_features(output) if shown else None
+        if features is not None:
+            measures |= {f"target_{name}": each for name, each in feature_spread(features).items()}
+        return measures
+
+    def _means(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Means over all batches of a step, in all processes; counts of videos are added up."""
+        device, times = self.accelerator.device, self.accelerator.gradient_accumulation_steps
+        stacked = torch.stack([each.to(device) for each in sums.values()])
+        totals = dict(zip(sums, self.accelerator.reduce(stacked, "sum").tolist(), strict=True))
+        self.tried += int(totals.pop("tried"))
+        self.unusable += int(totals.pop("unusable"))
+        return {name: total / times / self.accelerator.num_processes for name, total in totals.items()}
+
+    def _check(self, measures: Mapping[str, float], names: list[str]) -> None:
+        """Raise if a step must not be taken."""
+        if self.tried >= ENOUGH_TRIED and self.unusable > self.most_unusable * self.tried:
+            raise ValueError(
+                f"Of {self.tried} videos that were tried {self.unusable} cannot be used, more than the share of "
+                f"{self.most_unusable:g} that may be. Remove them, or raise the share."
+            )
+        wrong = [name for name in ("loss", "gradient_norm") if not math.isfinite(measures[name])]
+        if wrong:
+            place = self.save(names)
+            raise DivergedError(
+                f"In step {self.step + 1} {' and '.join(wrong)} came out as "
+                f"{' and '.join(str(measures[name]) for name in wrong)}. {place} keeps the state before it and the "
+                "names of its videos. Lower the learning rate, compute in float32, or look at these videos."
+            )
+
+    def save(self, names: list[str] | None = None) -> Path:
+        """Write a checkpoint, whole or not at all, in the place of the earlier one.
+
+        Args:
+            names: videos to name in it.
+
+        Returns:
+            Its folder.
+        """
+        target = self.state / f"step_{self.step:08d}"
+        earlier = checkpoints(self.state)
+        if target not in earlier:
+            with self._written_together(target) as place:
+                self.accelerator.save_state(str(place))
+                if self.accelerator.is_main_process:
+                    noted = {"step": self.step, "tried": self.tried, "unusable": self.unusable}
+                    noted |= {"history": self.history, "videos": names or []}
+                    (place / PROGRESS_FILE).write_text(json.dumps(noted) + "\n", "utf-8")
+        if self.accelerator.is_main_process:
+            for folder in earlier:
+                if folder != target:
+                    shutil.rmtree(folder)
+        return target
+
+    @contextmanager
+    def _written_together(self, target: Path) -> Iterator[Path]:
+        """A place for a folder that all processes write to; the main one makes it and renames it in the end."""
+        if not self.accelerator.is_main_process:
+            (place,) = broadcast_object_list([None])
+            yield Path(place)
+            self.accelerator.wait_for_everyone()
+            return
+        with written_whole(target, folder=True) as (place,):
+            broadcast_object_list([str(place)])
+            yield place
+            self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        folders = checkpoints(self.state)
+        if folders:
+            self.accelerator.load_state(str(folders[-1]))
+            noted = json.loads((folders[-1] / PROGRESS_FILE).read_text("utf-8"))
+            self.step, self.history = noted["step"], noted["history"]
+            self.tried, self.unusable = noted["tried"], noted["unusable"]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights of the model, complete in the main process. All processes call it."""
+        return self.accelerator.get_state_dict(self.model)
+
+
+def checkpoints(state: Path) -> list[Path]:
+    """The checkpoints in a folder, earlier ones first."""
+    return sorted(state.glob("step_*"))
