@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import AutoVideoProcessor
 
 from tests.video_files import write_video
 from vidformers import VJEPA2ACModel, decode_video
+from vidformers.video import probe_video
 
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,17 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     assert course.shape[1] > 1100, "six columns, from the start to the goal"
     planned, random = map(int, re.search(r"(\d+)% end nearer.*, (\d+)% after random", output).groups())
     assert planned > 80 and random < 15
+
+    if find_spec("lancedb"):
+        found = re.search(r"(\d) of 4 sentences found their scene first", output)[1]
+        assert (
+            int(found) >= 3
+            and Image.open(tmp_path / "film.png")
+            and "film.mp4#t=" in (tmp_path / "film.html").read_text()
+        )
+        assert probe_video(tmp_path / "film.mp4").duration == 60
+    else:
+        assert "no film is searched without lancedb: pip install 'vidformers[search]'" in output
 
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))
