@@ -9,7 +9,8 @@ directory and `features.png`: frames above the first three principal components 
 training these show color and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
 encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
 with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`). At last a
-film of twelve such scenes is embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`).
+film of twelve such scenes is embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`),
+and a V-JEPA 2-AC plans how a shape comes to where a picture shows it (`plan.png`).
 """
 
 import argparse
@@ -22,12 +23,12 @@ import film
 import numpy as np
 import shapes
 import torch
+import world
 from figures import draw_figure
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 from transformers.utils import logging
-from world import plan_moves
 
 import vidformers
 from vidformers import decode_video, tube_mask
@@ -314,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     classify_shapes(clip, out)
     reconstruct_shapes(clip, out)
     film.search_film(console, out)
-    plan_moves(out, console)
+    world.plan_moves(console, out)
 
 
 if __name__ == "__main__":
