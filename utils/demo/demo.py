@@ -212,16 +212,20 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
 # ---------------------------------------------------------------------------------------------------------- the labels
 
 
-def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168) -> Path:
-    """A PNG of frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
-    margin, gap, line, label_width = 16, 6, 30, 280
+def draw_scores(
+    title: str, subtitle: str, frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168
+) -> Path:
+    """A PNG of a title, frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
+    margin, gap, line, label_width, head = 16, 6, 30, 240, 76
     width = 2 * margin + len(frames) * (tile + gap) - gap
-    top = margin + tile + 2 * margin
+    top = head + tile + 2 * margin
     figure = Image.new("RGB", (width, top + len(shares) * line + margin), "white")
     draw, font = ImageDraw.Draw(figure), ImageFont.load_default(15)
+    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
+    draw.text((margin, margin + 30), subtitle, fill="#555555", font=font)
     for column, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize((tile, tile), Image.Resampling.LANCZOS)
-        figure.paste(scaled, (margin + column * (tile + gap), margin))
+        figure.paste(scaled, (margin + column * (tile + gap), head))
     full = width - 2 * margin - label_width - 70
     for row, (label, share) in enumerate(shares.items()):
         x, y = margin + label_width, top + row * line
@@ -242,7 +246,9 @@ def classify_shapes(clip: Path, out: Path) -> None:
     logging.disable_progress_bar()
     classifier = Classifier()
     frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
-    figure = draw_scores(frames, classifier.classify(clip, LABELS), out / "labels.png")
+    title = f"{clip.name}: which of these sentences fits?"
+    subtitle = "tiny VideoPrism CLIP; the frames that it sees, and how it shares 100 % among the sentences"
+    figure = draw_scores(title, subtitle, frames, classifier.classify(clip, LABELS), out / "labels.png")
     console.print(f"[green]✓[/green] wrote {figure}: the frames that the model saw, and its scores")
 
 
@@ -250,8 +256,8 @@ def classify_shapes(clip: Path, out: Path) -> None:
 
 
 @torch.no_grad()
-def reconstruct_shapes(clip: Path, out: Path) -> None:
-    """Hide most of a clip of a moving shape from the toy VideoMAE, and let it draw the rest."""
+def reconstruct_shapes(clip: Path, out: Path, every: int = 1) -> None:
+    """Hide most of a clip of a moving shape from the toy VideoMAE, and let it draw the rest; show `every` frame."""
     processor = AutoVideoProcessor.from_pretrained(SHAPES_MAE)
     model = AutoModelForPreTraining.from_pretrained(SHAPES_MAE)
     original = processor(clip, do_normalize=False, return_tensors="pt")["pixel_values"][0]  # (T, 3, H, W)
@@ -271,8 +277,8 @@ def reconstruct_shapes(clip: Path, out: Path) -> None:
     figure = draw_figure(
         title,
         subtitle,
-        [f"frame {index + 1}" for index in range(len(original))],
-        [(label, to_images(frames)) for label, frames in rows],
+        [f"frame {index + 1}" for index in range(0, len(original), every)],
+        [(label, to_images(frames[::every])) for label, frames in rows],
         out / "reconstruction.png",
         tile=128,
     )
