@@ -24,10 +24,12 @@ import vidformers
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
 import demo
+import reconstruction
 import shapes
 import shapes_clip
 import shapes_colors
 import shapes_jepa
+import world
 
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +110,16 @@ def draw_labels(out: Path) -> None:
 def draw_reconstruction(out: Path) -> None:
     """What VideoMAE's toy makes of a quarter of a clip."""
     draw_of_demo(lambda clip, folder: demo.reconstruct_shapes(clip, folder, every=2), out)
+
+
+def draw_best_and_worst(out: Path) -> None:
+    """The scene that VideoMAE's toy fills in best, and the worst."""
+    reconstruction.compare_scenes(demo.console, out)
+
+
+def draw_plan(out: Path) -> None:
+    """A plan of the toy world model, and its energies."""
+    world.plan_moves(demo.console, out)
 
 
 @torch.no_grad()
@@ -229,6 +241,8 @@ PICTURES = {
     "pe_core": draw_pe_core,
     "pe_video": draw_pe_video,
     "vjepa2": draw_vjepa2,
+    "plan": draw_plan,
+    "best_and_worst": draw_best_and_worst,
 }
 
 
