@@ -382,6 +382,8 @@ def search(
         from .search import Searcher
         from .search_results import add_pictures, write_page, write_sheet
 
+        if sheet and sheet.suffix.lower() != ".png":
+            raise ValueError(f"{sheet}: the name of a sheet must end in .png.")
         writers = [(path, write) for path, write in ((sheet, write_sheet), (html, write_page)) if path]
         for path, _ in writers:
             check_target(path)
