@@ -119,12 +119,12 @@ def draw_reconstruction(out: Path) -> None:
 
 def draw_best_and_worst(out: Path) -> None:
     """The scene that VideoMAE's toy fills in best, and the worst."""
-    reconstruction.compare_scenes(demo.console, out)
+    reconstruction.compare_scenes(Console(quiet=True), out)
 
 
 def draw_plan(out: Path) -> None:
     """A plan of the toy world model, and its energies."""
-    world.plan_moves(demo.console, out)
+    world.plan_moves(Console(quiet=True), out)
 
 
 @torch.no_grad()
@@ -237,11 +237,6 @@ def draw_vjepa2(out: Path) -> None:
         out / "vjepa2.png",
         tile=132,
     )
-
-
-def draw_plan(out: Path) -> None:
-    """A plan of the toy world model."""
-    world.plan_moves(out, Console(quiet=True))
 
 
 def draw_search(out: Path) -> None:
