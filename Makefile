@@ -71,6 +71,7 @@ $(INSTALLED_ECOSYSTEM): $(INSTALLED)
 	$(BIN)/python -m venv $(ECOSYSTEM)
 	echo "import site; site.addsitedir('$$($(BIN)/python $(SITE_PACKAGES))')" > "$$($(ECOSYSTEM)/bin/python $(SITE_PACKAGES))/tests.pth"
 	$(ECOSYSTEM)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --upgrade --target $(ECOSYSTEM)/triton triton
 	touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)

@@ -136,8 +136,6 @@ setup(
             "ray[data]>=2.50",
             "sentence-transformers>=6",
             "torchao>=0.17",
-            # Runs GPU kernels on a CPU, slowly, for their numbers.
-            "triton>=3.4; platform_system == 'Linux'",
         ],
     },
     entry_points={"console_scripts": ["vidformers=vidformers.commands.cli:main"]},

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import infer_batch_modality
 from sentence_transformers.base.modules import InputModule
 from torch.nn.functional import normalize
-from transformers import AutoProcessor
+from transformers import AutoVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from vidformers.inference.clips import clip_indices_of, frames_of_a_clip
@@ -45,14 +45,11 @@ class VideoEncoder(InputModule):
 
     def __init__(self, directory: str | os.PathLike, num_frames: int | None = None, dtype: str = "float32"):
         super().__init__()
-        opened = Directory.open(directory)
-        if opened.input != "videos":
-            raise ValueError(
-                f"{directory}: {opened.model_class.__name__} does not embed videos; it takes {opened.input}."
-            )
+        opened = Directory.open_for_videos(directory)
         self.model = opened.load_model(getattr(torch, dtype), features_only=True)
-        self.processor = AutoProcessor.from_pretrained(directory)
-        self.video_processor = getattr(self.processor, "video_processor", self.processor)
+        self.video_processor = AutoVideoProcessor.from_pretrained(directory)
+        processor_class = opened.processor_class if self.model.has_text_tower else AutoVideoProcessor
+        self.processor = processor_class.from_pretrained(directory)
         self.num_frames = num_frames or frames_of_a_clip(self.model, self.video_processor)
         self.dtype = dtype
 

@@ -29,10 +29,7 @@ def export_sentence_transformers(directory: str | os.PathLike, num_frames: int |
     """
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: there is no such directory.")
-    opened = Directory.open(directory)
-    if opened.input != "videos":
-        name = opened.model_class.__name__
-        raise ValueError(f"{directory}: {name} does not embed videos; it takes {opened.input}.")
+    Directory.open_for_videos(directory)
     contents: dict[str, Any] = {
         "modules.json": [{"idx": 0, "name": "0", "path": "", "type": MODULE}],
         "config_sentence_transformers.json": {

@@ -1,9 +1,11 @@
 """Parts of videos in a table, found by words, a video or an image: what the command `vidformers search` does."""
 
+import io
 import os
 from functools import cached_property
 
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import normalize
 
 from vidformers.inference.embedder import VideoEmbedder
@@ -66,8 +68,8 @@ class Searcher:
             Spans, the best first.
 
         Raises:
-            OSError: the table's model is not there, or is another by now.
-            VideoDecodeError: the video or image cannot be read.
+            OSError: the table's model or the image is not there.
+            VideoDecodeError: the video cannot be read.
             ValueError: not one of words, video and image; words for a model without texts; a condition that lancedb
                 doesn't take; or the model is another than the table's by now.
         """
@@ -75,12 +77,17 @@ class Searcher:
             raise ValueError("Expected one query: words, a video or an image.")
         if words is not None:
             self._check_words(words)
-        elif image is not None and (frames := probe_video(image).total_num_frames) > 1:
-            raise ValueError(f"{image}: is a video of {frames} frames, not an image: search by it as a video.")
         elif video is not None:
             probe_video(video)
+        still = None if image is None else _as_video(image)
         self.store.count(where)
-        vector = self._embed_words(words) if words is not None else self._embed_file(video or image, image is not None)
+        if words is not None:
+            vector = self._embed_words(words)
+        elif video is not None:
+            vector = self.embedder.encode([video])[0]
+        else:
+            shown = Windows.preset("whole", num_frames=self.embedder.num_frames)
+            vector = self.embedder.encode_windows(still, shown)[0].embedding
         return find_spans(self.store, vector, top, where, self._index)
 
     @cached_property
@@ -118,10 +125,16 @@ class Searcher:
         vectors = self.embedder.encode_text([each.format(words) for each in self.embedder.model.text_templates])
         return normalize(vectors.mean(0), dim=0)
 
-    def _embed_file(self, path: str | os.PathLike, is_image: bool) -> torch.Tensor:
-        """(D,)."""
-        if not is_image:
-            return self.embedder.encode([path])[0]
-        shown = Windows.preset("whole", num_frames=self.embedder.num_frames)
-        (row,) = self.embedder.encode_windows(path, shown)
-        return row.embedding
+
+def _as_video(image: str | os.PathLike) -> io.BytesIO:
+    """A picture, upright, as a video of one frame."""
+    try:
+        with Image.open(image) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{image}: is no picture that can be read ({error}). Search by a video as a video."
+        ) from error
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file

@@ -79,6 +79,19 @@ class Directory:
         known = ", ".join(name for family in FAMILIES.values() for name in (*family.model_types, *family.contained_in))
         raise ValueError(f"{path}: expected a model of one of the types {known}, got {model_type!r}.")
 
+    @classmethod
+    def open_for_videos(cls, path: str | os.PathLike, revision: str = "main") -> "Directory":
+        """As [`~Directory.open`], of a model that embeds videos; one of images averages over their frames.
+
+        Raises:
+            OSError: there is no such directory, and no such repository.
+            ValueError: it holds a model of texts, or of another kind.
+        """
+        opened = cls.open(path, revision)
+        if opened.input == "text":
+            raise ValueError(f"{path}: {opened.model_class.__name__} does not embed videos; it takes text.")
+        return opened
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The labels of a classifier of videos in the order of its logits; `None` where it holds another model."""

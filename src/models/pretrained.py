@@ -83,9 +83,10 @@ class VideoPreTrainedModel(PreTrainedModel):
     doesn't have raises a NotImplementedError which names the classes of the family that have it. Shapes: B videos of
     T frames with C channels and H × W pixels, on a grid of t × h × w tokens with D channels each.
 
-    Every forward takes two flags. `output_hidden_states` asks for the input of every block and the output of the last
-    one, `output_attentions` for the attention probabilities of every block, which the eager computation then provides
-    in any attention backend. Where a call doesn't give a flag, the configuration's field of that name decides.
+    Every forward takes two flags, unless `records_states` is off. `output_hidden_states` asks for the input of every
+    block and the output of the last one, `output_attentions` for the attention probabilities of every block, which the
+    eager computation then provides in any attention backend. Where a call doesn't give a flag, the configuration's
+    field of that name decides.
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.
@@ -93,6 +94,7 @@ class VideoPreTrainedModel(PreTrainedModel):
             `probe_output`, `probe_logits`.
         text_templates: sentences that searches put a user's words into, in the place of {}.
         scalars_on_disk: parameters of shape (1,) that directories of older versions hold as scalars.
+        records_states: whether `forward` takes the flags. Models for training alone that are made of others don't.
         encodes_frames_separately: whether the first stage sees frames one by one, so that its output can be kept for
             clips that share frames: `encode_frames`, then `encode_clip`.
     """
@@ -106,6 +108,7 @@ class VideoPreTrainedModel(PreTrainedModel):
     has_probe: ClassVar[bool] = False
     text_templates: ClassVar[tuple[str, ...]] = ("{}",)
     encodes_frames_separately: ClassVar[bool] = False
+    records_states: ClassVar[bool] = True
     scalars_on_disk: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

@@ -58,7 +58,7 @@ class Recipe:
         final_momentum: at the end of the schedule.
         masks: for each selection of tokens, arguments of the family's sampler.
         context_loss_weight: weight of the loss of context tokens in the end, where the model has one.
-        context_loss_steps: where this weight begins to rise from 0, and where it is reached.
+        context_loss_steps: where this weight begins to rise from 0, and where it is reached, by default at once.
         fps: frames a second, of a video's own rate every so-manieth; or
         frame_step: every so-manieth frame, whatever the rate.
         resize_scale: least and greatest share of the area that a crop has.
@@ -88,7 +88,7 @@ class Recipe:
     momentum: float = 0.99925
     final_momentum: float = 0.99925
     context_loss_weight: float | None = None
-    context_loss_steps: tuple[int, int] = (0, 0)
+    context_loss_steps: tuple[int, int] = (-1, 0)
     fps: float | None = None
     frame_step: int | None = None
     resize_scale: tuple[float, float] = (0.3, 1.0)

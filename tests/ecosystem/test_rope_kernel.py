@@ -1,4 +1,7 @@
-"""The kernel of rotary positions, interpreted on a CPU."""
+"""The kernel of rotary positions, which Triton interprets on a CPU.
+
+Triton has a folder of its own: where PyTorch finds it, it loads it.
+"""
 
 import os
 import subprocess
@@ -31,5 +34,6 @@ def test_it_turns_as_the_operations_do():
                 expected = rope.apply_rotary(x.to(dtype), table)
                 torch.testing.assert_close(turned, expected, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-6)
     """
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    path = os.pathsep.join([f"{sys.prefix}/triton", *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", dedent(script)], check=True, env=environment)

@@ -20,6 +20,7 @@ from tests.video_files import truncate, write_video
 from vidformers.commands.classify import TOY_MODEL
 from vidformers.commands.cli import app
 from vidformers.commands.embed import embed_into_table
+from vidformers.commands.search_results import HEAD, ROW
 from vidformers.inference import search as module
 from vidformers.inference.embedder import Embedding
 from vidformers.inference.search import find_spans
@@ -82,11 +83,25 @@ def test_by_words(scene, library):
     assert (spans[0]["start_seconds"], spans[0]["end_seconds"]) == (numbers[0], numbers[-1] + SECONDS)
 
 
-def test_by_video_and_by_picture(library):
+def test_by_video(library):
     (best,) = found(library, "--video", library / "clip.mp4", "--top", "1")
     assert shows(best, 2) and best["score"] > 0.99
-    (best,) = found(library, "--image", library / "picture.png", "--top", "1")
-    assert shows(best, 4)
+
+
+def test_by_picture(library, tmp_path):
+    """Of any kind, and turned as its camera says."""
+    picture, exif = Image.open(library / "picture.png"), Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turned clockwise
+    picture.rotate(90).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    picture.quantize(256).save(tmp_path / "palette.gif")
+    for path in (library / "picture.png", tmp_path / "turned.jpg", tmp_path / "palette.gif"):
+        (best,) = found(library, "--image", path, "--top", "1")
+        assert shows(best, 4)
+    seen = [
+        found(library, "--image", path, "--top", "1")[0]["score"]
+        for path in (library / "picture.png", tmp_path / "turned.jpg")
+    ]
+    assert seen[0] == pytest.approx(seen[1], abs=0.02)
 
 
 def test_every_video_has_spans_of_its_own(library):
@@ -119,7 +134,7 @@ def test_a_terminal_gets_a_table_and_the_files_are_written(library, tmp_path):
     assert re.search(r"1 +0\.\d{3} +0:\d\d\.\d +0:\d\d\.\d +/.*film\.mp4", output) and f"Wrote {page}" in output
     text = page.read_text()
     assert "“a red cross moves up”" in text and text.count("data:image/jpeg") == 9 and "film.mp4#t=" in text
-    assert Image.open(sheet).height == 96 + 3 * (216 + 40)
+    assert Image.open(sheet).height == HEAD + 3 * ROW
     output = search(library, "a red cross", "--html", page, expect=1)
     assert "page.html: exists already" in output and page.read_text() == text
 
@@ -157,7 +172,7 @@ def test_an_index_finds_what_an_exact_search_finds(store):
     exact = store.nearest(query, 100)
     torch.testing.assert_close(torch.tensor([hit.score for hit in exact]), scores, atol=1e-5, rtol=0)
     store.make_index(num_partitions=3)
-    assert store.has_index()
+    assert store.has_index() and store.nearest(query, 10) == exact[:10], "not asked for, it is not used"
     assert store.nearest(query, 100, index=True, partitions=3) == exact
     some = store.nearest(query, 100, index=True, partitions=1)
     assert 10 < len(set(some) & set(exact)) < 100, "one of three parts holds not all"
@@ -245,13 +260,18 @@ def test_a_table_without_texts(wordless):
         ([" "], "Expected words to search for, got none."),
         (["--video", "absent.mp4"], "absent.mp4"),
         (["--video", "cut.mp4"], "Cannot decode"),
-        (["--image", "clip.mp4"], "is a video of 32 frames, not an image"),
+        # Before a model is loaded.
+        (["--video", "absent.mp4", "--model", "absent"], "absent.mp4"),
+        (["a", "--where", "window", "--model", "absent"], "does not return a boolean"),
+        (["--image", "clip.mp4"], "is no picture that can be read"),
+        (["--image", "absent.png"], "absent.png"),
         (
             ["a", "--where", "loudness > 3"],
             "cannot choose rows by 'loudness > 3' (Invalid input, Schema error: No field",
         ),
         (["a", "--where", "video ="], "Write a condition on the columns key, video, window"),
         (["a", "--where", "window"], "does not return a boolean"),
+        (["a", "--sheet", "sheet.doc"], "the name of a sheet must end in .png"),
         (["a", "--html", "absent/page.html"], "there is no folder"),
         (["a", "--model", "absent"], "absent: there is no such directory"),
     ],

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 
 LENGTHS = {"long.mp4": 40, "longer.mp4": 60, "short.mp4": 9}
 ENCODERS = [(spec, model) for spec in SPECS for model in spec.models if model.name in (
-    "VJEPA2Model", "VideoPrismVisionModel", "VideoMAEModel", "PeVideoEncoder"
+    "VJEPA2Model", "VideoPrismVisionModel", "VideoMAEModel", "PeVideoEncoder", "PeVisionModel"
 )]  # fmt: skip
 SHAPES_CLIP = "shapes_clip"
 NAMES = [*(model.name for _, model in ENCODERS), SHAPES_CLIP]

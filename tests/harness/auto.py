@@ -29,10 +29,11 @@ for auto, expected in zip(pairs[::2], pairs[1::2]):
 
 
 def auto_models(spec: FamilySpec) -> list[tuple[str, ModelSpec]]:
-    """The Auto classes of a family and of its parts, each with the model that it gives."""
+    """The Auto classes of a family and of its parts, each with the model that it gives, but for those tested apart."""
     named = {model.name: model for model in spec.models}
     records = (spec.family, *spec.family.parts)
-    return [(auto, named[name]) for record in records for auto, name in record.auto_models.items()]
+    found = [item for record in records for item in record.auto_models.items() if item[1] not in spec.tested_apart]
+    return [(auto, named[name]) for auto, name in found]
 
 
 def auto_classes() -> Iterator[type]:

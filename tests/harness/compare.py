@@ -43,7 +43,10 @@ def stages(output: Any) -> dict[str, torch.Tensor]:
 
 
 def pick(output: Any, path: str) -> Any:
-    """The field of an output at a dotted path, `None` where it isn't there."""
+    """The field of an output at a dotted path, numbers for entries of tuples; `None` where it isn't there."""
     for name in path.split("."):
-        output = None if output is None else getattr(output, name, None)
+        if name.isdigit():
+            output = output[int(name)]
+        else:
+            output = None if output is None else getattr(output, name, None)
     return output

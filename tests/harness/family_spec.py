@@ -393,7 +393,8 @@ def randomise(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 def all_states(model: PreTrainedModel, inputs: Inputs, **switches: Any) -> dict[str, torch.Tensor]:
     """Every tensor of an output, hidden states included, without gradients."""
     with torch.no_grad():
-        return stages(model(**inputs, **{"output_hidden_states": True, **switches}))
+        recorded = {"output_hidden_states": True} if getattr(model, "records_states", True) else {}
+        return stages(model(**inputs, **{**recorded, **switches}))
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:

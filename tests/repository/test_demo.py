@@ -2,15 +2,18 @@
 
 import importlib.util
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoVideoProcessor
 
 from tests.video_files import write_video
-from vidformers import decode_video
+from vidformers import VJEPA2ACModel, decode_video
+from vidformers.video import probe_video
 
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +71,38 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     stated = float(re.search(r"the error of the hidden pixels is ([\d.]+)", output)[1])
     assert stated == pytest.approx(error, abs=0.002) and error < 0.12
 
+    course = np.asarray(Image.open(tmp_path / "plan.png"))
+    assert course.shape[1] > 1100, "six columns, from the start to the goal"
+    planned, random = map(int, re.search(r"(\d+)% end nearer.*, (\d+)% after random", output).groups())
+    assert planned > 80 and random < 15
+
+    if find_spec("lancedb"):
+        found = re.search(r"(\d) of 4 sentences found their scene first", output)[1]
+        assert (
+            int(found) >= 3
+            and Image.open(tmp_path / "film.png")
+            and "film.mp4#t=" in (tmp_path / "film.html").read_text()
+        )
+        assert probe_video(tmp_path / "film.mp4").duration == 60
+    else:
+        assert "no film is searched without lancedb: pip install 'vidformers[search]'" in output
+
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))
     assert np.abs(figure.astype(int) - again).max() <= 2, "a second run replaces the first and gives the same picture"
+
+
+def test_the_world_that_ships_plans_better_than_chance(demo):
+    from world import SHAPES_WORLD, shapes_world
+
+    model = VJEPA2ACModel.from_pretrained(SHAPES_WORLD).eval()
+    processor, problems = AutoVideoProcessor.from_pretrained(SHAPES_WORLD), shapes_world.draw_problems(8, seed=2)
+    assert (shapes_world.distance(problems.starts, problems.goals) >= 0.3).all()
+    planned = shapes_world.solve(model, processor, problems, seed=0).states
+    random = shapes_world.move_at_random(problems, seed=0)
+    assert planned.shape == random.shape == (8, 5, 7)
+    assert torch.equal(planned[:, 0], problems.starts) and torch.equal(random[:, 0], problems.starts)
+    assert shapes_world.share_near(planned, problems) >= 0.75 > 0.25 >= shapes_world.share_near(random, problems)
 
 
 def test_takes_a_video(demo, tmp_path, monkeypatch, capsys):

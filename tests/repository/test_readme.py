@@ -333,6 +333,18 @@ def test_links_lead_somewhere(page):
         attrgetter(".".join(parts))(vidformers)
 
 
+def test_pictures_are_small_and_all_are_shown():
+    shown = {
+        (ROOT / page).parent.joinpath(target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / page).read_text("utf-8"))
+    }
+    pictures = {*(ROOT / "docs/images").iterdir()}
+    assert shown == pictures
+    assert max(path.stat().st_size for path in pictures) <= 100_000
+    assert sum(path.stat().st_size for path in pictures) <= 1_000_000
+
+
 def numbers(text: str) -> list[str]:
     return sorted(re.findall(r"\d+", text.replace("²", "")))
 

@@ -9,12 +9,17 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor, AutoVideoProcessor
 
+from vidformers import VJEPA2ACModel
+
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 16, "image_size": 16, "patch_size": 8, "num_frames": 4, "hidden_size": 48}
 SMALL |= {"intermediate_size": 96, "num_attention_heads": 2, "warmup_steps": 10}
 SMALL |= {"clips_per_scene": 1, "final_clips_per_scene": 1}
 CLIP = SMALL | {"learning_rate": 4e-3}
+WORLD = {"batch_size": 8, "crop_size": 16, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 1}
+WORLD |= {"num_attention_heads": 2, "pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
+WORLD |= {"encoder_steps": 3, "warmup_steps": 10, "problems": 4}
 MAE = SMALL | {"num_hidden_layers": 1, "decoder_num_hidden_layers": 1, "decoder_hidden_size": 32}
 
 
@@ -64,7 +69,34 @@ def test_the_error_of_the_mae_falls(train_demo, tmp_path):
     assert again.items() <= record.items()
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("clip", CLIP), ("mae", MAE)])
+@pytest.mark.slow
+def test_the_error_of_the_world_falls(train_demo, tmp_path):
+    settings = train_demo.shapes_world.Settings(**WORLD | {"encoder_steps": 100}, steps=100, evaluate_every=20)
+    world, processor, record = train_demo.shapes_world.train(settings)
+    for name in ("curve", "encoder_curve"):
+        losses = [point["loss"] for point in record[name]]
+        assert len(losses) == 5 and losses[-1] < 0.9 * losses[0], name
+    assert record["problems"] == 4 and record["settings"]["steps"] == 100
+
+    train_demo.write(tmp_path, world, processor, record)
+    assert json.loads((tmp_path / "training.json").read_text()) == record
+    loaded, processor = VJEPA2ACModel.from_pretrained(tmp_path).eval(), AutoVideoProcessor.from_pretrained(tmp_path)
+    problems = train_demo.shapes_world.draw_problems(4, settings.seed)
+    course = train_demo.shapes_world.solve(loaded, processor, problems, settings.seed)
+    assert train_demo.shapes_world.share_near(course.states, problems) == record["solved"]
+
+
+def test_the_world_is_drawn_where_its_state_says(train_demo):
+    world = train_demo.shapes_world
+    places = torch.tensor([[0.06, 0.2, 0.03], [-0.06, -0.2, -0.09]])
+    look = world.Look("circle", np.ones(3), np.zeros(3), radius=0.12, tilt=0.1)
+    frames = world.draw(look, torch.nn.functional.pad(places, (0, 4)), 60)
+    for frame, (right, _, up) in zip(frames, places.tolist(), strict=True):
+        y, x = (values.mean() for values in np.nonzero(frame[..., 0] > 127))
+        assert (x + 0.5, y + 0.5) == pytest.approx((30 + 200 * right, 30 - 200 * up), abs=0.5)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("clip", CLIP), ("mae", MAE), ("world", WORLD)])
 def test_a_seed_decides(train_demo, name, sizes):
     module = train_demo.MODELS[name]
 
@@ -73,7 +105,7 @@ def test_a_seed_decides(train_demo, name, sizes):
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    token = {"clip": "text_model.embeddings.cls_emb", "mae": "mask_token"}[name]
+    token = {"clip": "text_model.embeddings.cls_emb", "mae": "mask_token", "world": "predictor.proj.weight"}[name]
     assert not torch.equal(first[token], other[token])
 
 

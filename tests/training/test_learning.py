@@ -126,7 +126,7 @@ def test_the_spread_of_features(directions):
     axes = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0))).Q[:directions]
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * directions).reshape(-1, directions)
     spread = feature_spread(5 + signs @ axes)
-    assert spread["effective_rank"].item() == pytest.approx(directions, rel=1e-6)
+    assert spread["effective_rank"].item() == pytest.approx(directions, rel=1e-4)
     scaled = feature_spread(3 * signs @ axes)
     assert scaled["std"] == pytest.approx(3 * spread["std"]) and spread["std"] > 0
 

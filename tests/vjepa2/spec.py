@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import vidformers
 from tests.harness.family_spec import (
     Called,
     Export,
@@ -538,13 +539,64 @@ SPEC = FamilySpec(
         normalized=_normalized,
     ),
     tested_apart={
-        "VJEPA2ForPreTraining": "made of models above, it records no states: test_modeling_vjepa2_pretraining.py",
-        "VJEPA2ACForPreTraining": "likewise: test_planning_vjepa2.py",
+        "VJEPA2ForPreTraining": "made of models above, it records no states: SPEC_TRAINING",
+        "VJEPA2ACForPreTraining": "likewise",
     },
     goldens=GOLDENS,
     unused_sizes={"crop_size": 64, "frames_per_clip": 32},
     many_frames=VideoSize(640, 8, 8),
     machine_code=True,
+)
+
+
+def _pretraining(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, Any]:
+    return {**_video(config, batch, size, seed), **_masked(config, batch, size)}
+
+
+def _driven(config: Any, batch: int, size: VideoSize, seed: int) -> dict[str, torch.Tensor]:
+    inputs = _robot(config, batch, size, seed)
+    return inputs | {"actions": inputs["actions"][:, :-1]}
+
+
+def _frozen(name: str, part: str, reason: str, **fields: Any) -> dict[str, str]:
+    """The parameters of a part that no training changes."""
+    with torch.device("meta"):
+        model = getattr(vidformers, name)(vidformers.VJEPA2Config(**TINY, **fields))
+    return {key: reason for key, _ in model.named_parameters() if key.startswith(f"{part}.")}
+
+
+PRETRAINING = ModelSpec(
+    name="VJEPA2ForPreTraining",
+    inputs=_pretraining,
+    output="predicted_hidden_states.0.0",
+    output_shape=lambda config, batch, size: (batch, 5, config.hidden_size),
+    stock="transformers has no pre-training of V-JEPA 2",
+    export="it returns losses, which are no use without a backward pass",
+    idle=_frozen("VJEPA2ForPreTraining", "teacher", "it follows the encoder"),
+    shallow=SHALLOW,
+)
+DRIVEN = ModelSpec(
+    name="VJEPA2ACForPreTraining",
+    inputs=_driven,
+    output="predicted_hidden_states",
+    output_shape=lambda config, batch, size: (batch, size.frames - 1, 4, 4, config.hidden_size),
+    config={"use_extrinsics": True},
+    stock="transformers has no action-conditioned model",
+    export=PRETRAINING.export,
+    idle=_frozen("VJEPA2ACForPreTraining", "encoder", "it stays as it is", use_extrinsics=True),
+    shallow=SHALLOW,
+)
+NO_STATES = "it records no states (`records_states`); the models that it is made of do, and are tested for it"
+FROZEN_BLOCKS = "the blocks of its frozen encoder run without gradients, so that nothing of them is computed again"
+SPEC_TRAINING = replace(
+    SPEC,
+    models=(PRETRAINING, DRIVEN),
+    machine_code=False,
+    skips={
+        "test_hidden_states_and_attentions": NO_STATES,
+        "test_records_can_be_configured": NO_STATES,
+        "test_gradient_checkpointing": FROZEN_BLOCKS,
+    },
 )
 SPEC_2_1 = replace(
     SPEC,

@@ -1,6 +1,7 @@
 """V-JEPA 2 in pre-training: the original's steps, the teacher, and what a Trainer needs."""
 
 import copy
+import unittest
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from tests.goldens_of_training import case, cases, part
+from tests.harness.modeling import ClassifierMixin, DeviceMixin, OutputMixin, StorageMixin, TrainingMixin
+from tests.vjepa2.spec import SPEC_TRAINING
 from vidformers import VJEPA2Config, VJEPA2ForPreTraining, VJEPA2Model, load_original
 from vidformers.conversion import ConversionError, reverse_directory
 from vidformers.training import (
@@ -16,6 +19,16 @@ from vidformers.training import (
     momentum_schedule,
     warmup_cosine_schedule,
 )
+
+
+class TrainingModelTest(StorageMixin, OutputMixin, ClassifierMixin, DeviceMixin, TrainingMixin, unittest.TestCase):
+    """The models with losses, of V-JEPA 2 and 2-AC. What other mixins ask holds for the models that they are made of.
+
+    Graphs, positions and attention are those models' own, and tools for modules see encoder and predictor called
+    once for each mask, and the frozen one without gradients.
+    """
+
+    spec = SPEC_TRAINING
 
 
 TOLERANCE = 1e-5

@@ -16,6 +16,7 @@ from vidformers.models.vjepa2 import (
     plan,
     poses_in_camera_frame,
     poses_to_actions,
+    receding_horizon,
 )
 from vidformers.models.vjepa2.poses_vjepa2 import _matrices
 from vidformers.training import warmup_stable_decay_schedule
@@ -206,6 +207,28 @@ def test_moves_stay_in_their_box(model):
     assert actions[..., :3].abs().max() <= 0.01
     assert actions[:, :, :2, 6].abs().max() <= 0.75
     assert (actions[:, :, 2, 6] == 1).all()
+
+
+def test_a_receding_horizon_plans_anew_after_each_action(model):
+    """Every action is the first of a plan from what is seen then, with noise that goes on."""
+    given, other = problem(2), problem(2, seed=1)["frame"]
+    frames, states, actions = [given["frame"]], [given["state"]], []
+
+    def act(action):
+        actions.append(action)
+        frames.append(frames[-1] + 0.1 * other)
+        states.append(compute_new_pose(states[-1], action) + 0.01)  # not quite where the plan expects it
+        return frames[-1], states[-1]
+
+    course = receding_horizon(model, **given, act=act, moves=3, **SMALL, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(course.frames, torch.stack(frames, 1)) and torch.equal(course.states, torch.stack(states, 1))
+    generator = torch.Generator().manual_seed(1)
+    for index in range(3):
+        now = {"frame": frames[index], "goal": given["goal"], "state": states[index]}
+        close(course.actions[:, index], plan(model, **now, **SMALL, generator=generator)[:, 0], 0)
+        assert torch.equal(course.actions[:, index], actions[index])
+    with pytest.raises(ValueError, match="`moves`.*0"):
+        receding_horizon(model, **given, act=act, moves=0, **SMALL)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """V-JEPA 2 beside transformers' built-in port: seconds and memory of a forward pass of ViT-L's encoder.
 
+Also what a rollout of V-JEPA 2-AC costs beside one pass over as many frames, and beside computing every step anew.
+
 python utils/benchmarks/vjepa2.py                 # 1 × 16 × 256² on the CPU
 python utils/benchmarks/vjepa2.py --device cuda   # batch 8 in bfloat16, plain and compiled
 """
@@ -15,6 +17,11 @@ import vidformers
 
 NUM_FRAMES, CONTEXT_SHARE = 16, 0.25
 TINY = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "pred_num_hidden_layers": 1}
+NUM_STEPS, NUM_BLOCKS = 8, 4
+"""Steps of a rollout, and blocks of its predictor on a CPU: of the published one's 24, which cost the same each."""
+PREDICTOR = {"hidden_size": 1408, "num_attention_heads": 22, "num_hidden_layers": 1}
+PREDICTOR |= {"pred_hidden_size": 1024, "pred_num_attention_heads": 16}
+TINY_PREDICTOR = {**TINY, "crop_size": 32, "pred_hidden_size": 48, "pred_num_attention_heads": 2}
 PACKAGES = {"transformers": transformers, "vidformers": vidformers}
 
 
@@ -89,7 +96,37 @@ def peak(library: str, options: Options) -> Call:
     return lambda: model(video, skip_predictor=True)
 
 
-TABLES = {"encoder": encoder, "memory": memory}
+def rollout_calls(options: Options, dtype: torch.dtype) -> Comparison:
+    """The predictor over all frames at once, a rollout that keeps keys and values, and one that computes anew."""
+    fields, blocks = TINY_PREDICTOR if options.quick else PREDICTOR, NUM_BLOCKS if options.device == "cpu" else 24
+    config = vidformers.VJEPA2Config(**fields | {"pred_num_hidden_layers": blocks}, attn_implementation="sdpa")
+    model = vidformers.VJEPA2ACModel(config).to(options.device, dtype).eval()
+    side, place = config.crop_size // config.patch_size, {"device": options.device, "dtype": dtype}
+    features = torch.randn(1, NUM_STEPS, side, side, config.hidden_size, **place)
+    conditions = [torch.randn(1, NUM_STEPS, config.action_embed_dim, **place) for _ in range(2)]
+
+    def anew() -> torch.Tensor:
+        seen = features[:, :1]
+        for count in range(1, NUM_STEPS + 1):
+            seen = model.rollout(seen, *(given[:, :count] for given in conditions))
+        return seen
+
+    found = {
+        "one pass over all frames": lambda: model.predictor(features, *conditions),
+        "rollout": lambda: model.rollout(features[:, :1], *conditions),
+        "rollout, every step anew": anew,
+    }
+    width = config.pred_hidden_size
+    return Comparison(found, (NUM_STEPS * (side * side + 2), width, int(config.pred_mlp_ratio * width)), {})
+
+
+def rollout(options: Options) -> Table:
+    """Seconds of a rollout."""
+    title = f"V-JEPA 2-AC, {NUM_STEPS} steps of {'all' if options.device == 'cuda' else NUM_BLOCKS} blocks, `sdpa`"
+    return compare(title, lambda dtype: rollout_calls(options, dtype), options, {"fp32": 5})
+
+
+TABLES = {"encoder": encoder, "rollout": rollout, "memory": memory}
 PEAKS = {f"encoder, {library}": partial(peak, library) for library in LIBRARIES}
 
 if __name__ == "__main__":

@@ -92,6 +92,19 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     raise ValueError(f"Expected a shape among {', '.join(SHAPES)}, got {shape!r}.")
 
 
+def cover(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray | float, tilt: float) -> np.ndarray:
+    """How much of a pixel the shape covers, (…, 1) from 0 to 1.
+
+    Args:
+        shape: one of `SHAPES`.
+        x, y: (…), the pixel's place from the shape's center, in units of its radius.
+        radius: in pixels.
+        tilt: in radians.
+    """
+    u, v = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
+    return (0.5 - distance(shape, u, v) * radius).clip(0, 1)[..., None]
+
+
 def render(scene: Scene, rng: np.random.Generator, num_frames: int, side: int) -> np.ndarray:
     """Draw a clip: (num_frames, side, side, 3) uint8. `rng` decides all that the scene does not tell."""
     towards_x, towards_y, growth = MOTIONS[scene.motion]
@@ -102,9 +115,7 @@ def render(scene: Scene, rng: np.random.Generator, num_frames: int, side: int) -
     y, x = (np.mgrid[:side, :side].astype(np.float32) + 0.5) / side
     x = (x - left - towards_x * travel * times) / sizes
     y = (y - top - towards_y * travel * times) / sizes
-    tilt = rng.uniform(-0.15, 0.15)
-    u, v = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
-    coverage = (0.5 - distance(scene.shape, u, v) * sizes * side).clip(0, 1)[..., None]  # (T, side, side, 1)
+    coverage = cover(scene.shape, x, y, sizes * side, rng.uniform(-0.15, 0.15))  # (T, side, side, 1)
 
     color = np.clip(np.array(COLORS[scene.color]) + rng.uniform(-0.07, 0.07, 3), 0, 1).astype(np.float32)
     ends = rng.uniform(0, 0.35, (2, 1, 1, 3)).astype(np.float32)

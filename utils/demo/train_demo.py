@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Train a demo model that ships with the package, from clips of moving shapes that are drawn on the fly.
 
-Usage: python utils/demo/train_demo.py {clip,mae} [--out FOLDER] [--steps N] [--batch-size N] [--seed N]
+Usage: python utils/demo/train_demo.py {clip,mae,world} [--out FOLDER] [--steps N] [--batch-size N] [--seed N]
        [--threads N]
 
 `clip` is the VideoPrism CLIP that tells shapes by sentences (shapes_clip.py), `mae` the VideoMAE that fills in
-hidden parts of a clip (shapes_mae.py). FOLDER (src/demo_models/shapes_clip or shapes_mae) receives model and
-processor as `from_pretrained` takes them, and `training.json`: settings, the curve, and the result on scenes that the
-training has not seen.
+hidden parts of a clip (shapes_mae.py), `world` the V-JEPA 2-AC that foresees where a shape is moved to
+(shapes_world.py). FOLDER (src/demo_models/shapes_clip, shapes_mae or shapes_world) receives model and processor as
+`from_pretrained` takes them, and `training.json`: settings, the curve, the time that it took, and the result on
+scenes or problems that the training has not seen.
 """
 
 import argparse
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import shapes_clip
 import shapes_mae
+import shapes_world
 import torch
 from transformers import PreTrainedModel
 
 
 FOLDER = Path(__file__).parents[2] / "src/demo_models"
-MODELS = {"clip": shapes_clip, "mae": shapes_mae}
+MODELS = {"clip": shapes_clip, "mae": shapes_mae, "world": shapes_world}
 
 
 def write(folder: Path, model: PreTrainedModel, processor, record: dict) -> None:

@@ -39,6 +39,8 @@ class VJEPA2ACForPreTrainingOutput(ModelOutput):
 class VJEPA2ACForPreTraining(VJEPA2ACModel):
     """The world model, with the losses that its predictor learns by. The encoder stays as it is."""
 
+    records_states = False
+
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
         self.encoder.requires_grad_(False)

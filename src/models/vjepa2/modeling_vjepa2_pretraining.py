@@ -67,6 +67,8 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
     a new model or a directory of [`VJEPA2Model`], the teacher begins as a copy of the encoder.
     """
 
+    records_states = False
+
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
         self.vjepa2 = VJEPA2Model(config)

@@ -12,6 +12,7 @@ and the gripper's; it turns nothing.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,6 +197,61 @@ def _repeat(rows: torch.Tensor, samples: int) -> torch.Tensor:
 
 
 @dataclass
+class VJEPA2Course(ModelOutput):
+    """What [`receding_horizon`] did and what came of it.
+
+    Args:
+        actions: (B, M, 7), the actions that were done.
+        states: (B, M + 1, 7), the poses from the first to the last.
+        frames: (B, M + 1, C, H, W), what was seen at them.
+    """
+
+    actions: torch.Tensor | None = None
+    states: torch.Tensor | None = None
+    frames: torch.Tensor | None = None
+
+
+def receding_horizon(
+    model: VJEPA2ACModel,
+    frame: torch.Tensor,
+    goal: torch.Tensor,
+    state: torch.Tensor,
+    act: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    *,
+    moves: int,
+    **settings: Any,
+) -> VJEPA2Course:
+    """Move towards a goal: plan, do the first action of the plan alone, look, and plan anew.
+
+    The original plans once; its paper (section 3.2) acts in this way.
+
+    Args:
+        model: the world model.
+        frame: (B, C, H, W), what is seen now.
+        goal: (B, C, H, W), what is to be seen.
+        state: (B, 7), the pose now.
+        act: does actions (B, 7), and returns the frame and the state that follow, shaped as `frame` and `state`.
+        moves: number M of actions to do.
+        settings: further arguments of [`plan`].
+
+    Returns:
+        [`VJEPA2Course`].
+
+    Raises:
+        ValueError: no moves, or what [`plan`] doesn't take.
+    """
+    if moves < 1:
+        raise ValueError(f"Expected `moves` of at least 1, got {moves}.")
+    actions, states, frames = [], [state], [frame]
+    for _ in range(moves):
+        actions.append(plan(model, frames[-1], goal, states[-1], **settings)[:, 0])
+        frame, state = act(actions[-1])
+        frames.append(frame)
+        states.append(state)
+    return VJEPA2Course(*(torch.stack(each, dim=1) for each in (actions, states, frames)))
+
+
+@dataclass
 class VJEPA2EnergyLandscape(ModelOutput):
     """What [`energy_landscape`] computes.
 
@@ -282,4 +338,4 @@ def _check_numbers(
         raise ValueError(f"`axis` fixes 0, 1, 2 (x, y, z) or 3 (the gripper), got {list(axis)}.")
 
 
-__all__ = ["energy_landscape", "plan"]
+__all__ = ["energy_landscape", "plan", "receding_horizon"]

@@ -35,6 +35,7 @@ FAMILY = Family(
         "plan": "planning_vjepa2",
         "poses_in_camera_frame": "poses_vjepa2",
         "poses_to_actions": "poses_vjepa2",
+        "receding_horizon": "planning_vjepa2",
     },
     video_processor_class="VJEPA2VideoProcessor",
     presets=PRESETS,
