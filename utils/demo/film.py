@@ -40,9 +40,7 @@ def run(console: Console, *arguments: str) -> None:
 def search_film(console: Console, out: Path) -> None:
     """Embed a film in windows and search it by four sentences; tell how many find their scene first."""
     if find_spec("lancedb") is None:
-        console.print(
-            "[yellow]–[/yellow] left out: a film that is searched; it needs `pip install 'vidformers[search]'`"
-        )
+        console.print("[yellow]–[/yellow] no film is searched without lancedb: pip install 'vidformers\\[search]'")
         return
     film, table, sheet, page = (out / name for name in ("film.mp4", "film.lance", "film.png", "film.html"))
     write_film(film)
