@@ -90,7 +90,9 @@ def test_searches_a_film(demo, tmp_path, capsys):
         output = capsys.readouterr().out
         assert int(re.search(r"(\d) of 4 sentences found their scene first", output)[1]) >= 3
     assert decode_video(tmp_path / "film.mp4", [0])[1].duration == 60
-    assert len(demo.film.SCENES) == 12 and set(demo.film.SCENES) <= set(demo.shapes.HELD_OUT)
+    assert len(set(demo.film.SCENES)) == 12 and set(demo.film.SCENES) <= set(demo.shapes.HELD_OUT)
+    words = {word for scene in demo.film.SCENES for word in (scene.color, scene.shape, scene.motion)}
+    assert words == {*demo.shapes.COLORS, *demo.shapes.SHAPES, *demo.shapes.MOTIONS}
     assert "film.mp4#t=" in (tmp_path / "film.html").read_text() and Image.open(tmp_path / "film.png").width > 1000
 
 
