@@ -57,6 +57,15 @@ def test_what_a_class_lacks_is_said(method, others):
         getattr(model, method)(VIDEO)
 
 
+def test_only_some_models_have_a_probe():
+    assert vjepa2("VJEPA2ForVideoClassification").has_probe and not vjepa2().has_probe
+    able = "VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification of this family can"
+    with pytest.raises(NotImplementedError, match=f"VJEPA2Model has no probe .*{able}"):
+        vjepa2().probe_features(VIDEO)
+    model = videomae()
+    assert model.feature_tower is model
+
+
 def test_configuration_for_features():
     config = vjepa2().config
     assert not vidformers.VJEPA2Model.for_features(config).use_predictor and config.use_predictor

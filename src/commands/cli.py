@@ -3,6 +3,7 @@
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
@@ -615,7 +616,8 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Pre-train a model on videos without labels, alone or by `accelerate launch`."""
-    with terminal(json=json, quiet=quiet) as say:
+    is_first = os.environ.get("RANK", "0") == "0"
+    with terminal(json=json, quiet=quiet or not is_first) as say:
         from vidformers.files import check_target
 
         from . import pretrain as job

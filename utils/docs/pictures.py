@@ -4,30 +4,37 @@
 Usage: python utils/docs/pictures.py [NAME ...] [--out FOLDER]
 
 Without names all are drawn, in about ten minutes on one core, most of which is the training of a tiny V-JEPA 2.
-FOLDER (docs/images) receives NAME.png.
+`search` needs lancedb. FOLDER (docs/images) receives NAME.png.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
 from transformers import AutoModel, AutoProcessor
 
 import vidformers
+from vidformers.commands.search_results import add_pictures, write_sheet
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
 import demo
+import film
+import reconstruction
 import shapes
 import shapes_clip
 import shapes_colors
 import shapes_jepa
+import world
+from figures import draw_figure
 
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +117,16 @@ def draw_reconstruction(out: Path) -> None:
     draw_of_demo(lambda clip, folder: demo.reconstruct_shapes(clip, folder, every=2), out)
 
 
+def draw_best_and_worst(out: Path) -> None:
+    """The scene that VideoMAE's toy fills in best, and the worst."""
+    reconstruction.compare_scenes(Console(quiet=True), out)
+
+
+def draw_plan(out: Path) -> None:
+    """A plan of the toy world model, and its energies."""
+    world.plan_moves(Console(quiet=True), out)
+
+
 @torch.no_grad()
 def draw_videoprism(out: Path) -> None:
     """Six clips of scenes that VideoPrism's toy was not trained on, and six captions."""
@@ -139,7 +156,7 @@ def draw_pe_core(out: Path) -> None:
         picture = np.vstack([np.hstack(quarters[:2]), np.hstack(quarters[2:])])
         fits = patch_fits(model, tokenizer, picture)
         rows.append(np.stack([picture, *(fade(picture, fits[color]) for color in colors)]))
-    demo.draw_figure(
+    draw_figure(
         "PE core: where in the picture?",
         "tiny PE core, trained for a minute on colors; what fits a sentence stays, the rest fades",
         ["picture", *(f"“{shapes_colors.SENTENCES[color]}”" for color in colors)],
@@ -212,7 +229,7 @@ def draw_vjepa2(out: Path) -> None:
         ("features of\nthe whole clip", of_clip.reshape(*settings.grid, 3)),
         ("predicted features\nof the hidden part,\nfrom the gray one", of_hidden.reshape(*settings.grid, 3)),
     ]
-    demo.draw_figure(
+    draw_figure(
         "V-JEPA 2: features as colors, found and predicted",
         "tiny V-JEPA 2, trained for six minutes on other clips; like features have like colors",
         [f"frames {index + 1}, {index + 2}" for index in range(0, settings.num_frames, settings.tubelet_size)],
@@ -222,6 +239,20 @@ def draw_vjepa2(out: Path) -> None:
     )
 
 
+def draw_search(out: Path) -> None:
+    """What a sentence finds in a film of scenes."""
+    path, (sentence, *_) = out / "search.png", film.ASKED.values()
+    with TemporaryDirectory() as folder:
+        film.search_film(Console(quiet=True), Path(folder))
+        spans = vidformers.Searcher(Path(folder, "film.lance")).search(sentence, top=3)
+        results = [
+            replace(result, span=replace(result.span, video="videos/film.mp4")) for result in add_pictures(spans)
+        ]
+    write_sheet(path, results, f"“{sentence}”", "Top 3 in film.lance: a minute, twelve scenes, windows of 4 seconds")
+    with Image.open(path) as sheet:
+        sheet.resize((880, 880 * sheet.height // sheet.width), Image.Resampling.LANCZOS).save(path)
+
+
 PICTURES = {
     "labels": draw_labels,
     "reconstruction": draw_reconstruction,
@@ -229,13 +260,16 @@ PICTURES = {
     "pe_core": draw_pe_core,
     "pe_video": draw_pe_video,
     "vjepa2": draw_vjepa2,
+    "plan": draw_plan,
+    "best_and_worst": draw_best_and_worst,
+    "search": draw_search,
 }
 
 
 def shrink(path: Path) -> None:
     """Write a PNG with 256 colors, a third of its bytes."""
     with Image.open(path) as picture:
-        reduced = picture.quantize(256)
+        reduced = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
     reduced.save(path, optimize=True)
 
 
