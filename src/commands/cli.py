@@ -699,7 +699,7 @@ def probe(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips; 20 by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step; 8 by default.")] = None,
     rate: Annotated[
-        list[float] | None, typer.Option(help="Learning rate of a head; repeatable. 3e-4, 1e-3 and 3e-3 by default.")
+        list[float] | None, typer.Option(help="Learning rate of a head; repeatable. 1e-3 and 3e-3 by default.")
     ] = None,
     decay: Annotated[
         list[float] | None, typer.Option(help="Weight decay; repeatable, for a head of each rate. 0.1 by default.")
