@@ -186,7 +186,6 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
         The frame at which each tubelet starts, as the model saw it (t, height, width, 3) uint8; the features
         (t, h, w, D); and the seconds at which the tubelets start.
     """
-    logging.disable_progress_bar()
     processor = AutoVideoProcessor.from_pretrained(directory)
     model = AutoModel.from_pretrained(directory).eval()
     frames, metadata = decode_video(video, partial(uniform_indices, num_frames=model.config.num_frames))
@@ -238,7 +237,6 @@ def classify_shapes(clip: Path, out: Path) -> None:
     console.print(f'[dim]$ vidformers classify {clip} --labels "{labels}"[/dim]')
     if cli.app(["classify", str(clip), "--labels", labels], standalone_mode=False):
         raise SystemExit(1)
-    logging.disable_progress_bar()
     classifier = Classifier()
     frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
     title = f"{clip.name}: which of these sentences fits?"
@@ -284,6 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no file {options.video}")
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
 
     video = options.video or shapes.write_clip(out / "demo.mp4", draw_frames(), FRAMES_PER_SECOND)
     console.print(f"[green]✓[/green] {'took' if options.video else 'encoded'} {video}")
