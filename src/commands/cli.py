@@ -407,7 +407,8 @@ def show_spans(say: Terminal, spans: list["Span"]) -> None:
 
     if say.json:
         for span in spans:
-            say.result(asdict(span))
+            # NaN is not JSON: there are no times of videos that tell none.
+            say.result({name: value if value == value else None for name, value in asdict(span).items()})
     elif spans:
         rows = Table("", "score", "from", "to", "video", box=None, header_style="dim")
         for number, span in enumerate(spans, start=1):
