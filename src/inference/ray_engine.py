@@ -141,13 +141,14 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     """A connection to a cluster while the block runs; one that is there already is kept."""
     own = not ray.is_initialized()
     if own:
+        named = address or os.environ.get("RAY_ADDRESS", "")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
-            _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
+            _check_reachable(named)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise OSError(
-                f"No Ray cluster can be reached at {address or os.environ.get('RAY_ADDRESS')} ({error}). "
+                f"No Ray cluster can be reached at {named} ({error}). "
                 "Start one (`ray start --head`), or leave the address out for one of this machine alone."
             ) from error
     try:

@@ -127,4 +127,4 @@ def test_an_address_where_nobody_is(folder, tmp_path):
     command = [sys.executable, "-c", code, *map(str, arguments), "--engine", "ray", "--ray-address", "127.0.0.1:1"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "There is no Ray cluster at 127.0.0.1:1 that can be reached" in " ".join(result.stderr.split())
+    assert "No Ray cluster can be reached at 127.0.0.1:1" in " ".join(result.stderr.split())

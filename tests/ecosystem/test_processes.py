@@ -1,0 +1,70 @@
+"""`accelerate launch --no_python vidformers embed`: processes that share the videos, and each is embedded once."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.inference.directories import directory_of
+from tests.video_files import write_video
+from vidformers.inference.store import Store
+
+
+pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model, five videos, and one that is none."""
+    folder = tmp_path_factory.mktemp("processes")
+    directory_of("VJEPA2Model", folder / "model")
+    (folder / "videos").mkdir()
+    for number in range(5):
+        write_video(folder / f"videos/{number}.mp4", num_frames=30)
+    (folder / "videos/broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def launch(folder: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
+    """Two processes as of a machine with two GPUs; here they have the CPU, and talk through gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    command = [
+        f"--main_process_port={port}",
+        "--no_python",
+        sys.executable,
+        "-c",
+        "from vidformers.commands.cli import main; main()",
+    ]
+    arguments = ["embed", folder / "videos", "--model", folder / "model", "--out", out, "--window", "0.4s"]
+    return subprocess.run(
+        [*launcher, *command, *map(str, arguments), "--num-frames", "4", *options], capture_output=True, text=True
+    )
+
+
+def test_all_rows_and_none_twice(folder, tmp_path):
+    result = launch(folder, tmp_path / "library.lance", "--json")
+    assert result.returncode == 1
+    (line,) = result.stdout.splitlines()
+    record = json.loads(line)
+    broken = (folder / "videos/broken.mp4").as_posix()
+    assert (record["videos"], record["done"], list(record["failures"])) == (6, 5, [broken])
+    assert Store(tmp_path / "library.lance").videos() == {
+        (folder / f"videos/{number}.mp4").as_posix(): 3 for number in range(5)
+    }
+    again = launch(folder, tmp_path / "library.lance", "--json")
+    assert json.loads(again.stdout) == record, "a share is the same in every run"
+
+
+def test_files(folder, tmp_path):
+    result = launch(folder, tmp_path / "features", "--layout", "npy")
+    assert result.stdout.count("Wrote the features of 5 of 6 videos") == 1
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 5
+    refused = launch(folder, tmp_path / "features.npz")
+    assert refused.returncode == 1 and "a single file has one writer, and 2 processes share this job" in refused.stderr
+    assert not (tmp_path / "features.npz").exists()
