@@ -76,7 +76,7 @@ class Settings:
 
     epochs: int = 20
     batch_size: int = 8
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3)
     decays: tuple[float, ...] = (0.1,)
     layers: int = 0
     segments: int = 1
