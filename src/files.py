@@ -105,10 +105,16 @@ def written_whole(*targets: Path, folder: bool = False) -> Iterator[list[Path]]:
 @contextmanager
 def _workplace(parent: Path) -> Iterator[Path]:
     """A new folder in `parent`, locked, that goes away in the end."""
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{parent}: cannot be made ({error.strerror}); choose another folder.") from error
     _remove_leftovers(parent)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        try:
+            place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        except OSError as error:
+            raise OSError(f"{parent}: cannot be written into ({error.strerror}); choose another folder.") from error
         lock = _lock(place, wait=True)
         if place.exists():  # Another run may have taken it for a leftover before it was locked.
             break

@@ -176,6 +176,8 @@ class FeatureFolder:
         self.path, self.about = Path(path), about
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path}: is a file; name a folder.")
+        if not self.path.exists():
+            check_target(self.path, folder=True)
         stems = [self.stem(name) for name in names]
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         if twice:
@@ -262,9 +264,9 @@ class FeatureRows(_WholeFile):
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1]),
         }
         table = pa.table(columns).replace_schema_metadata({"vidformers": json.dumps(self.about)})
-        if self._sink is None:
-            self._sink = self._parquet.ParquetWriter(self._place(), table.schema)
+        place = self._place() if self._sink is None else None
         with explained_write(self.path, numbers.nbytes):
+            self._sink = self._sink or self._parquet.ParquetWriter(place, table.schema)
             self._sink.write_table(table)
 
     def _close(self) -> None:

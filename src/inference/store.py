@@ -7,6 +7,7 @@ The column `key` names a window of a file; Lance lets no two writers insert the 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -453,7 +454,8 @@ def _lancedb() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    """What an error says, without the place in Lance's own source that it came from."""
+    return re.sub(r", \S+\.rs:\d+:\d+$", "", str(error).strip().partition("\n")[0])
 
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """`vidformers embed --window`: rows of windows in files and folders."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from tests.bad_disks import full_disk, unwritable_folder
 from tests.inference.directories import directory_of
 from tests.video_files import truncate, write_video
 from vidformers.commands.cli import app
@@ -113,6 +115,55 @@ def test_conventions_and_their_edges(folder, tmp_path):
 def test_bad_options(options, message, folder, tmp_path):
     out = tmp_path / ("out" if "--layout" in options else "out.npz")
     assert message in run(folder, out, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["out.npz", "out.safetensors", "out"])
+def test_a_full_disk_and_an_unwritable_folder(out, folder, tmp_path):
+    options = ["--window", "0.2s", "--step", "0.04s", *([] if "." in out else ["--layout", "npy"])]
+    with full_disk(tmp_path / "disk") as disk:
+        assert "no space left on the device; free about" in run(folder, disk / out, *options).replace("\n", " ")
+        assert not [path for path in disk.rglob("*") if path.is_file() and path.name != "filling"]
+        (disk / "filling").unlink()
+        assert "2 of 3 videos" in run(folder, disk / out, *options)
+    output = run(folder, unwritable_folder(tmp_path / "locked") / out, *options)
+    assert "choose another folder" in output and "Traceback" not in output
+    (tmp_path / "file").write_text("")
+    assert "there is no folder" in run(folder, tmp_path / "file" / out, *options)
+
+
+@pytest.mark.parametrize("out", ["out.npz", "out"])
+def test_a_file_that_breaks_off(out, folder, tmp_path):
+    """Its first windows are kept, it is named, and where a run can go on it is tried again."""
+    whole, layout = write_video(tmp_path / "whole.mkv", num_frames=60), [] if "." in out else ["--layout", "npy"]
+    path = tmp_path / "video.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    arguments = ["embed", path, "--model", folder / "model", "--out", tmp_path / out, "--window", "4f", *layout]
+
+    def embed(*options: str) -> Result:
+        return CliRunner().invoke(app, [*map(str, arguments), *options], env={"COLUMNS": "200"})
+
+    result = embed("--json")
+    record = json.loads(result.stdout)
+    assert result.exit_code == 1 and (record["done"], record["videos"]) == (0, 1)
+    assert "breaks off after frame 29" in record["failures"]["video.mkv"]
+    assert "Not read to their end" in result.stderr and result.stderr.rstrip().endswith("video.mkv")
+    if layout:
+        assert len(np.load(tmp_path / "out/video.npy")) == 8
+        assert "tries them again" in embed().output
+        path.write_bytes(whole.read_bytes())
+        assert embed().exit_code == 0 and len(np.load(tmp_path / "out/video.npy")) == 15
+        assert embed().exit_code == 0
+        (tmp_path / "out/video.json").write_text("{}")
+        assert "does not tell of a video's windows" in embed().output
+    else:
+        assert len(np.load(tmp_path / out)["video.mkv"]) == 8
+
+
+def test_ray_is_asked_for(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'vidformers[ray]'" in run(folder, tmp_path / "out.npz", "--engine", "ray")
+    assert "give that too" in run(folder, tmp_path / "out.npz", "--ray-address", "auto")
     assert list(tmp_path.iterdir()) == []
 
 

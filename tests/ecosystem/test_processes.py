@@ -1,4 +1,4 @@
-"""`accelerate launch --no_python vidformers embed`: processes share the videos, and none does what another did."""
+"""`accelerate launch --no_python vidformers embed`: processes that share the videos, and each is embedded once."""
 
 import json
 import socket

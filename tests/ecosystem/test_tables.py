@@ -16,6 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.bad_disks import full_disk, unwritable_folder
 from tests.inference.directories import directory_of
 from tests.video_files import truncate, write_video
 from vidformers.commands.cli import app
@@ -241,6 +242,41 @@ def test_exports(videos, model, tmp_path):
     )
 
 
+def test_a_full_disk(videos, model, tmp_path):
+    """Rows of before stay, and once there is space the same command goes on."""
+    with full_disk(tmp_path / "disk") as disk:
+        table = disk / "library.lance"
+        assert "No space left on device" in embed(videos, model, table, expect=1)
+        (disk / "filling").unlink()
+        embed(videos / "two.mp4", model, table)
+        space = os.statvfs(disk)
+        (disk / "filling").write_bytes(bytes(space.f_bavail * space.f_frsize))
+        output = embed(videos, model, table, expect=1)
+        assert "No space left on device" in output and "run again: nothing is lost" in output
+        output = embed(videos, model, disk / "rows.parquet", expect=1)
+        assert "rows.parquet: no space left" in output and not (disk / "rows.parquet").exists()
+        (disk / "filling").unlink()
+        assert rows_of(table)["two.mp4"] == list(range(3))
+        embed(videos, model, table)
+        assert rows_of(table) == {"one's.mp4": list(range(9)), "two.mp4": list(range(3))}
+
+
+def test_a_file_that_breaks_off(model, tmp_path):
+    """The windows that it holds are kept; it is tried again, and embedded anew once it has been mended."""
+    whole, table = write_video(tmp_path / "whole.mkv", num_frames=50), tmp_path / "library.lance"
+    path = tmp_path / "video.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    for _ in range(2):
+        output = embed(path, model, table, "--json", expect=1)
+        record = json.loads(output.splitlines()[-1])
+        assert list(record["failures"]) == [path.as_posix()] and (record["done"], record["videos"]) == (0, 1)
+        assert rows_of(table) == {"video.mkv": list(range(5))}
+    assert json.loads(CliRunner().invoke(app, ["info", str(table), "--json"]).stdout)["complete_videos"] == 0
+    path.write_bytes(whole.read_bytes())
+    assert "holds 1 of 1" in embed(path, model, table)
+    assert rows_of(table) == {"video.mkv": list(range(9))}
+
+
 def test_what_a_killed_writer_left_of_a_new_table(videos, model, tmp_path):
     (tmp_path / "library.lance/_versions").mkdir(parents=True)
     embed(videos, model, tmp_path / "library.lance")
@@ -263,7 +299,10 @@ def test_bad_tables(videos, model, tmp_path, monkeypatch):
     assert "--layout is for folders" in embed(videos, model, tmp_path / "folder.lance", "--layout", "npy", expect=1)
     assert "one vector a window" in embed(videos, model, tmp_path / "x.lance", "--pool", "none", expect=1)
     (tmp_path / "file").write_text("")
-    assert "cannot be read or written" in embed(videos, model, tmp_path / "file/x.lance", expect=1)
+    for folder in (tmp_path / "file", unwritable_folder(tmp_path / "locked")):
+        output = embed(videos, model, folder / "x.lance", expect=1)
+        assert "cannot be read or written" in output and "Check that the folder may be written" in output
+        assert ".rs:" not in output
     table, add = tmp_path / "full.lance", Store._arrow
     embed(videos / "two.mp4", model, table)
 

@@ -51,7 +51,7 @@ FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MUL
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
-IN_A_TEST = {"finetune": ["--epochs", "1", "--workers", "0"]}  # options that make a command quick
+IN_A_TEST = dict.fromkeys(("finetune", "probe"), ["--epochs", "1", "--workers", "0"])  # what makes commands quick
 PUBLISHED_WIDTHS = 1024, 768, 1792  # of V-JEPA 2's ViT-L, VideoPrism's base size and PE Video's large one
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
@@ -112,7 +112,7 @@ def named_files(tmp_path_factory) -> Path:
         write_video(folder / name, num_frames=70)
     for label in ("left", "right"):
         (folder / "clips" / label).mkdir(parents=True)
-        for name in ("one.mp4", "two.mp4"):
+        for name in ("one.mp4", "two.mp4", "three.mp4"):
             write_video(folder / "clips" / label / name, num_frames=16)
     Image.fromarray(picture(0, 300, 400)).save(folder / "image.jpg")
 

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 
 import demo
 import film
+import reconstruction
 import shapes
 import shapes_clip
 import shapes_colors
@@ -114,6 +115,16 @@ def draw_labels(out: Path) -> None:
 def draw_reconstruction(out: Path) -> None:
     """What VideoMAE's toy makes of a quarter of a clip."""
     draw_of_demo(lambda clip, folder: demo.reconstruct_shapes(clip, folder, every=2), out)
+
+
+def draw_best_and_worst(out: Path) -> None:
+    """The scene that VideoMAE's toy fills in best, and the worst."""
+    reconstruction.compare_scenes(Console(quiet=True), out)
+
+
+def draw_plan(out: Path) -> None:
+    """A plan of the toy world model, and its energies."""
+    world.plan_moves(Console(quiet=True), out)
 
 
 @torch.no_grad()
@@ -228,11 +239,6 @@ def draw_vjepa2(out: Path) -> None:
     )
 
 
-def draw_plan(out: Path) -> None:
-    """A plan of the toy world model."""
-    world.plan_moves(out, Console(quiet=True))
-
-
 def draw_search(out: Path) -> None:
     """What a sentence finds in a film of scenes."""
     path, (sentence, *_) = out / "search.png", film.ASKED.values()
@@ -255,6 +261,7 @@ PICTURES = {
     "pe_video": draw_pe_video,
     "vjepa2": draw_vjepa2,
     "plan": draw_plan,
+    "best_and_worst": draw_best_and_worst,
     "search": draw_search,
 }
 
