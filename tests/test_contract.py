@@ -44,6 +44,13 @@ def test_frames_of_a_clip():
     assert vjepa2().frames_per_clip == 6 and videomae().frames_per_clip == 4
 
 
+@pytest.mark.parametrize("name", ["VideoPrismClipModel", "PeVideoModel", "PeCoreModel"])
+def test_sentences_that_searches_put_words_into(name):
+    model = getattr(vidformers, name)
+    filled = [template.format("a dog") for template in model.text_templates]
+    assert model.has_text_tower and filled[0] == "a dog" and all("a dog" in text for text in filled)
+
+
 def test_padding_is_refused_where_a_model_knows_none():
     with pytest.raises(NotImplementedError, match="VideoMAEModel takes no videos with padding"):
         videomae().embed_videos(VIDEO, torch.ones(2, 4))
@@ -55,6 +62,15 @@ def test_what_a_class_lacks_is_said(method, others):
     remedy = f"{others} of this family can" if others else "No model of this family can"
     with pytest.raises(NotImplementedError, match=f"VJEPA2ForVideoClassification has no .*`{method}`.*{remedy}"):
         getattr(model, method)(VIDEO)
+
+
+def test_only_some_models_have_a_probe():
+    assert vjepa2("VJEPA2ForVideoClassification").has_probe and not vjepa2().has_probe
+    able = "VJEPA2ForActionAnticipation, VJEPA2ForVideoClassification of this family can"
+    with pytest.raises(NotImplementedError, match=f"VJEPA2Model has no probe .*{able}"):
+        vjepa2().probe_features(VIDEO)
+    model = videomae()
+    assert model.feature_tower is model
 
 
 def test_configuration_for_features():

@@ -3,6 +3,7 @@
 Commands import what they work with when they run, so that `vidformers --help` is quick.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
@@ -382,6 +383,8 @@ def search(
         from .search import Searcher
         from .search_results import add_pictures, write_page, write_sheet
 
+        if sheet and sheet.suffix.lower() != ".png":
+            raise ValueError(f"{sheet}: the name of a sheet must end in .png.")
         writers = [(path, write) for path, write in ((sheet, write_sheet), (html, write_page)) if path]
         for path, _ in writers:
             check_target(path)
@@ -404,7 +407,8 @@ def show_spans(say: Terminal, spans: list["Span"]) -> None:
 
     if say.json:
         for span in spans:
-            say.result(asdict(span))
+            # NaN is not JSON: there are no times of videos that tell none.
+            say.result({name: value if value == value else None for name, value in asdict(span).items()})
     elif spans:
         rows = Table("", "score", "from", "to", "video", box=None, header_style="dim")
         for number, span in enumerate(spans, start=1):
@@ -613,7 +617,8 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Pre-train a model on videos without labels, alone or by `accelerate launch`."""
-    with terminal(json=json, quiet=quiet) as say:
+    is_first = os.environ.get("RANK", "0") == "0"
+    with terminal(json=json, quiet=quiet or not is_first) as say:
         from vidformers.files import check_target
 
         from . import pretrain as job
@@ -694,7 +699,7 @@ def probe(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the clips; 20 by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step; 8 by default.")] = None,
     rate: Annotated[
-        list[float] | None, typer.Option(help="Learning rate of a head; repeatable. 3e-4, 1e-3 and 3e-3 by default.")
+        list[float] | None, typer.Option(help="Learning rate of a head; repeatable. 1e-3 and 3e-3 by default.")
     ] = None,
     decay: Annotated[
         list[float] | None, typer.Option(help="Weight decay; repeatable, for a head of each rate. 0.1 by default.")

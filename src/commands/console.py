@@ -75,6 +75,7 @@ def terminal(*, json: bool = False, quiet: bool = False) -> Iterator[Terminal]:
     """Where a command prints while it runs. What the user can mend ends it as a message, with exit status 1."""
     from transformers.utils import logging
 
+    shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         if quiet:
@@ -88,7 +89,8 @@ def terminal(*, json: bool = False, quiet: bool = False) -> Iterator[Terminal]:
         errors.print(f"[red]Error:[/red] {escape(str(error))}")
         raise typer.Exit(1) from error
     finally:
-        logging.enable_progress_bar()
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 class _Rate(ProgressColumn):

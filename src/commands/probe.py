@@ -15,20 +15,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import import_module
+from dataclasses import asdict, dataclass
 from itertools import product
-from math import ceil, gcd
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
-from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedConfig
-from transformers import initialization as init
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from vidformers.files import check_target, explained_write, written_whole
@@ -38,21 +33,21 @@ from vidformers.inference.device import find_device
 from vidformers.inference.directory import Directory
 from vidformers.inference.feature_folder import FeatureFolder, encode
 from vidformers.inference.labeled_clips import Clip, check_counts, find_clips, relabeled, split, unreadable
+from vidformers.inference.new_probe import head_of, new_probe
 from vidformers.inference.probe_clips import AnticipationClips, ClipViews, PreparedClips, labels_of, stacked
 from vidformers.inference.store import revision_of
 from vidformers.models.attentive_pooler import ProbeFeatures
-from vidformers.models.attentive_probe import AttentiveProbeConfig, AttentiveProbeForVideoClassification
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress, no_progress
-from vidformers.training import ClassMeanRecall, ProbeTrainer
+from vidformers.training import ProbeTrainer
 from vidformers.training.state import check_installed, check_state
 from vidformers.video.processor import VideoProcessor
 
 from .probe_card import write_card
+from .probe_measures import Accuracy, Meter, Recalls
 
 
 TRAINING, VALIDATION, TEST = PARTS = ("training", "validation", "test")
-POOLER_HEADS = 16
 ORIGINAL_STEP = 4
 STATE = "state.pt"
 
@@ -81,7 +76,7 @@ class Settings:
 
     epochs: int = 20
     batch_size: int = 8
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3)
     decays: tuple[float, ...] = (0.1,)
     layers: int = 0
     segments: int = 1
@@ -260,6 +255,8 @@ def prepare(
         numbers["anticipation_frames_per_second"] = settings.fps
     else:
         parts, classes = _clips(source, sources, shares, settings.seed)
+    if not parts[VALIDATION]:
+        raise ValueError("There is nothing to choose a head by: give clips to validate with, or a share above 0.")
     problems = unreadable([clip for clips in parts.values() for clip in clips], progress)
     parts = without(parts, problems, settings.max_unreadable)
     torch.manual_seed(settings.seed)
@@ -332,73 +329,6 @@ def without(
     if empty:
         raise ValueError(f"No clip that can be read is left for {', '.join(empty)}.")
     return kept
-
-
-def new_probe(
-    opened: Directory, classes: Sequence[str], layers: int, dtype: torch.dtype, **fields: Any
-) -> VideoPreTrainedModel:
-    """A directory's encoder with a new head, in evaluation mode.
-
-    It is the family's own class where that has an attentive probe, and else an
-    [`AttentiveProbeForVideoClassification`].
-
-    Args:
-        opened: the directory.
-        classes: names of the classes.
-        layers: self-attention blocks of the head.
-        dtype: type of the encoder's weights. Those of the head are float32.
-        fields: others of the configuration, such as the numbers of classes by which actions are anticipated.
-
-    Raises:
-        ValueError: the model has no tokens of videos; or no class of the family anticipates actions.
-    """
-    if opened.input == "text":
-        raise ValueError(f"{opened.path}: {opened.model_class.__name__} reads texts, and has no tokens of videos.")
-    package = import_module("vidformers")
-    name, anticipates = opened.record.auto_models.get("AutoModelForVideoClassification"), "num_verb_labels" in fields
-    if anticipates:
-        name = "VJEPA2ForActionAnticipation"
-        if package.VJEPA2Config.model_type != opened.config.model_type:
-            raise ValueError(f"{opened.path}: actions are anticipated by models of V-JEPA 2 alone.")
-    own = getattr(package, name) if name else None
-    labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
-    fields = {"num_pooler_layers": layers, **labels, **fields}
-    if own is not None and own.has_probe:
-        usual = getattr(package, opened.record.auto_models["AutoModel"])
-        encoder = replace(opened, model_class=usual).load_model(dtype, features_only=not anticipates)
-        config = changed(encoder.config, **fields)
-        with init.no_init_weights():
-            probe = own(config)
-        setattr(probe, probe.base_model_prefix, encoder)
-    else:
-        encoder = opened.load_model(dtype, features_only=True).feature_tower
-        config = changed(AttentiveProbeConfig(encoder_config=encoder.config), **fields)
-        with init.no_init_weights():
-            probe = AttentiveProbeForVideoClassification(config, encoder)
-    for part in head_of(probe).values():
-        part.apply(probe._init_weights)
-    return probe.eval()
-
-
-def changed(config: PreTrainedConfig, **fields: Any) -> PreTrainedConfig:
-    """A copy of a configuration with other fields, and as many heads of the pooler as divide the width, at most 16.
-
-    Raises:
-        ValueError: it has no such field, or refuses a value.
-    """
-    unknown = [name for name in fields if not hasattr(config, name)]
-    if unknown:
-        raise ValueError(f"{config.model_type!r} has no field {', '.join(unknown)}: it is for models of V-JEPA 2.")
-    heads = gcd(POOLER_HEADS, config.hidden_size)
-    try:
-        return type(config).from_dict({**config.to_dict(), **fields, "pooler_num_attention_heads": heads})
-    except StrictDataclassClassValidationError as error:
-        raise error.__cause__ from None
-
-
-def head_of(probe: VideoPreTrainedModel) -> dict[str, nn.Module]:
-    """The parts of a model that are not its encoder, by name."""
-    return {name: part for name, part in probe.named_children() if name != probe.base_model_prefix}
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -510,7 +440,7 @@ class _Run:
             loss=settings.loss,
         )
 
-    def epoch(self, trainer: ProbeTrainer, number: int) -> tuple[dict[str, Any], list["Meter"]]:
+    def epoch(self, trainer: ProbeTrainer, number: int) -> tuple[dict[str, Any], list[Meter]]:
         """Train once on every clip, and measure all heads: the epoch's record, and the measures."""
         started, losses, weights = time.perf_counter(), [], []
         for features, labels in self.batches(TRAINING, number):
@@ -531,7 +461,7 @@ class _Run:
         self.seconds_before = 0.0
         return record, meters
 
-    def measure(self, trainer: ProbeTrainer, part: str, epoch: int, heads: slice = slice(None)) -> list["Meter"]:
+    def measure(self, trainer: ProbeTrainer, part: str, epoch: int, heads: slice = slice(None)) -> list[Meter]:
         """What heads make of the clips of a part."""
         meters = [meter_of(self.task) for _ in trainer.heads[heads]]
         for features, labels in self.batches(part, epoch):
@@ -541,7 +471,7 @@ class _Run:
                 meter.update(output, labels)
         return meters
 
-    def conclude(self, trainer: ProbeTrainer, epochs: list[dict], meters: list["Meter"] | None) -> Measures:
+    def conclude(self, trainer: ProbeTrainer, epochs: list[dict], meters: list[Meter] | None) -> Measures:
         """Choose the head that measures best in validation, and test it."""
         measured = epochs[-1]["measures"]
         score = meter_of(self.task).score
@@ -613,60 +543,6 @@ class _Run:
         """Let heads compute in the type of the encoder."""
         model = self.task.model
         return torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
-
-
-# ------------------------------------------------------------------------------------------------------------ measures
-
-
-class Accuracy:
-    """Counts which class of videos was taken for which."""
-
-    score = "accuracy"
-
-    def __init__(self, num_classes: int):
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.long)
-
-    def update(self, output: Any, labels: Mapping[str, torch.Tensor]) -> None:
-        """Count a batch."""
-        found, labels = output.logits.argmax(-1).cpu(), labels["labels"].cpu()
-        size = len(self.counts)
-        self.counts += (labels * size + found).bincount(minlength=size**2).unflatten(0, (size, size))
-
-    def compute(self) -> dict[str, float]:
-        """The share of the videos whose class was told."""
-        total = self.counts.sum().item()
-        if not total:
-            raise ValueError("No clip was measured: there are fewer than fill a batch. Choose a smaller `batch_size`.")
-        return {"accuracy": self.counts.trace().item() / total}
-
-    @property
-    def confusion(self) -> list[list[int]]:
-        """(classes, classes), how many clips of a row's class were taken for a column's."""
-        return self.counts.tolist()
-
-
-class Recalls:
-    """Class-mean recall at 5 of actions, verbs and nouns, and the share of the videos; from 0 to 1."""
-
-    score, confusion = "action_recall", None
-
-    def __init__(self, **num_classes: int):
-        self.meters = {name: ClassMeanRecall(number) for name, number in num_classes.items()}
-
-    def update(self, output: Any, labels: Mapping[str, torch.Tensor]) -> None:
-        """Count a batch."""
-        for name, meter in self.meters.items():
-            prefix = "" if name == "action" else f"{name}_"
-            meter.update(output[f"{prefix}logits"].float().cpu(), labels[f"{prefix}labels"].cpu())
-
-    def compute(self) -> dict[str, float]:
-        """The numbers of all three."""
-        found = {name: meter.compute() for name, meter in self.meters.items()}
-        kinds = (("recall", "recall"), ("accuracy", "top5"))
-        return {f"{name}_{ours}": each[theirs] / 100 for name, each in found.items() for theirs, ours in kinds}
-
-
-Meter = Accuracy | Recalls
 
 
 def meter_of(task: Task) -> Meter:

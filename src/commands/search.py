@@ -88,7 +88,7 @@ class Searcher:
         else:
             shown = Windows.preset("whole", num_frames=self.embedder.num_frames)
             vector = self.embedder.encode_windows(still, shown)[0].embedding
-        return find_spans(self.store, vector, top, where, self._index)
+        return find_spans(self.store, vector, top, where, self._index, self._progress)
 
     @cached_property
     def embedder(self) -> VideoEmbedder:

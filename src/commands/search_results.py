@@ -23,6 +23,9 @@ from vidformers.video import VideoReader
 
 SIDES = (384, 216)
 """Width and height in pixels that a frame is made to fit in."""
+MARGIN, GAP, LABEL, HEAD, ROW = 24, 8, 260, 96, SIDES[1] + 40
+"""Of the sheet, in pixels: around it, between pictures, the width of what is said, the heights of title and row."""
+BLACK, GRAY = "#111111", "#6a6a6a"
 PAGE = Path(__file__).with_name("search_page.html")
 
 
@@ -97,42 +100,44 @@ def write_sheet(path: str | os.PathLike, results: Sequence[Result], title: str, 
     """A picture with a row for each span: its score, time and file, and its first, middle and last frame.
 
     Args:
-        path: the picture to write, a `.png` or another kind that Pillow writes.
+        path: the picture to write, a `.png`.
         results: the best first.
         title, subtitle: lines above them.
 
     Raises:
         OSError: it cannot be written.
-        ValueError: Pillow knows no such kind of picture.
     """
-    margin, gap, label, (width, height) = 24, 8, 260, SIDES
-    row, head = height + 40, 96
-    sheet = Image.new("RGB", (2 * margin + label + 3 * (width + gap) - gap, head + len(results) * row), "white")
+    width = 2 * MARGIN + LABEL + 3 * SIDES[0] + 2 * GAP
+    sheet = Image.new("RGB", (width, HEAD + len(results) * ROW), "white")
     draw = ImageDraw.Draw(sheet)
-    text, small, large = (ImageFont.load_default(size) for size in (18, 15, 26))
-    full = sheet.width - 2 * margin
-    draw.text((margin, margin), _shortened(title, large, full), "#111111", large)
-    draw.text((margin, margin + 36), _shortened(subtitle, small, full), "#666666", small)
+    for text, y, size, color in ((title, MARGIN, 26, BLACK), (subtitle, MARGIN + 36, 15, GRAY)):
+        font = ImageFont.load_default(size)
+        draw.text((MARGIN, y), _shortened(text, font, width - 2 * MARGIN), color, font)
     for number, result in enumerate(results):
-        top, span = head + number * row, result.span
-        draw.line((margin, top - 8, margin + full - 1, top - 8), "#dddddd")
-        draw.text((margin, top), f"{number + 1}", "#888888", large)
-        draw.text((margin + 44, top + 4), f"{span.score:.3f}", "#111111", large)
-        draw.text((margin, top + 48), f"{clock(span.start_seconds)} to {clock(span.end_seconds)}", "#111111", text)
-        draw.text((margin, top + 76), _shortened(Path(span.video).name, text, label - gap), "#111111", text)
-        folder = _shortened(str(Path(span.video).parent), small, label - gap)
-        draw.text((margin, top + 104), folder, "#888888", small)
-        for place in range(3):
-            left = margin + label + place * (width + gap)
-            draw.rectangle((left, top, left + width - 1, top + height - 1), "#eeeeee")
-        for place, (seconds, image) in enumerate(result.pictures.items()):
-            left = margin + label + place * (width + gap)
-            sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
-            draw.text((left, top + height + 4), clock(seconds), "#666666", small)
-        if not result.pictures:
-            draw.text((margin + label + gap, top + gap), "the file cannot be read", "#666666", small)
+        _draw_row(sheet, draw, HEAD + number * ROW, number + 1, result)
     with written_whole(Path(path)) as (place,), explained_write(Path(path)):
         sheet.save(place)
+
+
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, rank: int, result: Result) -> None:
+    span, (width, height) = result.span, SIDES
+    video, times = Path(span.video), f"{clock(span.start_seconds)} to {clock(span.end_seconds)}"
+    draw.line((MARGIN, top - 8, sheet.width - MARGIN - 1, top - 8), "#dddddd")
+    for x, y, text, size, color in (
+        (0, 0, f"{rank}", 26, GRAY),
+        (44, 0, f"{span.score:.3f}", 26, BLACK),
+        (0, 44, times, 18, BLACK),
+        (0, 72, video.name, 18, BLACK),
+        (0, 100, str(video.parent), 15, GRAY),
+        (LABEL, height // 2, "" if result.pictures else "This file cannot be read.", 18, GRAY),
+    ):
+        font = ImageFont.load_default(size)
+        draw.text((MARGIN + x, top + y), _shortened(text, font, LABEL - GAP), color, font)
+    for place, (seconds, image) in enumerate(result.pictures.items()):
+        left = MARGIN + LABEL + place * (width + GAP)
+        draw.rectangle((left, top, left + width - 1, top + height - 1), "#eeeeee")
+        sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
+        draw.text((left, top + height + 4), clock(seconds), GRAY, ImageFont.load_default(15))
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

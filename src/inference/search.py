@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vidformers.progress import Progress, no_progress
 from vidformers.video.sample import TICK
 
 from .store import Hit, Store
@@ -39,7 +40,12 @@ class Span:
 
 
 def find_spans(
-    store: Store, vector: torch.Tensor, top: int = 5, where: str | None = None, index: bool | None = None
+    store: Store,
+    vector: torch.Tensor,
+    top: int = 5,
+    where: str | None = None,
+    index: bool | None = None,
+    progress: Progress = no_progress,
 ) -> list[Span]:
     """The parts of videos that are nearest to a vector.
 
@@ -50,6 +56,7 @@ def find_spans(
         where: as for [`~inference.Store.nearest`].
         index: look in the index, which is made if there is none; or compare all rows. `None` takes an index from
             `INDEX_FROM_ROWS` rows on.
+        progress: called with an activity and how much of it is done.
 
     Returns:
         Spans, the best first; fewer than `top` where there are no more.
@@ -61,7 +68,9 @@ def find_spans(
     if index is None:
         index = store.count() >= INDEX_FROM_ROWS
     if index and not store.has_index():
+        progress("making an index", 0, 1)
         store.make_index()
+        progress("making an index", 1, 1)
     limit = ROWS_OF_A_SPAN * top
     while True:
         hits = store.nearest(vector, limit, where, index=index)

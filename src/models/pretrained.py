@@ -84,8 +84,9 @@ class VideoPreTrainedModel(PreTrainedModel):
     T frames with C channels and H × W pixels, on a grid of t × h × w tokens with D channels each.
 
     Every forward takes two flags, unless `records_states` is off. `output_hidden_states` asks for the input of every
-    block and the output of the last one, `output_attentions` for the attention probabilities of every block, which the eager computation then provides
-    in any attention backend. Where a call doesn't give a flag, the configuration's field of that name decides.
+    block and the output of the last one, `output_attentions` for the attention probabilities of every block, which the
+    eager computation then provides in any attention backend. Where a call doesn't give a flag, the configuration's
+    field of that name decides.
 
     Attributes:
         has_text_tower: whether the model embeds texts, and videos so that they can be compared with them.

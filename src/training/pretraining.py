@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, send_to_device
 
 from vidformers.files import written_whole
 from vidformers.models.pretrained import VideoPreTrainedModel
@@ -30,6 +28,10 @@ from .schedules import (
     cosine_decay_schedule,
     momentum_schedule,
 )
+
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 ENOUGH_TRIED = 50
@@ -140,7 +142,7 @@ class PreTrainer:
         model: VideoPreTrainedModel,
         batches: ClipBatches,
         recipe: Recipe,
-        accelerator: Accelerator,
+        accelerator: "Accelerator",
         state: Path,
         *,
         save_every: int = 300,
@@ -234,6 +236,8 @@ class PreTrainer:
 
     def _learn(self, inputs: Mapping[str, Any], rates: Mapping[str, float], shown: bool) -> dict[str, torch.Tensor]:
         """Add the gradient of a batch; its losses and, if they are to be shown, the spread of its features."""
+        from accelerate.utils import send_to_device
+
         inputs = send_to_device(dict(inputs), self.accelerator.device, non_blocking=True)
         if "context_loss_weight" in rates:
             inputs["context_loss_weight"] = rates["context_loss_weight"]
@@ -298,6 +302,8 @@ class PreTrainer:
     @contextmanager
     def _written_together(self, target: Path) -> Iterator[Path]:
         """A place for a folder that all processes write to; the main one makes it and renames it in the end."""
+        from accelerate.utils import broadcast_object_list
+
         if not self.accelerator.is_main_process:
             (place,) = broadcast_object_list([None])
             yield Path(place)

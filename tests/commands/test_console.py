@@ -49,6 +49,16 @@ def test_what_the_user_can_mend_is_a_message(streams):
         raise AssertionError
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_bars_of_transformers_are_afterwards_as_before(shown, monkeypatch):
+    from transformers.utils import logging
+
+    monkeypatch.setattr(logging, "_tqdm_active", shown)
+    with console.terminal():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled() == shown
+
+
 def test_a_line_every_few_seconds_without_a_terminal(streams):
     times = iter([0.0, 1.0, 6.0, 7.0, 12.0])
     lines = console.Lines(clock=lambda: next(times))

@@ -12,7 +12,18 @@ import pytest
 from PIL import Image
 
 from tests.video_files import decode_all, write_video
-from vidformers.commands.search_results import SIDES, add_pictures, clock, write_page, write_sheet
+from vidformers.commands.search_results import (
+    GAP,
+    HEAD,
+    LABEL,
+    MARGIN,
+    ROW,
+    SIDES,
+    add_pictures,
+    clock,
+    write_page,
+    write_sheet,
+)
 from vidformers.inference.search import Span
 
 
@@ -93,17 +104,15 @@ def test_sheet(video, tmp_path):
     results = add_pictures([span(video), span(video, 20, 20)])
     write_sheet(tmp_path / "sheet.png", results, "“a title”" * 60, "about")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
-    width, height = SIDES
+    width, _ = SIDES
     for row, result in enumerate(results):
         for place, picture in enumerate(result.pictures.values()):
-            left = 24 + 260 + place * (width + 8) + (width - picture.width) // 2
-            top = 96 + row * (height + 40)
+            left = MARGIN + LABEL + place * (width + GAP) + (width - picture.width) // 2
+            top = HEAD + row * ROW
             np.testing.assert_array_equal(
                 sheet[top : top + picture.height, left : left + picture.width], np.asarray(picture)
             )
-    assert (sheet[:, -24:] == 255).all(), "a long title is shortened"
-    with pytest.raises(ValueError, match="unknown file extension"):
-        write_sheet(tmp_path / "sheet.doc", results, "a", "b")
+    assert (sheet[:, -MARGIN:] == 255).all(), "a long title is shortened"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png", "videos"]
 
 

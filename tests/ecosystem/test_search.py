@@ -20,6 +20,7 @@ from tests.video_files import truncate, write_video
 from vidformers.commands.classify import TOY_MODEL
 from vidformers.commands.cli import app
 from vidformers.commands.embed import embed_into_table
+from vidformers.commands.search_results import HEAD, ROW
 from vidformers.inference import search as module
 from vidformers.inference.embedder import Embedding
 from vidformers.inference.search import find_spans
@@ -133,7 +134,7 @@ def test_a_terminal_gets_a_table_and_the_files_are_written(library, tmp_path):
     assert re.search(r"1 +0\.\d{3} +0:\d\d\.\d +0:\d\d\.\d +/.*film\.mp4", output) and f"Wrote {page}" in output
     text = page.read_text()
     assert "“a red cross moves up”" in text and text.count("data:image/jpeg") == 9 and "film.mp4#t=" in text
-    assert Image.open(sheet).height == 96 + 3 * (216 + 40)
+    assert Image.open(sheet).height == HEAD + 3 * ROW
     output = search(library, "a red cross", "--html", page, expect=1)
     assert "page.html: exists already" in output and page.read_text() == text
 
@@ -259,6 +260,9 @@ def test_a_table_without_texts(wordless):
         ([" "], "Expected words to search for, got none."),
         (["--video", "absent.mp4"], "absent.mp4"),
         (["--video", "cut.mp4"], "Cannot decode"),
+        # Before a model is loaded.
+        (["--video", "absent.mp4", "--model", "absent"], "absent.mp4"),
+        (["a", "--where", "window", "--model", "absent"], "does not return a boolean"),
         (["--image", "clip.mp4"], "is no picture that can be read"),
         (["--image", "absent.png"], "absent.png"),
         (
@@ -267,6 +271,7 @@ def test_a_table_without_texts(wordless):
         ),
         (["a", "--where", "video ="], "Write a condition on the columns key, video, window"),
         (["a", "--where", "window"], "does not return a boolean"),
+        (["a", "--sheet", "sheet.doc"], "the name of a sheet must end in .png"),
         (["a", "--html", "absent/page.html"], "there is no folder"),
         (["a", "--model", "absent"], "absent: there is no such directory"),
     ],

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from vidformers.families import FAMILIES
 FOLDER = Path(__file__).parents[2] / "utils/benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import beside_others  # noqa: E402
 import run as runner  # noqa: E402
 import side_by_side  # noqa: E402
 from side_by_side import Comparison, Options, Table  # noqa: E402
@@ -132,11 +132,11 @@ def test_command_writes_the_blocks_that_are_asked_for(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_times_beside_other_work(tmp_path):
-    """One case with tiny models, in all situations."""
-    command = [sys.executable, str(FOLDER / "beside_others.py"), "--only", "videomae", "--dtype", "bf16", "--quick"]
+def test_times_beside_other_work(monkeypatch, tmp_path):
+    """One case with tiny models, beside a busy process."""
+    monkeypatch.setattr(beside_others, "SITUATIONS", {"beside one": (1, None)})
+    monkeypatch.setattr(beside_others, "STARTED_SECONDS", 0.1)
     out = tmp_path / "table.json"
-    subprocess.run([*command, "--processes", "1", "--rounds", "1", "--json", str(out)], check=True)
+    beside_others.main(["videomae"], ["bf16"], processes=1, rounds=1, quick=True, json_out=out)
     (row,) = json.loads(out.read_text())["tables"][0]["rows"]
-    assert row[:2] == ["videomae", "bf16"]
-    assert all(float(cell.split()[0]) > 0 for cell in row[2:])
+    assert row[:2] == ["videomae", "bf16"] and float(row[2].split()[0]) > 0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))
     assert np.abs(figure.astype(int) - again).max() <= 2, "a second run replaces the first and gives the same picture"
+
+
+@pytest.mark.slow
+def test_searches_a_film(demo, tmp_path, capsys):
+    """Twice, as `make demo` may be run."""
+    if find_spec("lancedb") is None:
+        pytest.skip("lancedb is not installed, which `make test` installs")
+    for _ in range(2):
+        demo.film.search_film(demo.console, tmp_path)
+        output = capsys.readouterr().out
+        assert int(re.search(r"(\d) of 4 sentences found their scene first", output)[1]) >= 3
+    assert decode_video(tmp_path / "film.mp4", [0])[1].duration == 60
+    assert len(set(demo.film.SCENES)) == 12 and set(demo.film.SCENES) <= set(demo.shapes.HELD_OUT)
+    words = {word for scene in demo.film.SCENES for word in (scene.color, scene.shape, scene.motion)}
+    assert words == {*demo.shapes.COLORS, *demo.shapes.SHAPES, *demo.shapes.MOTIONS}
+    assert "film.mp4#t=" in (tmp_path / "film.html").read_text() and Image.open(tmp_path / "film.png").width > 1000
+
+
+def test_a_film_is_left_out_without_lancedb(demo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo.film, "find_spec", lambda name: None)
+    demo.film.search_film(demo.console, tmp_path)
+    assert "pip install 'vidformers[search]'" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_the_world_that_ships_plans_better_than_chance(demo):

@@ -1,4 +1,4 @@
-"""The built documentation in a real browser: no error, no failed request, nothing from elsewhere, a working search."""
+"""The built documentation in a real browser: no error, nothing from elsewhere, a working search, pictures in place."""
 
 import functools
 import os
@@ -15,6 +15,7 @@ from tests.browser import Browser, chromium
 from vidformers.families import FAMILIES
 
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 ROOT = Path(__file__).parents[2]
 BUILDERS = ("material", "mkdocstrings", "doc_builder")
 TYPE_TUBELET = """
@@ -29,6 +30,35 @@ TYPE_TUBELET = """
 FOUND = "document.querySelectorAll('.md-search-result__item a').length"
 SCHEME = "document.body.getAttribute('data-md-color-scheme')"
 TOO_WIDE = "document.documentElement.scrollWidth > window.innerWidth"
+# What is wrong with a picture: it does not load, nobody is told what it shows, or it leaves the column of the text.
+BAD_PICTURES = """
+Array.from(document.querySelectorAll("article img")).filter(image => {
+  const [place, column] = [image, image.closest("article")].map(each => each.getBoundingClientRect());
+  const inside = place.left >= column.left - 1 && place.right <= column.right + 1;
+  return !image.complete || !image.naturalWidth || !image.alt || !inside || place.width < 100;
+}).map(image => image.src)
+"""
+NUM_PICTURES = "document.querySelectorAll('article img').length"
+# Blocks of code that leave the column, or cannot be read to the end of a line, or whose button covers text.
+BAD_CODE = """
+Array.from(document.querySelectorAll("article pre > code")).filter(code => {
+  const [block, column] = [code, code.closest("article")].map(each => each.getBoundingClientRect());
+  const readable = code.scrollWidth <= code.clientWidth + 1 || getComputedStyle(code).overflowX === "auto";
+  code.scrollLeft = code.scrollWidth;
+  const text = document.createRange();
+  text.selectNodeContents(code);
+  const button = code.parentElement.querySelector(".md-code__button[data-md-type=copy]");
+  const [right, left] = [text.getBoundingClientRect().right, button && button.getBoundingClientRect().left];
+  code.scrollLeft = 0;
+  return block.right > column.right + 1 || !readable || (button && right > left + 1);
+}).map(code => code.textContent)
+"""
+NAMES_AT_THE_TOP = """
+Array.from(document.querySelectorAll(".md-header__topic, .md-nav--primary > .md-nav__title")).filter(
+  place => place.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+    && place.textContent.trim() === "vidformers"
+).length
+"""
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -43,8 +73,8 @@ def is_current(page: Path) -> bool:
     return page.exists() and page.stat().st_mtime > newest
 
 
-@pytest.fixture
-def site(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
     """The site that `make docs` built, or one that is built here in the same way."""
     if chromium() is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
@@ -53,17 +83,18 @@ def site(tmp_path) -> Path:
         pytest.skip(f"{', '.join(missing)} not installed: `make docs` installs what builds the documentation")
     if is_current(ROOT / "build/docs/site/index.html"):
         return ROOT / "build/docs/site"
+    out = tmp_path_factory.mktemp("docs")
     done = subprocess.run(
-        [sys.executable, ROOT / "utils/docs/build_docs.py", tmp_path / "docs"],
+        [sys.executable, ROOT / "utils/docs/build_docs.py", out],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return tmp_path / "docs/site"
+    return out / "site"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(site):
     """The site's address on this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=site))
@@ -73,8 +104,6 @@ def server(site):
     server.server_close()
 
 
-@pytest.mark.browser
-@pytest.mark.slow
 def test_site_in_a_browser(site, server, tmp_path):
     for start in (server, site.as_uri()):
         with Browser(chromium(), tmp_path / start.partition(":")[0]) as browser:
@@ -105,3 +134,23 @@ def visit(browser, start: str) -> None:
     assert browser.wait_for(FOUND) > 1
     browser.open(browser.evaluate("document.querySelector('.md-search-result__item a').href"))
     assert "tubelet" in browser.evaluate("document.querySelector('article').textContent")
+
+
+def test_pictures_and_code_are_in_place(site, tmp_path):
+    """On every page, on a wide and on a narrow window, in light and in dark colors."""
+    pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
+    num_pictures = {}
+    with Browser(chromium(), tmp_path / "profile") as browser:
+        for width, scheme in ((1200, "light"), (400, "dark")):
+            browser.resize(width)
+            browser.prefer(scheme)
+            for page in pages:
+                browser.open(f"{site.as_uri()}/{page}")
+                num_pictures[page] = browser.evaluate(NUM_PICTURES)
+                assert browser.evaluate(BAD_PICTURES) == [], f"{page}, {width} pixels wide"
+                assert browser.evaluate(BAD_CODE) == [], f"{page}, {width} pixels wide"
+                assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
+                assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
+        assert browser.problems == []
+    shown = {"index.html", *(f"model_doc/{family}.html" for family in FAMILIES)}
+    assert all(num_pictures[page] for page in shown), num_pictures

@@ -51,7 +51,7 @@ FENCE = re.compile(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w+)\n(.*?)^```$", re.MUL
 SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.MULTILINE)
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
-IN_A_TEST = {"finetune": ["--epochs", "1", "--workers", "0"]}  # options that make a command quick
+IN_A_TEST = dict.fromkeys(("finetune", "probe"), ["--epochs", "1", "--workers", "0"])  # what makes commands quick
 PUBLISHED_WIDTHS = 1024, 768, 1792  # of V-JEPA 2's ViT-L, VideoPrism's base size and PE Video's large one
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
@@ -112,7 +112,7 @@ def named_files(tmp_path_factory) -> Path:
         write_video(folder / name, num_frames=70)
     for label in ("left", "right"):
         (folder / "clips" / label).mkdir(parents=True)
-        for name in ("one.mp4", "two.mp4"):
+        for name in ("one.mp4", "two.mp4", "three.mp4"):
             write_video(folder / "clips" / label / name, num_frames=16)
     Image.fromarray(picture(0, 300, 400)).save(folder / "image.jpg")
 
@@ -331,6 +331,18 @@ def test_links_lead_somewhere(page):
         if modules and find_spec(f"vidformers.{modules[0]}"):
             import_module(f"vidformers.{modules[0]}")
         attrgetter(".".join(parts))(vidformers)
+
+
+def test_pictures_are_small_and_all_are_shown():
+    shown = {
+        (ROOT / page).parent.joinpath(target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / page).read_text("utf-8"))
+    }
+    pictures = {*(ROOT / "docs/images").iterdir()}
+    assert shown == pictures
+    assert max(path.stat().st_size for path in pictures) <= 100_000
+    assert sum(path.stat().st_size for path in pictures) <= 1_000_000
 
 
 def numbers(text: str) -> list[str]:

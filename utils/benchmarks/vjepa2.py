@@ -17,7 +17,7 @@ import vidformers
 
 NUM_FRAMES, CONTEXT_SHARE = 16, 0.25
 TINY = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "pred_num_hidden_layers": 1}
-NUM_STEPS, NUM_BLOCKS = 8, 4
+NUM_STEPS, NUM_BLOCKS = 8, 2
 """Steps of a rollout, and blocks of its predictor on a CPU: of the published one's 24, which cost the same each."""
 PREDICTOR = {"hidden_size": 1408, "num_attention_heads": 22, "num_hidden_layers": 1}
 PREDICTOR |= {"pred_hidden_size": 1024, "pred_num_attention_heads": 16}

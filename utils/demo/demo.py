@@ -8,8 +8,10 @@ Meta's V-JEPA 2 files, so nothing is downloaded. FOLDER (demo_output) receives t
 directory and `features.png`: frames above the first three principal components of their patch features. Without
 training these show color and texture only; with a real checkpoint they show objects. Then a clip of a moving shape is
 encoded (`shapes.mp4`), and decoded for the two toy models that ship with the package: a VideoPrism CLIP compares it
-with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`). At last a
-film of twelve such scenes is embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`).
+with labels (`labels.png`), and a VideoMAE that sees a quarter of it draws the rest (`reconstruction.png`);
+`best_and_worst.png` has the scene of many that it draws best and the worst. Then a film of twelve such scenes is
+embedded in windows and searched by sentences (`film.mp4`, `film.png`, `film.html`). At last a V-JEPA 2-AC plans how a
+shape comes to where a picture shows it (`plan.png`).
 """
 
 import argparse
@@ -22,14 +24,14 @@ import film
 import numpy as np
 import shapes
 import torch
-from figures import draw_figure
+import world
+from figures import draw_figure, to_images
 from PIL import Image, ImageDraw, ImageFont
+from reconstruction import MASK_RATIO, SHAPES_MAE, compare_scenes, fill_in, hidden_errors, rows_of
 from rich.console import Console
 from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 from transformers.utils import logging
-from world import plan_moves
 
-import vidformers
 from vidformers import decode_video, tube_mask
 from vidformers.commands import cli
 from vidformers.commands.classify import Classifier
@@ -52,8 +54,7 @@ LABELS = [
     "a blue cross moves up",
     "a yellow circle grows",
 ]
-SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"
-MASK_RATIO, MASK_SEED = 0.75, 0
+MASK_SEED = 0
 # Wide enough that attention and MLP leave their mark on features that nothing has trained.
 WEIGHT_STD = 0.06
 
@@ -178,11 +179,6 @@ def to_gray(components: np.ndarray) -> np.ndarray:
     return (255 * ((components - low) / (high - low)).clip(0, 1)).round().astype(np.uint8)
 
 
-def to_images(frames: torch.Tensor) -> np.ndarray:
-    """Frames (T, 3, H, W) with values from 0 to 1 as images (T, H, W, 3) uint8."""
-    return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
 def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """Load the converted directory through the Auto classes and embed a video.
 
@@ -190,7 +186,6 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
         The frame at which each tubelet starts, as the model saw it (t, height, width, 3) uint8; the features
         (t, h, w, D); and the seconds at which the tubelets start.
     """
-    logging.disable_progress_bar()
     processor = AutoVideoProcessor.from_pretrained(directory)
     model = AutoModel.from_pretrained(directory).eval()
     frames, metadata = decode_video(video, partial(uniform_indices, num_frames=model.config.num_frames))
@@ -211,16 +206,20 @@ def embed(video: Path, directory: Path) -> tuple[np.ndarray, np.ndarray, list[fl
 # ---------------------------------------------------------------------------------------------------------- the labels
 
 
-def draw_scores(frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168) -> Path:
-    """A PNG of frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
-    margin, gap, line, label_width = 16, 6, 30, 280
+def draw_scores(
+    title: str, subtitle: str, frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168
+) -> Path:
+    """A PNG of a title, frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
+    margin, gap, line, label_width, head = 16, 6, 30, 240, 76
     width = 2 * margin + len(frames) * (tile + gap) - gap
-    top = margin + tile + 2 * margin
+    top = head + tile + 2 * margin
     figure = Image.new("RGB", (width, top + len(shares) * line + margin), "white")
     draw, font = ImageDraw.Draw(figure), ImageFont.load_default(15)
+    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
+    draw.text((margin, margin + 30), subtitle, fill="#555555", font=font)
     for column, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize((tile, tile), Image.Resampling.LANCZOS)
-        figure.paste(scaled, (margin + column * (tile + gap), margin))
+        figure.paste(scaled, (margin + column * (tile + gap), head))
     full = width - 2 * margin - label_width - 70
     for row, (label, share) in enumerate(shares.items()):
         x, y = margin + label_width, top + row * line
@@ -238,40 +237,35 @@ def classify_shapes(clip: Path, out: Path) -> None:
     console.print(f'[dim]$ vidformers classify {clip} --labels "{labels}"[/dim]')
     if cli.app(["classify", str(clip), "--labels", labels], standalone_mode=False):
         raise SystemExit(1)
-    logging.disable_progress_bar()
     classifier = Classifier()
     frames, _ = decode_video(clip, partial(uniform_indices, num_frames=classifier.num_frames))
-    figure = draw_scores(frames, classifier.classify(clip, LABELS), out / "labels.png")
+    title = f"{clip.name}: which of these sentences fits?"
+    subtitle = "tiny VideoPrism CLIP; the frames that it sees, and how it shares 100 % among the sentences"
+    figure = draw_scores(title, subtitle, frames, classifier.classify(clip, LABELS), out / "labels.png")
     console.print(f"[green]✓[/green] wrote {figure}: the frames that the model saw, and its scores")
 
 
 # -------------------------------------------------------------------------------------------------- the reconstruction
 
 
-@torch.no_grad()
-def reconstruct_shapes(clip: Path, out: Path) -> None:
-    """Hide most of a clip of a moving shape from the toy VideoMAE, and let it draw the rest."""
+def reconstruct_shapes(clip: Path, out: Path, every: int = 1) -> None:
+    """Hide most of a clip of a moving shape from the toy VideoMAE, and let it draw the rest; show `every` frame."""
     processor = AutoVideoProcessor.from_pretrained(SHAPES_MAE)
     model = AutoModelForPreTraining.from_pretrained(SHAPES_MAE)
-    original = processor(clip, do_normalize=False, return_tensors="pt")["pixel_values"][0]  # (T, 3, H, W)
+    original = processor(clip, do_normalize=False, return_tensors="pt")["pixel_values"]  # (1, T, 3, H, W)
     pixels = processor(clip, return_tensors="pt")["pixel_values"]
     mask = tube_mask(model.config.token_grid, MASK_RATIO, seed=MASK_SEED)
-    logits = model(pixels, bool_masked_pos=mask).logits
-    seen = model.reconstruct(pixels, mask, torch.full_like(logits, 0.5))[0]
-    drawn = model.reconstruct(pixels, mask, logits)[0].clamp(0, 1)
-    # The visible pixels of `drawn` are the original's.
-    error = ((drawn - original).square().sum() / (mask.float().mean() * original.numel())).sqrt().item()
+    seen, drawn = fill_in(model, pixels, mask)
+    error = hidden_errors(drawn, original, mask).item()
 
-    rows = [("original", original), (f"{1 - MASK_RATIO:.0%} of it:\nall that the\nmodel sees", seen)]
-    rows.append(("reconstructed:\nthat, and what the\nmodel draws", drawn))
     title = f"{clip.name}: {SCENE.caption()}, with {MASK_RATIO:.0%} hidden"
     side = pixels.shape[-1]
     subtitle = f"tiny VideoMAE, {side} by {side} pixels; root mean square error of the hidden ones: {error:.3f} of 1"
     figure = draw_figure(
         title,
         subtitle,
-        [f"frame {index + 1}" for index in range(len(original))],
-        [(label, to_images(frames)) for label, frames in rows],
+        [f"frame {index + 1}" for index in range(0, original.shape[1], every)],
+        rows_of("original", original[0], seen[0], drawn[0], every),
         out / "reconstruction.png",
         tile=128,
     )
@@ -288,6 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no file {options.video}")
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
 
     video = options.video or shapes.write_clip(out / "demo.mp4", draw_frames(), FRAMES_PER_SECOND)
     console.print(f"[green]✓[/green] {'took' if options.video else 'encoded'} {video}")
@@ -313,8 +308,9 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"[green]✓[/green] encoded {clip}: {SCENE.caption()}, which the toy models were not trained on")
     classify_shapes(clip, out)
     reconstruct_shapes(clip, out)
+    compare_scenes(console, out)
     film.search_film(console, out)
-    plan_moves(out, console)
+    world.plan_moves(console, out)
 
 
 if __name__ == "__main__":

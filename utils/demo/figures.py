@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+
+
+def to_images(frames: torch.Tensor) -> np.ndarray:
+    """Frames (T, 3, H, W) with values from 0 to 1 as images (T, H, W, 3) uint8."""
+    return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def draw_figure(

@@ -15,8 +15,8 @@ from vidformers.commands.classify import TOY_MODEL
 
 
 # Half of the scenes that the toy model has not been trained on: every color, shape and motion is there.
-SCENES = [scene for number, scene in enumerate(shapes.HELD_OUT) if (number + number // 4) % 2 == 0]
-SECONDS, FRAMES_PER_SECOND, SIDE = 5, 8, 160
+SCENES = [shapes.HELD_OUT[4 * color + (color + shape) % 4] for color in range(6) for shape in (0, 1)]
+SECONDS, FRAMES_PER_SECOND, SIDE = 5, 8, 128
 # Of five windows two show a scene alone; the others, the end of a scene and the beginning of the next one.
 WINDOW, STEP = "4s", "1s"
 # A scene each, in the words of different templates.
@@ -40,9 +40,7 @@ def run(console: Console, *arguments: str) -> None:
 def search_film(console: Console, out: Path) -> None:
     """Embed a film in windows and search it by four sentences; tell how many find their scene first."""
     if find_spec("lancedb") is None:
-        console.print(
-            "[yellow]–[/yellow] left out: a film that is searched; it needs `pip install 'vidformers[search]'`"
-        )
+        console.print("[yellow]–[/yellow] no film is searched without lancedb: pip install 'vidformers\\[search]'")
         return
     film, table, sheet, page = (out / name for name in ("film.mp4", "film.lance", "film.png", "film.html"))
     write_film(film)

@@ -1,21 +1,26 @@
 """Pre-train a tiny V-JEPA 2 on clips of moving shapes, and measure what its features tell beside those of a new one.
 
-`python utils/demo/pretrain.py --out DIR` trains three seeds, about two minutes each on one core, and writes the
-numbers and pictures of docs/pretrain.md.
+`python utils/demo/pretrain.py --out DIR` trains three seeds, some minutes each on one core, and writes the picture and
+the numbers of docs/pretrain.md.
 """
 
 import argparse
 import json
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapes
 import torch
+from accelerate import Accelerator
+from transformers import set_seed
 
 from vidformers import VJEPA2Config, VJEPA2ForPreTraining, VJEPA2Model, VJEPA2VideoProcessor
-from vidformers.commands import pretrain
+from vidformers.commands.pretrain import change, describe, recipes
+from vidformers.commands.pretraining_card import draw_history
+from vidformers.training import ClipBatches, PreTrainer
+from vidformers.video.augment import VJEPA2PretrainingAugmentation
 
 
 SIDE, FRAMES = 32, 8
@@ -31,112 +36,127 @@ CONFIG = {
     "pred_num_attention_heads": 2,
     "pred_num_mask_tokens": 2,
 }
-SETTINGS = {
-    "steps": 400,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "start_learning_rate": 1e-4,
-    "final_learning_rate": 1e-5,
-    "schedule": "warmup_cosine",
-    "schedule_scale": 1.0,
-    "warmup_steps": 40,
-    "momentum": 0.99,
-    "final_momentum": 1.0,
-    "frame_step": 1,
-    "resize_scale": [0.6, 1.0],
-}
-LABELS = {"motion": shapes.MOTIONS, "shape": shapes.SHAPES}
+RECIPE = change(
+    recipes()["vjepa2-vitg-pretrain"][1],
+    {
+        "num_frames": FRAMES,
+        "crop_size": SIDE,
+        "steps": 1000,
+        "batch_size": 16,
+        "start_learning_rate": 1e-4,
+        "learning_rate": 2e-3,
+        "final_learning_rate": 1e-5,
+        "schedule_scale": 1.0,
+        "warmup_steps": 50,
+        "momentum": 0.98,
+        "final_momentum": 1.0,
+        "frame_step": 1,
+        "resize_scale": (0.6, 1.0),
+        "flip": False,
+    },
+)
+LABELS = {"motion": shapes.MOTIONS, "shape": shapes.SHAPES, "color": shapes.COLORS}
 
 
-def write_clips(folder: Path, count: int, seed: int) -> list[shapes.Scene]:
-    """Write clips of random scenes, and tell which."""
+@dataclass(frozen=True)
+class Drawn:
+    """A clip that is drawn when it is opened.
+
+    Attributes:
+        name: what messages call it.
+        scene: what it shows.
+        seed: decides all else.
+    """
+
+    name: str
+    scene: shapes.Scene
+    seed: int
+
+    def open(self) -> np.ndarray:
+        """The frames, uint8 (T, H, W, 3)."""
+        return shapes.render(self.scene, np.random.default_rng(self.seed), FRAMES, SIDE)
+
+
+def draw(count: int, seed: int) -> list[Drawn]:
+    """Clips of random scenes."""
     rng = np.random.default_rng(seed)
-    scenes = [shapes.SCENES[index] for index in rng.integers(len(shapes.SCENES), size=count)]
-    folder.mkdir(parents=True)
-    for index, scene in enumerate(scenes):
-        shapes.write_clip(folder / f"{index:04}.mp4", shapes.render(scene, rng, FRAMES, SIDE))
-    return scenes
+    chosen = rng.integers(len(shapes.SCENES), size=count)
+    return [Drawn(str(index), shapes.SCENES[scene], seed * count + index) for index, scene in enumerate(chosen)]
 
 
 @torch.no_grad()
-def features(model: VJEPA2Model, folder: Path) -> torch.Tensor:
-    """The mean feature of every clip at each time, side by side: (clips, t·D)."""
+def features(model: VJEPA2Model, clips: list[Drawn]) -> torch.Tensor:
+    """The mean feature of every clip: (clips, D)."""
     processor = VJEPA2VideoProcessor(crop_size=SIDE, size={"shortest_edge": SIDE})
-    rows = []
-    for file in sorted(folder.glob("*.mp4")):
-        clip = processor(str(file), num_frames=FRAMES, return_tensors="pt")["pixel_values_videos"]
-        rows.append(model.get_feature_map(clip).mean((2, 3)).flatten(1))
-    return torch.cat(rows).double()
+    videos = processor([clip.open() for clip in clips], return_tensors="pt")["pixel_values_videos"]
+    return torch.cat([model.eval().embed_videos(part) for part in videos.split(100)]).double()
 
 
 def probe(known: torch.Tensor, labels: torch.Tensor, asked: torch.Tensor, truth: torch.Tensor) -> float:
     """Share of the clips whose class a linear probe tells: ridge regression on features of unit variance."""
     mean, std = known.mean(0), known.std(0) + 1e-6
     known, asked = (torch.nn.functional.pad((each - mean) / std, (0, 1), value=1.0) for each in (known, asked))
+    penalty = 0.01 * len(known) * torch.eye(known.shape[1], dtype=torch.float64)
     targets = torch.nn.functional.one_hot(labels).double()
-    penalty = 0.1 * len(known) * torch.eye(known.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(known.T @ known + penalty, known.T @ targets)
     return ((asked @ weights).argmax(1) == truth).double().mean().item()
 
 
-def accuracies(model: VJEPA2Model, clips: Path, scenes: dict[str, list[shapes.Scene]]) -> dict[str, float]:
-    """What linear probes tell by a model's features of clips kept from the probes, for each set of classes."""
-    found = {part: features(model.eval(), clips / part) for part in scenes}
+def accuracies(model: VJEPA2Model, probed: int) -> dict[str, float]:
+    """What linear probes on a model's features tell of clips kept from the probes, for each set of classes."""
+    clips = draw(probed, seed=1), draw(probed, seed=2)
+    known, asked = (features(model, part) for part in clips)
     result = {}
     for name, classes in LABELS.items():
         order = list(classes)
-        labels = {part: torch.tensor([order.index(getattr(s, name)) for s in each]) for part, each in scenes.items()}
-        result[name] = probe(found["known"], labels["known"], found["asked"], labels["asked"])
+        labels = [torch.tensor([order.index(getattr(clip.scene, name)) for clip in part]) for part in clips]
+        result[name] = probe(known, labels[0], asked, labels[1])
     return result
 
 
-def train(clips: Path, out: Path, seed: int, **changes: Any) -> VJEPA2Model:
-    """Pre-train a new model: its teacher, by which it is evaluated."""
-    torch.manual_seed(seed)
-    start = out.with_name(f"{out.name}-start")
-    VJEPA2ForPreTraining(VJEPA2Config(**CONFIG)).save_pretrained(start)
-    VJEPA2VideoProcessor(crop_size=SIDE).save_pretrained(start)
-    task = pretrain.prepare([clips], model=start, changes=SETTINGS | changes, seed=seed)
-    pretrain.pretrain(
-        task, out, workers=0, save_every=10_000, on_record=lambda record: print(pretrain.describe(record))
-    )
-    return VJEPA2ForPreTraining.from_pretrained(out).features_model()
+def train(model: VJEPA2ForPreTraining, state: Path, seed: int, videos: int, **changes: Any) -> list[dict[str, float]]:
+    """Pre-train a model; the records."""
+    recipe = change(RECIPE, changes)
+    augment = VJEPA2PretrainingAugmentation(SIDE, recipe.resize_scale, recipe.resize_aspect_ratio, recipe.flip)
+    collator = model.mask_collator(recipe.masks, FRAMES, SIDE)
+    clips = [draw(videos, seed=0)]
+    batches = ClipBatches(clips, [1.0], lambda clip: augment(clip.open()), collator, recipe.batch_size, seed=seed)
+    trainer = PreTrainer(model, batches, recipe, Accelerator(cpu=True), state, save_every=recipe.steps)
+    return trainer.train(lambda record: print(describe(record), flush=True))
 
 
-def run(out: Path, seeds: int = 3, videos: int = 1500, probed: int = 600, **changes: Any) -> list[dict[str, Any]]:
-    """Train several models and compare each with a new one of the same seed.
+def compare(state: Path, seed: int, videos: int = 3000, probed: int = 1000, **changes: Any) -> dict[str, Any]:
+    """Train a model and measure what its features tell, and what those of the same one told before.
 
     Args:
-        out: folder for the models.
-        seeds: how many.
+        state: folder for checkpoints.
+        seed: decides the model, the order and the masks.
         videos: clips to pre-train on.
         probed: clips to train the probes on, and as many to measure with.
         changes: fields of the recipe to change.
 
     Returns:
-        For each seed, accuracies of both models.
+        Accuracies "before" and "after", and the records.
     """
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        clips = Path(folder)
-        write_clips(clips / "unlabeled", videos, seed=0)
-        scenes = {part: write_clips(clips / part, probed, seed) for seed, part in enumerate(("known", "asked"), 1)}
-        for seed in range(seeds):
-            torch.manual_seed(seed)
-            new = accuracies(VJEPA2Model(VJEPA2Config(**CONFIG)), clips, scenes)
-            trained = accuracies(train(clips / "unlabeled", out / f"seed{seed}", seed, **changes), clips, scenes)
-            results.append({"seed": seed, "new": new, "trained": trained})
-            print(json.dumps(results[-1]), flush=True)
-    return results
+    set_seed(seed)
+    model = VJEPA2ForPreTraining(VJEPA2Config(**CONFIG))
+    before = accuracies(model.features_model(), probed)
+    history = train(model, state, seed, videos, **changes)
+    return {"before": before, "after": accuracies(model.features_model(), probed), "history": history}
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the models, the picture and the numbers")
-    out = parser.parse_args().out
-    results = run(out)
-    (out / "accuracies.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the picture and the numbers")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        found = compare(arguments.out / f"state{seed}", seed)
+        (arguments.out / f"seed{seed}.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        draw_history(found["history"], arguments.out / f"seed{seed}.png")
+        print(seed, found["before"], found["after"], flush=True)
 
 
 if __name__ == "__main__":

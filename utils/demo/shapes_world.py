@@ -21,7 +21,7 @@ import training
 from torch import nn
 
 from vidformers import VJEPA2ACForPreTraining, VJEPA2ACModel, VJEPA2Config, VJEPA2VideoProcessor
-from vidformers.models.vjepa2 import compute_new_pose, receding_horizon
+from vidformers.models.vjepa2 import PLAN_SETTINGS, compute_new_pose, receding_horizon
 from vidformers.models.vjepa2.modeling_vjepa2_ac import normalize
 from vidformers.models.vjepa2.planning_vjepa2 import VJEPA2Course
 
@@ -33,19 +33,9 @@ REACH = 0.1
 LEAST_DISTANCE, NEAR = 0.3, 0.1
 """Of the picture's width: between start and goal, and of what counts as reached."""
 MOVES = 4
-PLAN = {
-    "rollout": 1,
-    "samples": 32,
-    "topk": 6,
-    "cem_steps": 3,
-    "momentum_mean": 0.15,
-    "momentum_std": 0.15,
-    "momentum_mean_gripper": 0.15,
-    "momentum_std_gripper": 0.15,
-    "maxnorm": 0.075,
-    "axis": {1: 0.0, 3: 0.0},
-}
-"""How the toy plans: one move ahead, without depth and gripper."""
+PLAN = {**PLAN_SETTINGS["world_model"], "rollout": 1, "samples": 25, "topk": 5, "cem_steps": 3, "maxnorm": 0.075}
+PLAN |= {"axis": {1: 0.0, 3: 0.0}}
+"""How the toy plans: one move ahead, of few samples, without depth and gripper."""
 
 
 @dataclass(frozen=True)

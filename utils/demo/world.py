@@ -78,7 +78,7 @@ def draw_course(
     )
 
 
-def plan_moves(out: Path, console: Console) -> None:
+def plan_moves(console: Console, out: Path) -> None:
     """Plan from start to goal in many problems at once, draw one of them, and say how often it went well."""
     processor = AutoVideoProcessor.from_pretrained(SHAPES_WORLD)
     model = VJEPA2ACModel.from_pretrained(SHAPES_WORLD).eval()

@@ -40,7 +40,7 @@ from docs.tables import family_page
 
 PACKAGE = vidformers.__name__
 FOLDERS = {PACKAGE: ROOT / "src", f"{PACKAGE}/conversion": ROOT / "conversion"}
-ASSETS = ("site.css", "iframe-worker.js")
+ASSETS, PICTURES = ("site.css", "iframe-worker.js"), "images"
 TABLES, COMMANDS = "conversion", "commands"
 MARKDOWN = {
     "admonition": {},
@@ -93,13 +93,14 @@ def write_package(out: Path) -> None:
 
 
 def write_pages(out: Path, documentation: Documentation) -> None:
-    """Write the pages of the site, those of the folder and those of the families' tables, with the assets."""
+    """Write the pages of the site, those of the folder and those of the families' tables, with pictures and assets."""
     pages = {name: to_site(page, documentation, see_also=see_also(name)) for name, page in documentation.pages.items()}
     pages |= {f"{TABLES}/{name}": family_page(family) for name, family in FAMILIES.items()}
     pages[COMMANDS] = commands_page()
     for name, text in pages.items():
         (out / f"{name}.md").parent.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.md").write_text(text, "utf-8")
+    shutil.copytree(ROOT / "docs" / PICTURES, out / PICTURES)
     for name in ASSETS:
         (out / "assets").mkdir(exist_ok=True)
         shutil.copyfile(ROOT / "utils/docs" / name, out / "assets" / name)
