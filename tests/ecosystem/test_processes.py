@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.inference.directories import directory_of
-from tests.video_files import write_video
+from tests.inference.directories import collection
 from vidformers.inference.store import Store
 
 
@@ -20,11 +19,7 @@ pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 def folder(tmp_path_factory) -> Path:
     """A model, five videos, and one that is none."""
     folder = tmp_path_factory.mktemp("processes")
-    directory_of("VJEPA2Model", folder / "model")
-    (folder / "videos").mkdir()
-    for number in range(5):
-        write_video(folder / f"videos/{number}.mp4", num_frames=30)
-    (folder / "videos/broken.mp4").write_bytes(b"no video")
+    collection(folder, num_videos=5, num_frames=30)
     return folder
 
 

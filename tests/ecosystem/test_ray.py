@@ -12,8 +12,7 @@ import pytest
 import ray
 import torch
 
-from tests.inference.directories import directory_of
-from tests.video_files import write_video
+from tests.inference.directories import collection, directory_of
 from vidformers.commands.embed import embed_files, embed_into_table
 from vidformers.inference.store import Store
 from vidformers.inference.windows import Windows
@@ -28,11 +27,7 @@ WINDOWS = Windows(0.4, 0.2, num_frames=4)
 def folder(tmp_path_factory) -> Path:
     """A model, seven videos of 19 windows, one that is no video, and the table that one process makes of them."""
     folder = tmp_path_factory.mktemp("ray")
-    directory_of("VJEPA2Model", folder / "model")
-    (folder / "videos").mkdir()
-    for number in range(7):
-        write_video(folder / f"videos/{number}.mp4", num_frames=100)
-    (folder / "videos/broken.mp4").write_bytes(b"no video")
+    collection(folder, num_videos=7, num_frames=100)
     embed_into_table([folder / "videos"], folder / "model", folder / "expected.lance", windows=WINDOWS)
     return folder
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import vidformers
 from tests.specs import SPECS
+from tests.video_files import write_video
 
 
 def directory_of(name: str, folder: Path, **processor: Any) -> tuple[Any, Any]:
@@ -18,3 +19,12 @@ def directory_of(name: str, folder: Path, **processor: Any) -> tuple[Any, Any]:
     built.save_pretrained(folder)
     made.save_pretrained(folder)
     return built.eval(), made
+
+
+def collection(folder: Path, num_videos: int, num_frames: int) -> None:
+    """A model, numbered videos, and `broken.mp4`, which is none, in the folders `model` and `videos` of a folder."""
+    directory_of("VJEPA2Model", folder / "model")
+    (folder / "videos").mkdir()
+    for number in range(num_videos):
+        write_video(folder / f"videos/{number}.mp4", num_frames=num_frames)
+    (folder / "videos/broken.mp4").write_bytes(b"no video")
