@@ -50,13 +50,17 @@ def new_probe(
     own = getattr(package, name) if name else None
     labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
     fields = {"num_pooler_layers": layers, **labels, **fields}
-    if own is not None and own.has_probe:
+    if own not in (None, AttentiveProbeForVideoClassification) and own.has_probe:
         usual = getattr(package, opened.record.auto_models["AutoModel"])
         encoder = replace(opened, model_class=usual).load_model(dtype, features_only=not anticipates)
         config = changed(encoder.config, **fields)
         with init.no_init_weights():
             probe = own(config)
         setattr(probe, probe.base_model_prefix, encoder)
+    elif "out_layers" in fields:
+        raise ValueError(
+            f"{opened.path}: inner blocks can be read of models of V-JEPA 2 alone: leave `out_layers` out."
+        )
     else:
         encoder = opened.load_model(dtype, features_only=True).feature_tower
         config = changed(AttentiveProbeConfig(encoder_config=encoder.config), **fields)
@@ -71,11 +75,8 @@ def changed(config: PreTrainedConfig, **fields: Any) -> PreTrainedConfig:
     """A copy of a configuration with other fields, and as many heads of the pooler as divide the width, at most 16.
 
     Raises:
-        ValueError: it has no such field, or refuses a value.
+        ValueError: it refuses a value.
     """
-    unknown = [name for name in fields if not hasattr(config, name)]
-    if unknown:
-        raise ValueError(f"{config.model_type!r} has no field {', '.join(unknown)}: it is for models of V-JEPA 2.")
     heads = gcd(POOLER_HEADS, config.hidden_size)
     try:
         return type(config).from_dict({**config.to_dict(), **fields, "pooler_num_attention_heads": heads})

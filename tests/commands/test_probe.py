@@ -124,6 +124,19 @@ def test_any_family(clips, tmp_path, name):
     assert shares == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_probe_is_probed_again(clips, tmp_path):
+    """Its encoder gets a new head, of either class."""
+    for name, encoder in (("VideoMAEModel", "encoder"), ("VJEPA2ForVideoClassification", "vjepa2")):
+        directory_of(name, tmp_path / name)
+        first, second = tmp_path / f"{name}-1", tmp_path / f"{name}-2"
+        trained(prepared(clips, tmp_path / name, settings(epochs=1)), first)
+        trained(prepared(clips, first, settings(epochs=1, layers=1)), second)
+        models = [AutoModelForVideoClassification.from_pretrained(folder) for folder in (first, second)]
+        states = [getattr(model, encoder).state_dict() for model in models]
+        torch.testing.assert_close(*states, rtol=0, atol=0)
+        assert [len(model.pooler.self_attention_layers) for model in models] == [0, 1]
+
+
 def test_only_heads_are_trained(clips, tiny, tmp_path):
     task = prepared(clips, tiny)
     before = {name: each.clone() for name, each in task.model.state_dict().items()}
@@ -423,7 +436,7 @@ def test_models_without_tokens(clips, tmp_path, tiny):
     with pytest.raises(ValueError, match="VideoPrismTextModel reads texts"):
         prepared(clips, tmp_path / "text")
     directory_of("VideoMAEModel", tmp_path / "mae")
-    with pytest.raises(ValueError, match="'attentive_probe' has no field out_layers"):
+    with pytest.raises(ValueError, match="of models of V-JEPA 2 alone: leave `out_layers` out"):
         prepared(clips, tmp_path / "mae", settings(out_layers=(0,)))
     with pytest.raises(ValueError, match="blocks from 0 to 0, got 5"):
         prepared(clips, tiny, settings(out_layers=(5,)))
