@@ -63,7 +63,7 @@ OriginalRepo = Annotated[
 NumFrames = Annotated[
     int | None, typer.Option(min=1, help="Frames to take of a video; the model's number by default.")
 ]
-Device = Annotated[str | None, typer.Option(help="Such as cuda:1; by default a GPU, where there is one.")]
+Device = Annotated[str | None, typer.Option(help="Device, such as cuda:1; by default a GPU if there is one.")]
 ComputeDtype = Annotated[Dtype, typer.Option(help="Type to compute in.")]
 
 
@@ -211,19 +211,20 @@ def embed(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders to search for them.")],
     model: Annotated[str, typer.Option(help="Directory of a model, or name of a repository on the Hub.")],
     out: Annotated[
-        str, typer.Option(help="A table, .lance; a file, .safetensors, .npz or .parquet; with a layout, a folder.")
+        str, typer.Option(help="A table (.lance) or a file (.safetensors, .npz, .parquet); with --layout, a folder.")
     ],
     window: Annotated[
         str | None,
         typer.Option(help="Cut videos into windows: 4s, 16f (frames), or a convention such as videomae_v2_thumos."),
     ] = None,
     step: Annotated[
-        str | None, typer.Option(help="From one window to the next, such as 2s; by default a window's length.")
+        str | None, typer.Option(help="Time from one window to the next, such as 2s; by default a window's length.")
     ] = None,
     edge: Annotated[
-        str | None, typer.Option(help="A window beyond the end: keep (cut), drop, pad or move_back.")
+        str | None,
+        typer.Option(help="What becomes of a window that reaches beyond the end: keep (cut), drop, pad or move_back."),
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+    layout: Annotated[str | None, typer.Option(help="npy: a folder with a .npy and a .json for each video.")] = None,
     pool: Annotated[
         Pool,
         typer.Option(
@@ -239,9 +240,12 @@ def embed(
     checksum: Annotated[
         bool, typer.Option("--checksum", help="For a table: tell changed files by content, not by size and time.")
     ] = False,
-    engine: Annotated[Engine, typer.Option(help="Where: in this process, or on a Ray cluster.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option(help="Where to compute: in this process, or on a Ray cluster.")
+    ] = Engine.local,
     ray_address: Annotated[
-        str | None, typer.Option(help="Of the cluster, such as auto; by default a new one of this machine alone.")
+        str | None,
+        typer.Option(help="Address of the cluster, such as auto; by default a new one on this machine alone."),
     ] = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="GPUs of a worker of the cluster; by default 1 where there are any.")
@@ -249,9 +253,10 @@ def embed(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the features of videos. Those that can't be read are named, and the exit status is 1 then.
+    """Write the features of videos.
 
-    A table is gone on with: what it holds already is left. Processes of `accelerate launch` share the videos.
+    Videos that can't be read are named, and the exit status is 1 then. A table gets what it lacks. Processes of
+    `accelerate launch` share the videos.
     """
     from vidformers.inference.processes import Processes
 
@@ -337,8 +342,8 @@ def info(
 @app.command()
 def extract(
     table: Annotated[str, typer.Argument(help="Table of embeddings, .lance.")],
-    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with a layout, a folder.")],
-    layout: Annotated[str | None, typer.Option(help="npy: a .npy and a .json a video, in a folder.")] = None,
+    out: Annotated[str, typer.Argument(help="File: .safetensors, .npz or .parquet; with --layout, a folder.")],
+    layout: Annotated[str | None, typer.Option(help="npy: a folder with a .npy and a .json for each video.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the rows of a table to files that other programs read."""
@@ -432,13 +437,15 @@ def classify(
     label: Annotated[
         list[str] | None, typer.Option(help="What a video may show, in words; repeatable. For video-text models.")
     ] = None,
-    labels: Annotated[str, typer.Option(help='The same in one text with commas: "a dog, a cat".')] = "",
-    labels_file: Annotated[Path | None, typer.Option(help="The same in a file: JSON, or text, one a line.")] = None,
+    labels: Annotated[str, typer.Option(help='Labels in one text, with commas between: "a dog, a cat".')] = "",
+    labels_file: Annotated[Path | None, typer.Option(help="Labels in a file: JSON, or text with one a line.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to show of each video.")] = 5,
     window: Annotated[
         str | None, typer.Option(help="Score windows of this length one by one, such as 4s or 16f (frames).")
     ] = None,
-    step: Annotated[str | None, typer.Option(help="From one window to the next; by default their length.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Time from one window to the next; by default their length.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the windows' scores over seconds to write.")] = None,
     num_frames: NumFrames = None,
     device: Device = None,
@@ -514,12 +521,14 @@ def finetune(
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of the model to start from.")],
     out: Annotated[Path, typer.Option(help="Directory to write.")],
     validation: Annotated[
-        str | None, typer.Option(help="Clips to measure with, as SOURCE; by default a share of that.")
+        str | None, typer.Option(help="Clips to measure with, in the form of SOURCE; by default a share of its clips.")
     ] = None,
-    validation_share: Annotated[float, typer.Option(help="That share, of every class.")] = 0.2,
+    validation_share: Annotated[float, typer.Option(help="Share of every class to measure with.")] = 0.2,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the clips.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="At its highest, after a tenth of the steps.")] = 5e-5,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate, reached after a tenth of the steps.")
+    ] = 5e-5,
     freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
     lora: Annotated[
         int | None, typer.Option(min=1, metavar="RANK", help="Train low-rank adapters of the encoder, and the head.")
@@ -590,7 +599,7 @@ def pretrain(
     weight: Annotated[list[float] | None, typer.Option(help="Share of a source, in their order; repeatable.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step, of all processes together.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="What the teacher keeps of itself in a step.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the recipe; repeatable.")
@@ -607,7 +616,7 @@ def pretrain(
     save_every: Annotated[int, typer.Option(min=1, help="Steps from one checkpoint to the next.")] = 300,
     log_every: Annotated[int, typer.Option(min=1, help="Steps from one record to the next.")] = 10,
     tracker: Annotated[
-        list[str] | None, typer.Option(help="Of accelerate: tensorboard, wandb and others; repeatable.")
+        list[str] | None, typer.Option(help="Tracker of accelerate: tensorboard, wandb and others; repeatable.")
     ] = None,
     most_unusable: Annotated[float, typer.Option(help="Share of the videos that may be unusable.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides a new model, the order, the clips and the masks.")] = 0,
@@ -682,13 +691,14 @@ def probe(
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of a model, whose encoder stays as it is.")],
     out: Annotated[Path, typer.Option(help="Directory to write.")],
     validation: Annotated[
-        str | None, typer.Option(help="Clips to choose a head by, as SOURCE; by default a share of that.")
+        str | None,
+        typer.Option(help="Clips to choose a head by, in the form of SOURCE; by default a share of its clips."),
     ] = None,
     test: Annotated[
         str | None, typer.Option(help="Clips to test the chosen head with, once; by default a share of SOURCE.")
     ] = None,
-    validation_share: Annotated[float, typer.Option(help="That share, of every class.")] = 0.2,
-    test_share: Annotated[float, typer.Option(help="That share, of every class; 0 for no test.")] = 0.2,
+    validation_share: Annotated[float, typer.Option(help="Share of every class to choose by.")] = 0.2,
+    test_share: Annotated[float, typer.Option(help="Share of every class to test with; 0 for no test.")] = 0.2,
     videos: Annotated[
         Path | None, typer.Option(help="Folder with the videos of actions; by default that of the CSV file.")
     ] = None,
@@ -712,7 +722,7 @@ def probe(
     ] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Crops of a clip in validation; 1 by default.")] = None,
     frame_step: Annotated[
-        int | None, typer.Option(min=1, help="Take every so manieth frame, and crop as V-JEPA 2's authors do.")
+        int | None, typer.Option(min=1, help="Take every Nth frame, and crop as V-JEPA 2's authors do.")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second before an action; 8 by default.")] = None,
     out_layer: Annotated[

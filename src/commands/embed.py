@@ -10,6 +10,7 @@ from vidformers.inference.clips import find_videos
 from vidformers.inference.embedder import WHOLE, Embedding, Failure, VideoEmbedder
 from vidformers.inference.files import FeatureFile, open_output
 from vidformers.inference.processes import Processes
+from vidformers.inference.ray_engine import RayEmbedder
 from vidformers.inference.store import FileState, Store, settings_of
 from vidformers.inference.windows import Windows
 from vidformers.progress import Progress, no_progress
@@ -120,7 +121,7 @@ def embed_files(
         layout: "npy" for a .npy and a .json a video.
         pool, num_frames, batch_size, device, dtype: as for [`~VideoEmbedder.from_pretrained`].
         ray: embed on a Ray cluster; `address` and `gpus_per_worker` as for a
-            [`~vidformers.inference.ray_engine.RayEmbedder`].
+            [`~vidformers.inference.RayEmbedder`].
         processes: that share the videos.
         progress: called with an activity and how much of it is done.
         on_failure: called with every video that cannot be embedded to its end.
@@ -163,15 +164,12 @@ def _load(
 ) -> VideoEmbedder:
     """Load what embeds videos, and report it."""
     progress("loading the model", 0, 1)
-    embedder = VideoEmbedder.from_pretrained(model, **options) if ray is None else _on_ray(model, **options, **ray)
+    if ray is None:
+        embedder = VideoEmbedder.from_pretrained(model, **options)
+    else:
+        embedder = RayEmbedder.from_pretrained(model, **options, **ray)
     progress("loading the model", 1, 1)
     return embedder
-
-
-def _on_ray(model: str | os.PathLike, **options: Any) -> VideoEmbedder:
-    from vidformers.inference.ray_engine import RayEmbedder
-
-    return RayEmbedder.from_pretrained(model, **options)
 
 
 def _ends(result: Embedding | Failure) -> bool:

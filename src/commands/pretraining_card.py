@@ -83,7 +83,7 @@ def draw_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     steps, last = [each["step"] for each in history], history[-1]
-    panels = {"loss": [name for name in last if name.endswith("loss")]}
+    panels = {"loss": [name for name in last if name.endswith("loss")] if "context_loss" in last else ["loss"]}
     panels |= {"std of the targets": ["target_std"], "effective rank of the targets": ["target_effective_rank"]}
     panels = {title: names for title, names in panels.items() if names[0] in last} | {
         "learning rate": ["learning_rate"]

@@ -7,6 +7,7 @@ _MODULES = {
     "Embedding": ".embedder",
     "FileState": ".store",
     "Hit": ".store",
+    "RayEmbedder": ".ray_engine",
     "Span": ".search",
     "Store": ".store",
     "Window": ".windows",

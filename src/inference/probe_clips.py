@@ -39,7 +39,7 @@ class ClipViews:
         num_frames: frames of a segment.
         segments: equal parts of the video, of each of which the model sees a clip.
         views: crops along the longer side.
-        frame_step: every so manieth frame is taken, and crops are made as the original does; `None` to take the frames
+        frame_step: every Nth frame is taken, and crops are made as the original does; `None` to take the frames
             that the processor takes, and prepare them as it does, in one segment and view.
         drawn: whether the place of a clip in its part is drawn; else it is the beginning.
         augment: whether a view is drawn as the original does in training.

@@ -78,31 +78,37 @@ class RayEmbedder(VideoEmbedder):
         Raises:
             OSError: the cluster cannot be reached, or gave up.
         """
+        if not videos:
+            return
+        rows = [
+            {"name": name, "path": str(Path(path).absolute()), "done": (done or {}).get(name, 0)}
+            for name, path in videos.items()
+        ]
         ray = _ray()
         with _connected(ray, self._address):
-            there = ray.cluster_resources()
-            gpus = self._gpus if self._gpus is not None else float("GPU" in there)
-            cpus = DECODING_THREADS if gpus else 1
-            workers = int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / cpus)
-            rows = [
-                {"name": name, "path": str(Path(path).absolute()), "done": (done or {}).get(name, 0)}
-                for name, path in videos.items()
-            ]
-            tasks = max(len(rows) // self.batch_size, min(len(rows), TASKS_A_WORKER * workers), 1)
-            name, device = str(self.source.path), self._options["device"] or (None if gpus else "cpu")
-            name = os.path.abspath(name) if os.path.isdir(name) else name
-            dataset = ray.data.from_items(rows, override_num_blocks=tasks).map_batches(
-                _Actor,
-                fn_constructor_args=[name, windows, {**self._options, "device": device}],
-                batch_size=None,
-                compute=ray.data.ActorPoolStrategy(min_size=1),
-                num_cpus=cpus,
-                num_gpus=gpus,
-            )
-            dataset.context.target_max_block_size = BLOCK_BYTES
-            dataset.context.enable_progress_bars = False
-            for row in dataset.iter_rows():
+            for row in self._dataset(ray, rows, windows).iter_rows():
                 yield pickle.loads(row["result"])
+
+    def _dataset(self, ray: Any, rows: list[dict[str, Any]], windows: Windows) -> Any:
+        """A data set of Ray whose rows are pickled results, of one with a row a video."""
+        there = ray.cluster_resources()
+        gpus = self._gpus if self._gpus is not None else float("GPU" in there)
+        cpus = DECODING_THREADS if gpus else 1
+        workers = int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / cpus)
+        tasks = max(len(rows) // self.batch_size, min(len(rows), TASKS_A_WORKER * workers), 1)
+        name, device = str(self.source.path), self._options["device"] or (None if gpus else "cpu")
+        name = os.path.abspath(name) if os.path.isdir(name) else name
+        dataset = ray.data.from_items(rows, override_num_blocks=tasks).map_batches(
+            _Actor,
+            fn_constructor_args=[name, windows, {**self._options, "device": device}],
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(min_size=1),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        dataset.context.target_max_block_size = BLOCK_BYTES
+        dataset.context.enable_progress_bars = False
+        return dataset
 
 
 class _Actor:

@@ -93,9 +93,10 @@ def merge_hits(hits: Iterable[Hit]) -> list[Span]:
     Returns:
         Spans, the best first.
     """
-    groups: list[_Group] = []
+    by_video: dict[str, list[_Group]] = {}
     for hit in hits:
-        near = [(group, group.gap(hit)) for group in groups if group.best.video == hit.video]
+        groups = by_video.setdefault(hit.video, [])
+        near = [(group, group.gap(hit)) for group in groups]
         if not all(group.takes(hit) for group, gap in near if gap < -TICK):
             continue
         joined = [group for group, gap in near if gap <= TICK and group.takes(hit)]
@@ -108,7 +109,8 @@ def merge_hits(hits: Iterable[Hit]) -> list[Span]:
             groups.remove(other)
         joined[0].start = min(hit.start_seconds, *(group.start for group in joined))
         joined[0].end = max(hit.end_seconds, *(group.end for group in joined))
-    return [group.span for group in groups]
+    spans = [group.span for groups in by_video.values() for group in groups]
+    return sorted(spans, key=lambda span: -span.score)
 
 
 @dataclass(eq=False)

@@ -148,7 +148,7 @@ class AttentiveProbeForVideoClassification(ClassifiesViews, VideoPreTrainedModel
             pixel_values_videos: (B, T, C, H, W); (B, segments, T, C, H, W), whose segments the probe sees at once; or
                 (B, views, segments, T, C, H, W), which averages probabilities over views.
             labels: (B,) class numbers.
-            pixel_values: the same under the name that VideoMAE's processor gives it.
+            pixel_values: (B, T, C, H, W) and so on, the same under the name that VideoMAE's processor gives it.
             padding_mask_videos: (B, T), as processors of PE make it. Every frame must be real.
 
         Returns:

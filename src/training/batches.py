@@ -7,7 +7,7 @@ processes and workers share them, and a run that goes on where it stopped goes o
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -62,7 +62,11 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 class ClipReader:
-    """Takes a clip out of a video at a random place and varies it, as a recipe says."""
+    """Takes a clip out of a video at a random place and varies it.
+
+    Args:
+        recipe: says how long and how large a clip is, and how it is cropped.
+    """
 
     def __init__(self, recipe: Recipe):
         self.num_frames = recipe.num_frames
@@ -72,7 +76,13 @@ class ClipReader:
         )
 
     def __call__(self, video: Video) -> torch.Tensor:
-        """The clip, (T, C, S, S) float32, normalized by the statistics of ImageNet.
+        """Take a clip.
+
+        Args:
+            video: the video.
+
+        Returns:
+            (T, C, S, S) float32, normalized by the statistics of ImageNet.
 
         Raises:
             UnusableVideo: the video cannot be read, or has fewer frames than a clip.
@@ -115,7 +125,7 @@ class ClipBatches(torch.utils.data.Dataset):
     Attributes:
         sources: data sets, each a sequence of videos.
         weights: share of each; with one data set all videos come once before one comes again.
-        read: makes a clip of a video, such as [`ClipReader`].
+        read: makes a clip (T, C, S, S) of a video, such as [`ClipReader`].
         collator: makes a batch of clips, with masks.
         batch_size: clips of a batch.
         per_step: batches of a step of the optimizer, in all processes.
@@ -129,14 +139,17 @@ class ClipBatches(torch.utils.data.Dataset):
     batch_size: int
     per_step: int = 1
     seed: int = 0
-    _order: tuple[int, Sequence[int]] = field(default=(-1, ()), repr=False)
 
     def __post_init__(self) -> None:
+        self._order: tuple[int, Sequence[int]] = -1, ()
         self.sizes = [len(source) for source in self.sources]
         self.sampler = WeightedSampler(self.sizes, self.weights, seed=self.seed)
 
     def __getitem__(self, number: int) -> Batch:
         """A batch.
+
+        Args:
+            number: its number, from 0.
 
         Raises:
             ValueError: none of the videos that were tried for a place can be used, or masks leave nothing.

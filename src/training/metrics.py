@@ -81,7 +81,7 @@ def feature_spread(features: torch.Tensor) -> dict[str, torch.Tensor]:
         features: (tokens, D).
 
     Returns:
-        Scalars on the CPU, NaN for features that are no numbers. `std`, the mean over channels of the standard
+        Two scalars on the CPU, NaN for features that are no numbers. `std`, the mean over channels of the standard
         deviation over tokens; and `effective_rank`, the exponential of the entropy of the shares that the singular
         values of the centered features have of their sum: 1 if all lie on a line, D if they spread alike in all
         directions.

@@ -324,7 +324,11 @@ class PreTrainer:
             self.tried, self.unusable = noted["tried"], noted["unusable"]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """All weights of the model, complete in the main process. All processes call it."""
+        """All weights of the model. All processes call it.
+
+        Returns:
+            Tensors by name, such as (out, in) of a linear layer; complete in the main process.
+        """
         return self.accelerator.get_state_dict(self.model)
 
 

@@ -117,7 +117,10 @@ class ProbeTrainer:
 
         Args:
             features: of the model's `probe_features`.
-            labels: as for the model's `forward`.
+            labels: (B,) class numbers, under the names that the model's `forward` has for them.
+
+        Returns:
+            (heads,) losses.
         """
         self._schedule()
         losses = []
@@ -146,7 +149,15 @@ class ProbeTrainer:
 
     @torch.no_grad()
     def predict_from(self, features: ProbeFeatures, **labels: torch.Tensor) -> list[Any]:
-        """As `predict`, from features that the model made before."""
+        """As `predict`, from features that the model made before.
+
+        Args:
+            features: of the model's `probe_features`.
+            labels: (B,) class numbers, under the names that the model's `forward` has for them.
+
+        Returns:
+            An output of the model for each head.
+        """
         return [self.model.probe_output(features, head=head.eval(), **labels) for head in self.heads]
 
     def state_dict(self) -> dict[str, Any]:

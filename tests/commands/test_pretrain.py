@@ -3,16 +3,22 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
+from transformers.modeling_layers import GradientCheckpointingLayer
 from typer.testing import CliRunner
 
 import vidformers
@@ -187,6 +193,24 @@ def test_a_stopped_training_goes_on_bit_for_bit(videos, tiny, tmp_path):
     assert not (tmp_path / "out.training").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+def test_a_killed_training_goes_on(videos, tiny, tmp_path):
+    """By the command, with workers; the process gets no chance to clean up."""
+    options = "--model", tiny, "--steps", 6, "--batch-size", 4, "--set", "frame_step=1", "--log-every", 1
+    options = [*map(str, options), "--save-every", "3", "--json"]
+    command = [sys.executable, "-c", "from vidformers.commands.cli import main; main()", "pretrain", str(videos)]
+    with subprocess.Popen([*command, "--out", tmp_path / "out", *options], stdout=subprocess.PIPE) as process:
+        while json.loads(process.stdout.readline())["step"] < 4:
+            pass
+        process.kill()
+    assert not (tmp_path / "out").exists()
+    run(videos, "--out", tmp_path / "out", *options, "--resume")
+    run(videos, "--out", tmp_path / "whole", *options)
+    expected, actual = weights_of(tmp_path / "whole"), weights_of(tmp_path / "out")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
 def work(rank: int, processes: int, port: int, arguments: tuple[Path, Path, Path]) -> None:
     """One process of a training."""
     videos, model, out = arguments
@@ -214,6 +238,43 @@ def test_two_processes_compute_what_one_does(videos, tmp_path):
     expected, actual = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-5)
+
+
+def share_out(rank: int, folder: Path) -> None:
+    """One process of a training with sharded parameters; writes how far it is from one that isn't sharded."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    context, target = torch.arange(8).expand(2, -1), torch.arange(8, 32).expand(2, -1)
+    weights = []
+    for sharded in (False, True):
+        torch.manual_seed(0)
+        model = VJEPA2ForPreTraining(VJEPA2Config(**VJEPA2 | {"drop_path_rate": 0.0})).train()
+        if sharded:
+            for block in model.modules():
+                if isinstance(block, GradientCheckpointingLayer):
+                    fully_shard(block, mesh=init_device_mesh("cpu", (2,)))
+            fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        optimizer = torch.optim.AdamW(model.parameter_groups(0.04), lr=1e-3)
+        for _ in range(3):
+            model(clips, context, target).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            model.update_teacher(0.9)
+        weights.append(
+            {name: getattr(each, "full_tensor", lambda e=each: e)() for name, each in model.state_dict().items()}
+        )
+    furthest = max((weights[0][name] - each).abs().max().item() for name, each in weights[1].items())
+    (folder / f"{rank}.json").write_text(json.dumps(furthest))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo meets through a file here")
+def test_a_sharded_teacher_follows(tmp_path):
+    """FSDP2 as accelerate applies it, which does so on accelerators alone."""
+    torch.multiprocessing.spawn(share_out, (tmp_path,), 2)
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) <= 1e-6 for rank in range(2)] == [True, True]
 
 
 def test_a_loss_that_is_no_number(videos, tiny, tmp_path, monkeypatch):
@@ -384,3 +445,20 @@ def test_sources_have_their_shares():
     made = batches((100, 5), (0.25, 0.75))
     numbers = [number for index in range(100) for number in made[index]["inputs"]["numbers"]]
     assert np.mean([number >= 100 for number in numbers]) == pytest.approx(0.75, abs=0.06)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.slow
+def test_training_trains(shapes, tmp_path, monkeypatch):
+    """A linear probe tells colors by the features of a model that has learned better than by those of a new one.
+
+    docs/pretrain.md has the accuracies of three longer trainings.
+    """
+    monkeypatch.syspath_prepend(Path(shapes.__file__).parent)
+    demo = import_module("pretrain")
+    found = demo.compare(tmp_path / "state", seed=0, videos=1000, probed=500, steps=120, warmup_steps=20)
+    assert found["after"]["color"] > found["before"]["color"] + 0.1
+    assert found["history"][-1]["loss"] < found["history"][0]["loss"]
+    assert found["history"][-1]["target_effective_rank"] > 10  # it has not collapsed

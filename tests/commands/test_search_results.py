@@ -27,6 +27,7 @@ from vidformers.commands.search_results import (
 from vidformers.inference.search import Span
 
 
+ROOT = Path(__file__).parents[2]
 ODD = "a <b>\"odd\" & 'very' #1? 100%.mp4"
 
 
@@ -133,6 +134,11 @@ def test_page_is_whole_and_links_lead_to_the_second(video, tmp_path):
     assert [picture.size for picture in pictures] == [(324, 216)] * 6
     assert all(src.startswith("data:image/jpeg;base64,") for src in page.values("img", "src"))
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text) and "url(" not in text and "@import" not in text
+
+
+def test_the_page_is_package_data():
+    assert '"commands/*.html"' in (ROOT / "setup.py").read_text()
+    assert "src *.py *.html" in (ROOT / "MANIFEST.in").read_text()
 
 
 def test_only_the_pages_own_script_may_run(video, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.repository import test_readme
 from tests.repository.test_readme import blocks, check_shape, folder, named_files, run_commands, run_python
+from vidformers.inference.store import Store
 
 from .local_task import clips_task
 from .test_adapters import ATTENTION
@@ -42,6 +43,28 @@ def test_blocks_run(folder, monkeypatch):
     ray = sys.modules.get("ray")
     if ray is not None:
         ray.shutdown()
+
+
+def test_large_collections(folder):
+    """The blocks of docs/scale.md, whose cluster is this machine's."""
+    import pyarrow.parquet
+    import ray
+
+    page, namespace = "docs/scale.md", {"check_shape": check_shape, "__name__": "page"}
+    languages = []
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for line, language, text in blocks(page):
+            languages.append(language)
+            if language == "python":
+                run_python(text, page, line, namespace)
+            elif text.startswith("pip"):
+                run_commands(text)
+    finally:
+        ray.shutdown()
+    assert languages == ["bash", "bash", "python", "python"]
+    expected = len(namespace["features"])
+    assert expected == pyarrow.parquet.read_table("features").num_rows == Store("library.lance").count() > 0
 
 
 def test_names_of_attention():

@@ -96,7 +96,9 @@ def test_a_run_goes_on_with_either_engine(folder, tmp_path):
     assert job(ray={}, progress=lambda *told: seen.append(told)) == (7, 7)
     assert seen[-1] == ("embedding videos", 4, 4)
     check_rows(folder, table)
-    assert job(progress=lambda *told: seen.append(told)) == (7, 7) and seen[-1][0] == "loading the model"
+    for ray_options in (None, {}):  # nothing is left to do
+        assert job(ray=ray_options, progress=lambda *told: seen.append(told)) == (7, 7)
+        assert seen[-1][0] == "loading the model"
 
 
 def test_files(folder, tmp_path):

@@ -62,8 +62,15 @@ def test_a_window_that_overlaps_one_span_and_touches_a_better_one():
 
 
 def test_videos_stay_apart_and_scores_decide_the_order():
-    hits = [hit(0.8, 0, 4, "a"), hit(0.79, 2, 6, "b"), hit(0.78, 2, 6, "a"), hit(-0.1, 30, 34, "b")]
-    assert times(merge_hits(hits)) == [("a", 0, 6, 0.8), ("b", 2, 6, 0.79), ("b", 30, 34, -0.1)]
+    hits = [
+        hit(0.8, 0, 4, "a"),
+        hit(0.79, 2, 6, "b"),
+        hit(0.78, 2, 6, "a"),
+        hit(0.3, 50, 54, "a"),
+        hit(-0.1, 30, 34, "b"),
+    ]
+    expected = [("a", 0, 6, 0.8), ("b", 2, 6, 0.79), ("a", 50, 54, 0.3), ("b", 30, 34, -0.1)]
+    assert times(merge_hits(hits)) == expected
 
 
 def test_scores_below_zero():

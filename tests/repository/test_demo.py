@@ -58,7 +58,7 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
         and "a blue cross moves up" in output
     )
     scores = np.asarray(Image.open(tmp_path / "labels.png"))
-    assert (scores[:130] < 250).mean() > 0.5 and (scores == [0x3B, 0x6F, 0xB6]).all(-1).any()
+    assert (scores[80:200] < 250).mean() > 0.5 and (scores == [0x3B, 0x6F, 0xB6]).all(-1).any()
 
     reconstruction = np.asarray(Image.open(tmp_path / "reconstruction.png")).astype(float)
     original, seen, drawn = (reconstruction[y : y + 128, 180 : 180 + 8 * 134 - 6] for y in (100, 234, 368))

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import socket
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
@@ -40,6 +41,7 @@ from vidformers import (
 )
 from vidformers.commands import cli
 from vidformers.commands import convert as convert_command
+from vidformers.commands import pretrain as pretrain_command
 from vidformers.commands.listing import describe
 from vidformers.conversion import reverse_directory
 from vidformers.families import FAMILIES
@@ -52,6 +54,7 @@ SHAPE_COMMENT = re.compile(r"^(\s*)(\w+) = (.*?)  # \((\d+(?:, \d+)+)\).*$", re.
 
 HUB_WIDTH, FILE_WIDTH = 32, 96  # the width of ViT-L in the pages' shapes is 1024
 IN_A_TEST = dict.fromkeys(("finetune", "probe"), ["--epochs", "1", "--workers", "0"])  # what makes commands quick
+IN_A_TEST |= {"pretrain": ["--workers", "0"]}
 PUBLISHED_WIDTHS = 1024, 768, 1792  # of V-JEPA 2's ViT-L, VideoPrism's base size and PE Video's large one
 HUB = {"hidden_size": HUB_WIDTH, "num_attention_heads": 2}
 VIDEOPRISM = {**HUB, "intermediate_size": 64, "num_spatial_layers": 1, "num_temporal_layers": 1}
@@ -268,6 +271,7 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
     for preset in FAMILIES["videomae"].presets.values():
         for name, value in VIDEOMAE.items():
             monkeypatch.setitem(preset.config, name, value)
+    shorten_pretraining(monkeypatch)
     monkeypatch.setattr(convert_command, "push", lambda directory, repo: f"https://huggingface.co/{repo}")
     with socket.socket() as free:  # for a group of one process, as torchrun says it
         free.bind(("127.0.0.1", 0))
@@ -276,6 +280,18 @@ def folder(named_files, tmp_path, monkeypatch) -> Path:
         monkeypatch.setenv(name, str(value))
     provide_torchcodec(monkeypatch)
     return copy
+
+
+def shorten_pretraining(monkeypatch) -> None:
+    """Let recipes have small clips and few steps, whatever a page asks for, and make tiny models."""
+    recipes, change = FAMILIES["videomae"].recipes, pretrain_command.change
+    for name, recipe in recipes.items():
+        monkeypatch.setitem(recipes, name, replace(recipe, config={**recipe.config, **VIDEOMAE}))
+
+    def shorten(recipe, changes):
+        return change(recipe, changes | {"num_frames": 4, "crop_size": 64, "steps": 2, "batch_size": 4})
+
+    monkeypatch.setattr(pretrain_command, "change", shorten)
 
 
 def check_shape(value, stated: str) -> None:

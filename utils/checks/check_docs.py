@@ -41,7 +41,11 @@ ROOT = Path(__file__).parents[2]
 # Bases of a family's models: they hold nothing that the models' own entries don't show.
 NOT_ON_PAGES = ("PreTrainedModel", "__version__")
 # Modules that import a package which documentation is built without.
-NEEDING_OTHERS = {"mteb": "mteb", "sentence_transformers": "sentence_transformers"}
+NEEDING_OTHERS = {
+    "mteb": "mteb",
+    "sentence_transformers": "sentence_transformers",
+    "layers.rope_kernel": "triton",
+}
 PUBLIC_SUBPACKAGES = ("video", "inference", "training", "conversion")
 # "(B, T, C, H, W)", "(B,)", "(B, (T / 2)·h·w, D)"; a number without a dimension is a "scalar".
 DIMENSION = r"(?:[\w·.…'²₀-₉+/*×-]|\([^(),]*\)| [-+·/×] | or )+"

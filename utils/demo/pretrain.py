@@ -36,20 +36,22 @@ CONFIG = {
     "pred_num_attention_heads": 2,
     "pred_num_mask_tokens": 2,
 }
+SHAPE = {"temporal_scale": (1.0, 1.0), "aspect_ratio": (0.75, 1.5)}
 RECIPE = change(
     recipes()["vjepa2-vitg-pretrain"][1],
     {
         "num_frames": FRAMES,
         "crop_size": SIDE,
-        "steps": 1000,
+        "steps": 400,
         "batch_size": 16,
         "start_learning_rate": 1e-4,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "final_learning_rate": 1e-5,
         "schedule_scale": 1.0,
         "warmup_steps": 50,
-        "momentum": 0.98,
+        "momentum": 0.99,
         "final_momentum": 1.0,
+        "masks": [{"num_blocks": count, "spatial_scale": (s, s), **SHAPE} for count, s in ((2, 0.5), (1, 0.7))],
         "frame_step": 1,
         "resize_scale": (0.6, 1.0),
         "flip": False,

@@ -81,8 +81,11 @@ def write_package(out: Path) -> None:
     Modules that derive from classes of packages that need not be there are on no page, and stay behind.
     """
     for name, folder in FOLDERS.items():
-        for path in (path for path in folder.rglob("*.py") if path.stem not in NEEDING_OTHERS):
-            copy = out / name / path.relative_to(folder)
+        for path in sorted(folder.rglob("*.py")):
+            inside = path.relative_to(folder)
+            if ".".join(inside.with_suffix("").parts) in NEEDING_OTHERS:
+                continue
+            copy = out / name / inside
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     for name in ("", *PUBLIC_SUBPACKAGES):

@@ -200,7 +200,7 @@ def draw_pe_video(out: Path) -> None:
     draw_shares(
         "PE Video: when does which sentence fit?",
         "tiny PE Video, trained for a minute on colors; of each window of a film first and last frame are shown",
-        {f"frames {start + 1}–{start + 4}": (film[start], film[start + 3]) for start in range(0, len(film) - 3, 2)},
+        {f"frames {start + 1} to {start + 4}": (film[start], film[start + 3]) for start in range(0, len(film) - 3, 2)},
         dict(zip(shapes_colors.SENTENCES.values(), shares)),
         out / "pe_video.png",
         tile=100,
