@@ -26,6 +26,10 @@ class RayEmbedder(VideoEmbedder):
 
     This process has no weights. A task is a few videos; one whose actor dies is run again. Windows of a video come in
     order, videos as they are done. Actors open files by the absolute paths that they have here.
+
+    Args:
+        model: of the class and type that actors load, on the meta device.
+        processor, pool, num_frames, batch_size, source: as for a [`VideoEmbedder`].
     """
 
     @classmethod
@@ -74,6 +78,9 @@ class RayEmbedder(VideoEmbedder):
         done: Mapping[str, int] | None = None,
     ) -> Iterator[Embedding | Failure]:
         """Embed videos on the cluster, as [`VideoEmbedder.embed`] does here.
+
+        Args:
+            videos, windows, done: as there.
 
         Raises:
             OSError: the cluster cannot be reached, or gave up.
