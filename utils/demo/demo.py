@@ -40,7 +40,7 @@ from vidformers.video import uniform_indices
 
 console = Console(highlight=False, soft_wrap=True)
 
-NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 96, 24, 256
+NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 48, 12, 256
 # What the shapes of the tensors do not tell; the crop leaves 28 × 28 patches of a frame.
 SETTINGS = {"num_attention_heads": 4, "pred_num_attention_heads": 4, "crop_size": 224, "frames_per_clip": 16}
 WIDTH, DEPTH, PREDICTOR_WIDTH, PREDICTOR_DEPTH, NUM_MASK_TOKENS = 128, 4, 64, 2, 10
