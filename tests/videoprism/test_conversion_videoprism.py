@@ -532,6 +532,7 @@ def test_tokenizers_that_do_not_fit(tmp_path, spm, name):
 
 
 @needs_goldens
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(path.parent.name for path in GOLDENS.glob("*/checkpoint.npz")))
 def test_golden_files_convert_and_come_back(tmp_path, case):
     given = json.loads((GOLDENS / case / "case.json").read_text())["hyperparameters"]
@@ -547,6 +548,7 @@ def test_golden_files_convert_and_come_back(tmp_path, case):
 
 
 @needs_goldens
+@pytest.mark.slow
 def test_a_golden_case_from_text_to_embedding(tmp_path):
     folder = GOLDENS / "clip_tokenized"
     texts = json.loads((folder / "case.json").read_text())["texts"]

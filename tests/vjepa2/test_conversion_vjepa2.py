@@ -603,6 +603,7 @@ PROBE_CASES = ("f1_probe", "f2_probe_multilevel", "f3_action_anticipation")
 
 
 @needs_goldens
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*ENCODER_CASES, *MORE_CASES, *PROBE_CASES])
 def test_golden_files_convert_and_come_back(tmp_path, case):
     folder = Path(GOLDENS) / "vjepa2" / case
@@ -628,6 +629,7 @@ def test_golden_files_convert_and_come_back(tmp_path, case):
 
 
 @needs_goldens
+@pytest.mark.slow
 def test_a_golden_number(tmp_path):
     folder = Path(GOLDENS) / "vjepa2/f1_probe"
     model = load_original(folder / "checkpoint.pt", probe=folder / "probe.pt", **PROBE_CONFIG)
