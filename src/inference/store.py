@@ -245,10 +245,18 @@ class Store:
                 self.table.delete(left)
 
     def clean(self) -> None:
-        """Join the small files of many commits, and remove versions of more than an hour ago."""
-        if self.table is not None:
-            with self._explained():
+        """Join the small files of many commits, and remove versions of more than an hour ago.
+
+        Where another writer does so at the same time, it is left to that one.
+        """
+        if self.table is None:
+            return
+        with self._explained():
+            try:
                 self.table.optimize(cleanup_older_than=timedelta(hours=1))
+            except (OSError, RuntimeError) as error:
+                if "commit conflict" not in str(error):
+                    raise
 
     def _create(self, dimension: int) -> Any:
         import pyarrow as pa

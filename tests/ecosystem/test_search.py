@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import vidformers
 from tests.inference.directories import directory_of
 from tests.video_files import truncate, write_video
+from vidformers.commands import console
 from vidformers.commands.classify import TOY_MODEL
 from vidformers.commands.cli import app
 from vidformers.commands.embed import embed_into_table
@@ -57,9 +58,14 @@ def library(tmp_path_factory, shapes) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setattr(console.output, "width", 300)
+
+
 def search(library: Path, *arguments, table: str = "library.lance", expect: int = 0) -> str:
     command = ["search", library / table, *arguments]
-    result = CliRunner().invoke(app, list(map(str, command)), env={"COLUMNS": "300"})
+    result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == expect, result.output + repr(result.exception)
     return result.output
 

@@ -176,6 +176,22 @@ def test_killed_runs_lose_a_batch_at_most(model, tmp_path):
     assert rows_of(table) == {f"{number}.mp4": list(range(39)) for number in range(3)}
 
 
+def test_tidying_is_left_to_another_writer(videos, model, tmp_path, monkeypatch):
+    """Other failures are told."""
+    embed(videos, model, tmp_path / "library.lance")
+    store, raised = Store(tmp_path / "library.lance"), []
+
+    def optimize(table, **options):
+        raise RuntimeError(raised[0])
+
+    monkeypatch.setattr(type(store.table), "optimize", optimize)
+    raised[:] = ["lance error: Retryable commit conflict for version 88: This Rewrite transaction was preempted"]
+    store.clean()
+    raised[:] = ["lance error: disk quota exceeded"]
+    with pytest.raises(OSError, match="quota exceeded.*nothing is lost"):
+        store.clean()
+
+
 @pytest.mark.slow
 def test_two_writers_at_once(model, tmp_path):
     videos, table = tmp_path / "videos", tmp_path / "library.lance"
