@@ -88,7 +88,7 @@ assert "vidformers" not in sys.modules
 @pytest.mark.xdist_group("fresh")
 def test_import_loads_only_what_registration_needs():
     code = """
-heavy = {"av", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
+heavy = {"av", "ftfy", "torchcodec", "typer", "vidformers.commands.cli", "vidformers.conversion"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 vidformers.load_original
 assert "vidformers.conversion" in sys.modules

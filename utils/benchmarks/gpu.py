@@ -8,7 +8,7 @@ with its message. The same command again goes on where it stopped, and tries fai
     python utils/benchmarks/gpu.py --out results --minutes 3 --quick      # a few cases of each part
     python utils/benchmarks/gpu.py --out results --only speed --original-repo videoprism
 
-It needs torch, transformers, ftfy and this repository, neither a network nor PyAV. Without a GPU it runs with tiny
+It needs torch, transformers and this repository, neither a network nor PyAV. Without a GPU it runs with tiny
 models on the CPU, to see that it works.
 """
 
