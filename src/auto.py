@@ -1,5 +1,7 @@
 """Registration of the families with the Auto classes of transformers. What else it takes there is in `compat`."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -27,10 +29,10 @@ def register(names: bool = False) -> None:
         import_module("transformers.models.auto.video_processing_auto")
     for family in FAMILIES.values():
         for record in (family, *family.parts):
-            _register_models(family, record)
+            _register_models(record, partial(class_of, family))
             _register_processors(family, record)
             compat.refuse_other_classes(class_of(family, record.config_class), record)
-    _register_probe()
+    _register_models(PROBE, partial(getattr, import_module(".models.attentive_probe", __package__)))
     compat.read_remote_configurations()
     compat.choose_processors_by_configuration()
     compat.choose_tokenizers_by_configuration()
@@ -47,21 +49,12 @@ def unregister() -> None:
     compat.give_names_back()
 
 
-def _register_models(family: Family, record: Family | Part) -> None:
-    """Enter the configuration of a family or of a part of it, and the models that are built from it."""
-    config_class = class_of(family, record.config_class)
+def _register_models(record: Family | Part, class_named: Callable[[str], type]) -> None:
+    """Enter the configuration that a record names, and the models that are built from it."""
+    config_class = class_named(record.config_class)
     _auto("configuration").AutoConfig.register(record.model_type, config_class, exist_ok=True)
     for auto_name, model_name in record.auto_models.items():
-        getattr(_auto("modeling"), auto_name).register(config_class, class_of(family, model_name), exist_ok=True)
-
-
-def _register_probe() -> None:
-    """Enter the attentive probe."""
-    package = import_module(".models.attentive_probe", __package__)
-    config_class = getattr(package, PROBE.config_class)
-    _auto("configuration").AutoConfig.register(PROBE.model_type, config_class, exist_ok=True)
-    for auto_name, model_name in PROBE.auto_models.items():
-        getattr(_auto("modeling"), auto_name).register(config_class, getattr(package, model_name), exist_ok=True)
+        getattr(_auto("modeling"), auto_name).register(config_class, class_named(model_name), exist_ok=True)
 
 
 def _register_processors(family: Family, record: Family | Part) -> None:

@@ -14,6 +14,9 @@ from .options import ComputeDtype, Device, Dtype, NumFrames
 
 app = typer.Typer()
 
+Workers = Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")]
+
 
 @app.command()
 def finetune(
@@ -41,11 +44,11 @@ def finetune(
     ] = None,
     num_frames: NumFrames = None,
     seed: Annotated[int, typer.Option(help="Decides the split, the order and the new head.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
+    workers: Workers = 2,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be opened.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    resume: Resume = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -126,8 +129,8 @@ def pretrain(
     ] = None,
     most_unusable: Annotated[float, typer.Option(help="Share of the videos that may be unusable.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides a new model, the order, the clips and the masks.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    workers: Workers = 2,
+    resume: Resume = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -247,10 +250,10 @@ def probe(
     seed: Annotated[
         int | None, typer.Option(help="Decides the splits, the order and the heads; 0 by default.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 to decode in this one.")] = 2,
+    workers: Workers = 2,
     device: Device = None,
     dtype: ComputeDtype = Dtype.float32,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    resume: Resume = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from .training_card import hub_name, table_of
+
 
 def write_card(directory: Path, task: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
     """Write README.md, a picture and `training.json` into the directory of a pre-trained model.
@@ -26,7 +28,7 @@ def card(name: str, task: Mapping[str, Any], history: Sequence[Mapping[str, floa
     data = ModelCardData(
         library_name="transformers",
         tags=["vidformers", "video", "pre-training"],
-        base_model=task["base"] if task["base"].count("/") == 1 else None,
+        base_model=hub_name(task["base"]),
         model_name=name,
     )
     counts = "\n".join(
@@ -34,9 +36,7 @@ def card(name: str, task: Mapping[str, Any], history: Sequence[Mapping[str, floa
         for (source, count), weight in zip(task["videos"].items(), task["weights"], strict=True)
     )
     left_out = {"config", "data", "notes", "source"}
-    how = "\n".join(
-        f"| {key.replace('_', ' ')} | {value} |" for key, value in task["recipe"].items() if key not in left_out
-    )
+    how = table_of({key: value for key, value in task["recipe"].items() if key not in left_out})
     last = history[-1]
     return f"""---
 {data.to_yaml()}
@@ -72,8 +72,6 @@ The loss ended at {last["loss"]:.4f}.
 
 From {task["recipe"]["source"]}.
 
-| | |
-|---|---|
 {how}
 """
 

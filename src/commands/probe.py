@@ -31,7 +31,7 @@ from vidformers.inference.actions import Action, find_actions, hold_out, is_anno
 from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.device import find_device
 from vidformers.inference.directory import Directory
-from vidformers.inference.feature_folder import FeatureFolder, encode
+from vidformers.inference.kept_features import KeptFeatures, encode
 from vidformers.inference.labeled_clips import Clip, check_counts, find_clips, relabeled, split, unreadable
 from vidformers.inference.new_probe import head_of, new_probe
 from vidformers.inference.probe_clips import AnticipationClips, ClipViews, PreparedClips, labels_of, stacked
@@ -385,11 +385,11 @@ def train(
     return measures
 
 
-def _folder(task: Task, path: str | os.PathLike) -> FeatureFolder:
+def _folder(task: Task, path: str | os.PathLike) -> KeptFeatures:
     """Where features are kept, once it is known that they are of the same model and made in the same way."""
     anticipation = {"fps": task.settings.fps} if task.anticipates else {}
     config = task.model.config.to_dict()
-    return FeatureFolder(
+    return KeptFeatures(
         path,
         {
             "model": revision_of(task.opened),
@@ -410,7 +410,7 @@ class _Run:
     """A training while it goes on."""
 
     task: Task
-    folder: FeatureFolder
+    folder: KeptFeatures
     workers: int
     progress: Progress
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .training_card import draw_confusion
+from .training_card import draw_confusion, hub_name, save_curves, table_of
 
 
 def write_card(
@@ -53,7 +53,7 @@ def card(
         library_name="transformers",
         pipeline_tag="video-classification",
         tags=["vidformers", "video", "probe"],
-        base_model=task["base"] if task["base"].count("/") == 1 else None,
+        base_model=hub_name(task["base"]),
         model_name=name,
         eval_results=[EvalResult("video-classification", source, source, score, reported[score])],
     )
@@ -63,8 +63,7 @@ def card(
         + (" chosen |" if number == measures["chosen"] else " |")
         for number, (head, loss, each) in enumerate(zip(heads, last["losses"], last["measures"], strict=True))
     )
-    numbers = "\n".join(f"| {key.replace('_', ' ')} | {value:.1%} |" for key, value in reported.items())
-    how = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in settings.items())
+    numbers = table_of({key: f"{value:.1%}" for key, value in reported.items()})
     confusion = "" if measures["confusion"] is None else "\n![Which class was taken for which](confusion.png)\n"
     return f"""---
 {data.to_yaml()}
@@ -75,8 +74,6 @@ def card(
 An attentive probe with {len(task["classes"])} classes on the frozen encoder of `{task["base"]}`, trained on
 {task["training_clips"]} clips of `{source}`. {about}
 
-| | |
-|---|---|
 {numbers}
 
 `from_pretrained` of `{task["model_class"]}` loads it after `import vidformers`; it takes {task["num_frames"]} frames.
@@ -94,9 +91,7 @@ All learned from the same features. The first column of numbers is the mean loss
 
 ## Settings
 
-| | |
-|---|---|
-{how}
+{table_of(settings)}
 """
 
 
@@ -127,7 +122,4 @@ def draw_curve(epochs: Sequence[Mapping[str, Any]], chosen: int, path: Path) -> 
     left.set(xlabel="epoch", ylabel="loss in training")
     left.legend()
     right.set(xlabel="epoch", ylabel=f"{score.replace('_', ' ')} on clips to choose by, %", ylim=(0, 102))
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save_curves(figure, path)

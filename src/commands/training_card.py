@@ -45,7 +45,7 @@ def card(
         library_name="transformers",
         pipeline_tag="video-classification",
         tags=["vidformers", "video"],
-        base_model=task["base"] if task["base"].count("/") == 1 else None,
+        base_model=hub_name(task["base"]),
         model_name=name,
         eval_results=[EvalResult("video-classification", source, source, "accuracy", accuracy)],
     )
@@ -53,7 +53,6 @@ def card(
         f"| {each['epoch']} | {each['loss']:.4f} | {each['validation_loss']:.4f} | {each['accuracy']:.1%} |"
         for each in epochs
     )
-    how = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in settings.items())
     return f"""---
 {data.to_yaml()}
 ---
@@ -89,10 +88,19 @@ epoch.
 
 ## Settings
 
-| | |
-|---|---|
-{how}
+{table_of(settings)}
 """
+
+
+def hub_name(base: str) -> str | None:
+    """What a model was made from, if that can be a repository on the Hub."""
+    return base if base.count("/") == 1 else None
+
+
+def table_of(values: Mapping[str, Any]) -> str:
+    """Names and values as a table in Markdown."""
+    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in values.items())
+    return f"| | |\n|---|---|\n{rows}"
 
 
 def draw_curve(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -108,7 +116,12 @@ def draw_curve(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
     left.legend()
     right.plot(numbers, [100 * each["accuracy"] for each in epochs], marker="o", color="tab:green")
     right.set(xlabel="epoch", ylabel="accuracy, %", ylim=(0, 102))
-    for axes in (left, right):
+    save_curves(figure, path)
+
+
+def save_curves(figure: Any, path: Path) -> None:
+    """Write a figure whose panels have epochs on their x axes."""
+    for axes in figure.axes:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -60,8 +60,8 @@ class Directory:
         model_type = read.get("model_type")
         if model_type == PROBE.model_type:
             model_class = getattr(package, PROBE.auto_models["AutoModel"])
-            config = model_class.config_class.from_pretrained(path)
-            return cls(path, config, model_class, AutoVideoProcessor, PROBE, PROBE.input)
+            config = model_class.config_class.from_pretrained(path, revision=revision)
+            return cls(path, config, model_class, AutoVideoProcessor, PROBE, PROBE.input, revision)
         for family in FAMILIES.values():
             if model_type in family.contained_in:
                 model_class = getattr(package, family.contained_in[model_type])

@@ -61,11 +61,7 @@ class VJEPA2PretrainingAugmentation:
         video = crop(video, self.crop_size, self.scale, self.ratio)
         if self.random_horizontal_flip:
             video = _flip(video)
-        mean, std = (
-            255.0 * torch.tensor(values)[:, None, None, None]
-            for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        )
-        return ((video - mean) / std).transpose(0, 1)
+        return ((video - 255.0 * MEAN) / (255.0 * STD)).transpose(0, 1)
 
 
 class VJEPA2ProbeAugmentation:
@@ -109,10 +105,7 @@ class VJEPA2ProbeAugmentation:
         if self.auto_augment:
             frames = rand_augment(frames, translate=int(0.45 * self.crop_size))
         video = frames.permute(3, 0, 1, 2).float() / 255  # (C, T, H, W)
-        mean, std = (
-            torch.tensor(values)[:, None, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        )
-        video = _crop((video - mean) / std, self.crop_size, self.scale, self.ratio)
+        video = _crop((video - MEAN) / STD, self.crop_size, self.scale, self.ratio)
         if self.random_horizontal_flip:
             video = _flip(video)
         video = video.transpose(0, 1).contiguous()  # (T, C, S, S)

@@ -22,7 +22,7 @@ from vidformers import VJEPA2Config, VJEPA2ForActionAnticipation, VJEPA2Model, V
 from vidformers.commands import probe, probe_card
 from vidformers.commands.classify import Classifier
 from vidformers.commands.cli import app
-from vidformers.inference.feature_folder import FeatureFolder, encode
+from vidformers.inference.kept_features import KeptFeatures, encode
 from vidformers.inference.labeled_clips import Clip
 from vidformers.inference.probe_clips import ClipViews, PreparedClips, renormalized, stacked
 
@@ -172,9 +172,7 @@ def test_half_precision(clips, tiny, tmp_path):
 def test_kept_features_are_those_of_the_model(clips, tiny, tmp_path, change):
     task = prepared(clips, tiny, settings(epochs=1, **change))
     trained(task, tmp_path / "out")
-    folder = FeatureFolder(
-        tmp_path / "out.features", json.loads((tmp_path / "out.features/settings.json").read_text())
-    )
+    folder = KeptFeatures(tmp_path / "out.features", json.loads((tmp_path / "out.features/settings.json").read_text()))
     for part in ("training", "validation"):
         found, inputs = inputs_of(task, part)
         expected = encode(task.model, inputs)
@@ -187,9 +185,9 @@ def test_kept_features_are_those_of_the_model(clips, tiny, tmp_path, change):
 def test_features_are_made_once(clips, tiny, tmp_path, monkeypatch):
     """For any number of epochs and trainings; a folder of others is refused."""
     calls = []
-    usual = probe.FeatureFolder.save
+    usual = probe.KeptFeatures.save
     monkeypatch.setattr(
-        probe.FeatureFolder, "save", lambda self, clip, tokens: calls.append(clip) or usual(self, clip, tokens)
+        probe.KeptFeatures, "save", lambda self, clip, tokens: calls.append(clip) or usual(self, clip, tokens)
     )
     trained(prepared(clips, tiny), tmp_path / "out", features=tmp_path / "kept")
     assert len(calls) == len(set(calls)) == 12
@@ -210,7 +208,7 @@ def test_features_are_made_once(clips, tiny, tmp_path, monkeypatch):
 
 
 def test_a_file_that_changes_has_other_features(clips, tiny, tmp_path):
-    folder = FeatureFolder(tmp_path / "kept", {})
+    folder = KeptFeatures(tmp_path / "kept", {})
     file = shutil.copy(clips / "flat/0.mp4", tmp_path / "0.mp4")
     before = folder.file_of(Clip("0.mp4", 0, file), 1)
     assert folder.file_of(Clip("0.mp4", 0, file), 3) != before == folder.file_of(Clip("0.mp4", 1, file), 1)

@@ -48,7 +48,8 @@ def test_directories(tmp_path):
         loaded = auto_class.from_pretrained(tmp_path).eval()
         assert type(loaded) is AttentiveProbeForVideoClassification
         torch.testing.assert_close(loaded(pixel_values=video(1)).logits, model(video(1)).logits)
-    opened = Directory.open(tmp_path)
+    opened = Directory.open(tmp_path, revision="a-branch")
+    assert opened.revision == "a-branch"
     assert opened.labels == ("a", "b", "c")
     assert opened.load_model(torch.float32).embed_videos(video(1)).shape == (1, 24)
 

@@ -25,8 +25,8 @@ import numpy as np
 import shapes
 import torch
 import world
-from figures import draw_figure, to_images
-from PIL import Image, ImageDraw, ImageFont
+from figures import MARGIN, draw_figure, titled, to_images
+from PIL import Image
 from reconstruction import MASK_RATIO, SHAPES_MAE, compare_scenes, fill_in, hidden_errors, rows_of
 from rich.console import Console
 from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
@@ -210,20 +210,17 @@ def draw_scores(
     title: str, subtitle: str, frames: np.ndarray, shares: dict[str, float], path: Path, tile: int = 168
 ) -> Path:
     """A PNG of a title, frames (T, height, width, 3) uint8 in a row, and below them a bar for each label's share."""
-    margin, gap, line, label_width, head = 16, 6, 30, 240, 76
-    width = 2 * margin + len(frames) * (tile + gap) - gap
-    top = head + tile + 2 * margin
-    figure = Image.new("RGB", (width, top + len(shares) * line + margin), "white")
-    draw, font = ImageDraw.Draw(figure), ImageFont.load_default(15)
-    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
-    draw.text((margin, margin + 30), subtitle, fill="#555555", font=font)
+    gap, line, label_width, head = 6, 30, 240, 76
+    width = 2 * MARGIN + len(frames) * (tile + gap) - gap
+    top = head + tile + 2 * MARGIN
+    figure, draw, font = titled((width, top + len(shares) * line + MARGIN), title, subtitle)
     for column, frame in enumerate(frames):
         scaled = Image.fromarray(frame).resize((tile, tile), Image.Resampling.LANCZOS)
-        figure.paste(scaled, (margin + column * (tile + gap), head))
-    full = width - 2 * margin - label_width - 70
+        figure.paste(scaled, (MARGIN + column * (tile + gap), head))
+    full = width - 2 * MARGIN - label_width - 70
     for row, (label, share) in enumerate(shares.items()):
-        x, y = margin + label_width, top + row * line
-        draw.text((margin, y), label, fill="black", font=font)
+        x, y = MARGIN + label_width, top + row * line
+        draw.text((MARGIN, y), label, fill="black", font=font)
         draw.rectangle((x, y, x + full, y + 18), fill="#eeeeee")
         draw.rectangle((x, y, x + round(full * share), y + 18), fill="#3b6fb6" if row == 0 else "#9db7da")
         draw.text((x + full + 10, y), f"{share:.1%}", fill="black", font=font)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.console import Console
 from transformers import AutoModel, AutoProcessor
 
@@ -34,7 +34,7 @@ import shapes_clip
 import shapes_colors
 import shapes_jepa
 import world
-from figures import draw_figure
+from figures import MARGIN, draw_figure, titled
 
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +66,10 @@ def draw_shares(
         path: the file to write.
         tile: side of an image.
     """
-    margin, gap, line, label_width, head = 16, 5, 32, 224, 100
+    gap, line, label_width, head = 5, 32, 224, 100
     top = head + len(next(iter(columns.values()))) * (tile + gap) + gap
-    size = (label_width + len(columns) * (tile + gap) + margin, top + len(shares) * (line + gap) + margin)
-    figure = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(figure), ImageFont.load_default(15)
-    draw.text((margin, margin), title, fill="black", font=ImageFont.load_default(20))
-    draw.text((margin, margin + 30), subtitle, fill="#555555", font=font)
+    size = (label_width + len(columns) * (tile + gap) + MARGIN, top + len(shares) * (line + gap) + MARGIN)
+    figure, draw, font = titled(size, title, subtitle)
     for column, (heading, images) in enumerate(columns.items()):
         x = label_width + column * (tile + gap)
         draw.text((x + tile // 2, head - 8), heading, fill="#555555", font=font, anchor="ms")
@@ -81,7 +78,7 @@ def draw_shares(
             figure.paste(scaled, (x, head + row * (tile + gap)))
     for row, (label, values) in enumerate(shares.items()):
         y = top + row * (line + gap)
-        draw.text((margin, y + line // 2), label, fill="black", font=font, anchor="lm")
+        draw.text((MARGIN, y + line // 2), label, fill="black", font=font, anchor="lm")
         for column, share in enumerate(values):
             x = label_width + column * (tile + gap)
             color = tuple((255 - share * (255 - BLUE) - 10 * (1 - share)).astype(int))

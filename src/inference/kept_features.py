@@ -26,8 +26,8 @@ from .probe_clips import PreparedClips, stacked
 from .store import FileState
 
 
-class FeatureFolder:
-    """A folder of features.
+class KeptFeatures:
+    """A folder of features of clips.
 
     Args:
         path: of the folder, which is made where there is none.
