@@ -17,7 +17,7 @@ from vidformers.video import VideoDecodeError, probe_video
 from vidformers.video.inputs import unwrapped
 from vidformers.video.processor import VideoProcessor
 
-from .clips import VIDEO_SUFFIXES, read_clip, videos_below
+from .clips import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_clip, videos_below
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -98,12 +98,13 @@ def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
     return _in_data_set(str(source))
 
 
-def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
+def find_unlabeled(source: str | os.PathLike, *, images: bool = False) -> list[Clip]:
     """The videos of a source, whatever their labels.
 
     Args:
         source: a folder, which is searched with all that is below it, or which holds a saved data set of `datasets`; a
             table as for `find_clips`, or with a path alone in every line; or the name of a data set of `datasets`.
+        images: find images instead.
 
     Returns:
         Clips of one class.
@@ -112,18 +113,19 @@ def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
         ValueError: no video, or a table or data set without a column of them.
         ModuleNotFoundError: `datasets` is needed and not installed.
     """
-    path = Path(source)
+    path, kind = Path(source), "image" if images else "video"
     if path.is_dir() and not any((path / name).is_file() for name in SAVED_DATA_SETS):
-        found = [Clip(str(file), 0, file) for file in videos_below(path)]
+        suffixes = IMAGE_SUFFIXES if images else VIDEO_SUFFIXES
+        found = [Clip(str(file), 0, file) for file in videos_below(path, suffixes)]
         if not found:
-            raise ValueError(f"{path}: holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))}).")
+            raise ValueError(f"{path}: holds no {kind} (looked for {' '.join(sorted(suffixes))}).")
     elif path.suffix in TABLE_SUFFIXES:
         rows, _, videos, _ = _rows(path)
         found = [Clip(str(file), 0, file) for row in rows for file in [path.parent / row[videos].strip()]]
         if not found:
-            raise ValueError(f"{path}: expected the path of a video in every line, got no line.")
+            raise ValueError(f"{path}: expected a path in every line, got no line.")
     else:
-        rows, video = _data_set(str(source))
+        rows, video = _data_set(str(source), kind)
         rows = rows.select_columns([video])
         found = [Clip(f"{source}[{index}]", 0, Row(rows, index, video)) for index in range(len(rows))]
     return found
@@ -165,7 +167,7 @@ def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
         list(map(_cells_of_the_originals, lines)) if delimiter == " " else list(csv.reader(lines, delimiter=delimiter))
     )
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
-    videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
+    videos = next((heading.index(name) for name in ("path", "video", "image", "file") if name in heading), 0)
     has_heading = "label" in heading or "path" in heading
     labels = heading.index("label") if "label" in heading else None if has_heading else 1
     return rows[has_heading:], delimiter, videos, labels
@@ -174,7 +176,8 @@ def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
 def _cells_of_the_originals(line: str) -> list[str]:
     """A path, which may hold spaces, and the number after the last space, if there is one."""
     line = line.strip()
-    return [line] if Path(line).suffix.lower() in VIDEO_SUFFIXES else line.rsplit(maxsplit=1)
+    alone = Path(line).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return [line] if alone else line.rsplit(maxsplit=1)
 
 
 def _in_order(names: set[str]) -> list[str]:
@@ -200,8 +203,8 @@ def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
     return [Clip(f"{name}[{i}]", int(n), Row(videos, i, video)) for i, n in enumerate(numbers)], names
 
 
-def _data_set(name: str) -> tuple[Any, str]:
-    """A data set whose videos aren't decoded, and the column that holds them. A folder may hold a saved one."""
+def _data_set(name: str, kind: str = "video") -> tuple[Any, str]:
+    """A data set whose videos, or images, aren't decoded, and the column of them. A folder may hold a saved one."""
     if find_spec("datasets") is None:
         place = "a saved data set" if Path(name).is_dir() else "the name of a data set"
         raise ModuleNotFoundError(
@@ -216,11 +219,12 @@ def _data_set(name: str) -> tuple[Any, str]:
     else:
         repo, _, split = name.partition(":")
         rows = datasets.load_dataset(repo, split=split or "train")
-    video = _column(rows.features, datasets.Video, ("video", "path", "file"))
+    feature = getattr(datasets, kind.capitalize())
+    video = _column(rows.features, feature, (kind, "path", "file"))
     if video is None:
-        raise ValueError(f"{name}: finds no column of videos among {', '.join(rows.features)}.")
-    if isinstance(rows.features[video], datasets.Video):
-        rows = rows.cast_column(video, datasets.Video(decode=False))
+        raise ValueError(f"{name}: finds no column of {kind}s among {', '.join(rows.features)}.")
+    if isinstance(rows.features[video], feature):
+        rows = rows.cast_column(video, feature(decode=False))
     return rows, video
 
 

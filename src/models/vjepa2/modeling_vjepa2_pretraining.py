@@ -229,8 +229,12 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
         return config
 
     def mask_collator(self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int) -> VJEPA2MaskCollator:
-        sides = {"patch_size": self.config.patch_size, "tubelet_size": self.config.tubelet_size}
+        sides = {"patch_size": self.config.patch_size, "tubelet_size": min(self.config.tubelet_size, num_frames)}
         return VJEPA2MaskCollator(masks, [num_frames], crop_size=crop_size, **sides)
+
+    @property
+    def learns_from_images(self) -> bool:
+        return self.config.use_image_patch_embedder
 
     @property
     def may_leave_parameters_out(self) -> bool:
