@@ -12,6 +12,7 @@ _MODULES = {
     "MixedBatches": ".batches",
     "PreTrainer": ".pretraining",
     "ProbeTrainer": ".probes",
+    "RecipeCallback": ".callbacks",
     "WeightedSampler": ".samplers",
     "feature_spread": ".metrics",
     "context_weight_schedule": ".schedules",

@@ -112,6 +112,18 @@ def rates_at(recipe: Recipe, step: int) -> dict[str, float]:
     return rates
 
 
+def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
+    """Give all groups of an optimizer a learning rate, and those that decay a weight decay.
+
+    Args:
+        optimizer: over `model.parameter_groups`.
+        rates: of a step, from `rates_at`.
+    """
+    for group in optimizer.param_groups:
+        decays = group.setdefault("decays", group["weight_decay"] > 0)
+        group["lr"], group["weight_decay"] = rates["learning_rate"], rates["weight_decay"] * decays
+
+
 @dataclass(frozen=True)
 class Shares:
     """How clips and images of a step are shared out.
@@ -213,7 +225,6 @@ class PreTrainer:
         optimizer = torch.optim.AdamW(
             model.train().parameter_groups(recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas
         )
-        self.decayed = [group["weight_decay"] > 0 for group in optimizer.param_groups]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         if optimizer_state:
             self._load_optimizer(optimizer_state)
@@ -269,8 +280,7 @@ class PreTrainer:
         """One step of the optimizer and of the teacher, and its record."""
         rates = rates_at(self.recipe, self.step)
         shown = (self.step + 1) % self.log_every == 0 or self.step + 1 == self.recipe.steps
-        for group, is_decayed in zip(self.optimizer.param_groups, self.decayed, strict=True):
-            group["lr"], group["weight_decay"] = rates["learning_rate"], rates["weight_decay"] * is_decayed
+        set_rates(self.optimizer, rates)
         sums: dict[str, torch.Tensor] = {}
         names = []
         for _ in range(self.accelerator.gradient_accumulation_steps):

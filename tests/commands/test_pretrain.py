@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -284,7 +285,7 @@ def shard(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     context, target = torch.arange(8).expand(2, -1), torch.arange(8, 32).expand(2, -1)
-    weights = []
+    weights, states = [], []
     for sharded in (False, True):
         torch.manual_seed(0)
         model = VJEPA2ForPreTraining(VJEPA2Config(**VJEPA2 | {"drop_path_rate": 0.0})).train()
@@ -302,17 +303,31 @@ def shard(rank: int, folder: Path) -> None:
         weights.append(
             {name: getattr(each, "full_tensor", lambda e=each: e)() for name, each in model.state_dict().items()}
         )
-    furthest = max((weights[0][name] - each).abs().max().item() for name, each in weights[1].items())
+        states.append(PreTrainer.optimizer_state(training(model, optimizer)))
+    again = training(model, torch.optim.AdamW(model.parameter_groups(0.04)))
+    PreTrainer._load_optimizer(again, states[1])
+    states.append(PreTrainer.optimizer_state(again))
+    furthest = [
+        max((first[name] - each).abs().max().item() for name, each in second.items())
+        for first, second in (weights, states[:2], states[1:])
+    ]
     (folder / f"{rank}.json").write_text(json.dumps(furthest))
     dist.destroy_process_group()
+
+
+def training(model: VJEPA2ForPreTraining, optimizer: torch.optim.Optimizer) -> SimpleNamespace:
+    """As much of a PreTrainer as looks after its optimizer, without accelerate, which shards on accelerators alone."""
+    return SimpleNamespace(bare_model=model, optimizer=optimizer, accelerator=SimpleNamespace(is_main_process=True))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo meets through a file here")
 def test_a_sharded_teacher_follows(tmp_path):
-    """FSDP2 as accelerate applies it, which does so on accelerators alone."""
+    """And what the optimizer knows is gathered and given back. FSDP2 as accelerate applies it, which wants a GPU."""
     torch.multiprocessing.spawn(shard, (tmp_path,), 2)
-    assert [json.loads((tmp_path / f"{rank}.json").read_text()) <= 1e-6 for rank in range(2)] == [True, True]
+    for rank in range(2):
+        weights, states, given_back = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert weights <= 1e-6 and states <= 1e-6 and given_back == 0
 
 
 def spoil(monkeypatch, number: int) -> list[str]:

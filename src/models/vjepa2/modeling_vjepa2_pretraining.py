@@ -68,6 +68,7 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
     """
 
     records_states = False
+    _keep_in_fp32_modules_strict = ("teacher",)  # half precision would round its small moves away
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
