@@ -157,29 +157,34 @@ def share_out(recipe: Recipe, micro_batch: int | None, processes: int) -> Shares
     Raises:
         ValueError: they cannot be shared out so.
     """
-    images = recipe.images
+    images, tried = recipe.images, []
     for times in count(1):
         image_batches = int(times * processes * images.share) if images else 0
         batches = times * processes - image_batches
-        enough = image_batches or not images if micro_batch is None else batches * micro_batch >= recipe.batch_size
-        if batches and enough:
+        clips = micro_batch or max(recipe.batch_size // batches, 1)
+        if batches * clips > recipe.batch_size:
             break
-    clips = micro_batch or max(recipe.batch_size // batches, 1)
-    if batches * clips != recipe.batch_size:
+        of_batch = images.batch_size // image_batches if image_batches else 0
+        tried.append(Shares(times, batches, clips, image_batches, of_batch))
+        if micro_batch is None and (image_batches or not images):
+            break
+    fitting = [each for each in tried if each.batches * each.clips == recipe.batch_size]
+    if not fitting:
         raise ValueError(
             f"Expected `batch_size`, the clips of a step, to be a multiple of the clips that {processes} processes "
-            f"take at once ({clips} each), got {recipe.batch_size}."
-            + (f" With images, {batches} of the {times * processes} batches of a step are of clips." if images else "")
+            f"take at once ({clips} each{', and images besides' if images else ''}), got {recipe.batch_size}."
         )
     if images is None:
-        return Shares(times, batches, clips)
-    if not image_batches or images.batch_size % image_batches:
+        return fitting[-1]
+    shared = [each for each in fitting if each.image_batches and each.image_batches * each.images == images.batch_size]
+    if not shared:
+        times, image_batches = fitting[-1].times, fitting[-1].image_batches
         raise ValueError(
             f"Of the {times * processes} batches of a step, the share of {images.share:g} gives {image_batches} of "
             f"images, among which its {images.batch_size} images cannot be shared out. Change the clips that a "
             "process takes at once (`micro_batch`), or `share` or `batch_size` of images."
         )
-    return Shares(times, batches, clips, image_batches, images.batch_size // image_batches)
+    return shared[-1]
 
 
 class PreTrainer:

@@ -442,10 +442,9 @@ def test_a_training_goes_on_with_the_optimizer_of_an_earlier_one(videos, tiny, t
     PreTrainer(task.model, batches, replace(task.recipe, steps=6), Accelerator(cpu=True), tmp_path).train()
     whole = {name: each.clone() for name, each in task.model.state_dict().items()}
 
+    task = job.prepare([videos], model=tiny, changes=SHORT | constant | {"steps": 3})
     torch.manual_seed(1)
-    job.pretrain(
-        job.prepare([videos], model=tiny, changes=SHORT | constant | {"steps": 3}), tmp_path / "first", **QUICK
-    )
+    job.pretrain(task, tmp_path / "first", **QUICK)
     after = torch.get_rng_state()
     second = job.prepare([videos], model=tmp_path / "first", changes=SHORT | constant | {"steps": 3})
     assert "The optimizer goes on" in " ".join(job.notes(second)) and second.record["optimizer"] == "goes on"
@@ -528,6 +527,7 @@ def test_the_first_processes_have_images_as_in_the_original(videos, pictures, ti
     assert [batches[4]["inputs"]["context_mask"][0].shape[0] for number in (4, 6)] == [4, 4]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_with_images_goes_on_bit_for_bit(videos, pictures, tiny_2_1, tmp_path):
     def go(out: str, **options: Any) -> list[dict[str, float]]:
         task = mixed_task(videos, pictures, tiny_2_1)

@@ -155,7 +155,7 @@ def test_how_images_are_shared_out():
     assert share_out(third, None, 1) == Shares(4, 3, 8, 1, 8) and share_out(third, 4, 1) == Shares(8, 6, 4, 2, 4)
     with pytest.raises(ValueError, match="share of 0.3 gives 0 of images"):
         share_out(third, 24, 1)
-    with pytest.raises(ValueError, match="2 of the 3 batches of a step are of clips"):
+    with pytest.raises(ValueError, match="that 3 processes take at once .25 each, and images besides., got 24"):
         share_out(recipe, 25, 3)
     with pytest.raises(ValueError, match="gives 2 of images, among which its 7 images cannot be shared out"):
         share_out(change(third, {"images": {"batch_size": 7}}), 4, 1)
