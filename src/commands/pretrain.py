@@ -412,7 +412,7 @@ def pretrain(
         ValueError: clips and images cannot be shared out; `out` exists already; there is a state beside it that is not
             to be resumed, or of another task; or too many videos are unusable.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedType
     from accelerate.utils import ProjectConfiguration
 
     out, recipe = check_target(out, folder=True), task.recipe
@@ -422,7 +422,8 @@ def pretrain(
         project_config=ProjectConfiguration(logging_dir=str(out.with_name(f"{out.name}.logs"))),
         kwargs_handlers=_distribution(task.model),
     )
-    shares = share_out(recipe, micro_batch, accelerator.num_processes)
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    shares = share_out(recipe, micro_batch, accelerator.num_processes, sharded)
     accelerator.gradient_accumulation_steps = shares.times
     with accelerator.main_process_first():
         own = accelerator.is_main_process

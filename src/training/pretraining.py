@@ -143,7 +143,7 @@ class Shares:
     images: int = 0
 
 
-def share_out(recipe: Recipe, micro_batch: int | None, processes: int) -> Shares:
+def share_out(recipe: Recipe, micro_batch: int | None, processes: int, sharded: bool = False) -> Shares:
     """Share out the clips and images of a step.
 
     Of so many batches of a step, the share of images, rounded down, is of images, as in the original, where each
@@ -153,11 +153,12 @@ def share_out(recipe: Recipe, micro_batch: int | None, processes: int) -> Shares
         recipe: says how many clips and images there are.
         micro_batch: clips that a process takes at once; by default as many as can be.
         processes: number of processes.
+        sharded: whether they share the parameters, so that all must have batches of the same kind at a time.
 
     Raises:
         ValueError: they cannot be shared out so.
     """
-    images, tried = recipe.images, []
+    images, tried, unit = recipe.images, [], processes if sharded else 1
     for times in count(1):
         image_batches = int(times * processes * images.share) if images else 0
         batches = times * processes - image_batches
@@ -166,7 +167,7 @@ def share_out(recipe: Recipe, micro_batch: int | None, processes: int) -> Shares
             break
         of_batch = images.batch_size // image_batches if image_batches else 0
         tried.append(Shares(times, batches, clips, image_batches, of_batch))
-        if micro_batch is None and (image_batches or not images):
+        if micro_batch is None and (not images or (image_batches and image_batches % unit == 0)):
             break
     fitting = [each for each in tried if each.batches * each.clips == recipe.batch_size]
     if not fitting:
@@ -176,13 +177,18 @@ def share_out(recipe: Recipe, micro_batch: int | None, processes: int) -> Shares
         )
     if images is None:
         return fitting[-1]
-    shared = [each for each in fitting if each.image_batches and each.image_batches * each.images == images.batch_size]
+    shared = [
+        each
+        for each in fitting
+        if each.image_batches * each.images == images.batch_size and each.image_batches % unit == 0
+    ]
     if not shared:
         times, image_batches = fitting[-1].times, fitting[-1].image_batches
         raise ValueError(
             f"Of the {times * processes} batches of a step, the share of {images.share:g} gives {image_batches} of "
-            f"images, among which its {images.batch_size} images cannot be shared out. Change the clips that a "
-            "process takes at once (`micro_batch`), or `share` or `batch_size` of images."
+            f"images, among which its {images.batch_size} images cannot be shared out"
+            + (f", in multiples of the {processes} processes that share the parameters" if sharded else "")
+            + ". Change the clips that a process takes at once (`micro_batch`), or `share` or `batch_size` of images."
         )
     return shared[-1]
 

@@ -151,6 +151,10 @@ def test_how_images_are_shared_out():
     assert share_out(recipe, None, 1) == Shares(2, 1, 24, 1, 36)
     assert share_out(recipe, 4, 1) == Shares(12, 6, 4, 6, 6)
     assert share_out(recipe, 8, 2) == Shares(3, 3, 8, 3, 12)
+    assert share_out(recipe, None, 2) == Shares(1, 1, 24, 1, 36)
+    assert share_out(recipe, None, 2, sharded=True) == Shares(2, 2, 12, 2, 18)  # two processes, of one kind at a time
+    with pytest.raises(ValueError, match="gives 3 of images.*in multiples of the 2 processes that share"):
+        share_out(recipe, 8, 2, sharded=True)
     third = change(recipe, {"images": {"share": 0.3, "batch_size": 8}})
     assert share_out(third, None, 1) == Shares(4, 3, 8, 1, 8) and share_out(third, 4, 1) == Shares(8, 6, 4, 2, 4)
     with pytest.raises(ValueError, match="share of 0.3 gives 0 of images"):
