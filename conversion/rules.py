@@ -36,7 +36,11 @@ TRAINING_STATE: Mapping[str, str] = {
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-@dataclass(frozen=True)
+Names = str | Iterable[str]
+"""A name, or several."""
+
+
+@dataclass(init=False)
 class Rule:
     """Which of our tensors come from which of the original's.
 
@@ -49,41 +53,34 @@ class Rule:
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    op: Op = COPY
-    why: str = ""
+    op: Op
+    why: str
 
-    def __post_init__(self):
-        if not self.why and (not self.ours or not self.theirs or not isinstance(self.op, Copy)):
+    def __init__(self, ours: Names, theirs: Names, op: Op = COPY, why: str = ""):
+        self.ours, self.theirs, self.op, self.why = _names(ours), _names(theirs), op, why
+        if not why and (not self.ours or not self.theirs or not isinstance(op, Copy)):
             raise ValueError(f"the rule for {', '.join(self.ours or self.theirs)} is no plain copy and needs a `why`.")
 
 
-def rule(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY, why: str = "") -> Rule:
-    """A `Rule` from names given alone or as several."""
-    return Rule(_names(ours), _names(theirs), op, why)
+def linear(ours: Names, theirs: Names, op: Op = COPY, why: str = "", bias: bool = True) -> Iterator[Rule]:
+    """The rules of the weight and, where it has one, the bias of a layer or a norm."""
+    for leaf in ("weight", "bias") if bias else ("weight",):
+        yield Rule(*([f"{name}.{leaf}" for name in _names(side)] for side in (ours, theirs)), op, why)
 
 
-def linear(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY, why: str = "") -> tuple[Rule, Rule]:
-    """The rules of the weight and the bias of a layer, or of a norm."""
-    weight, bias = (
-        Rule(*(tuple(f"{name}.{leaf}" for name in _names(side)) for side in (ours, theirs)), op, why)
-        for leaf in ("weight", "bias")
-    )
-    return weight, bias
-
-
-def linears(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
+def linears(ours: str, theirs: str, names: Mapping[str, str], bias: bool = True) -> Iterator[Rule]:
     """The rules of layers and norms, `<theirs>.<value>` → `<ours>.<key>` for the items of `names`."""
     for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}", bias=bias)
 
 
 def leave_out(rules_or_names: Iterable[Rule | str], why: str) -> Iterator[Rule]:
     """Rules that leave out the originals of other rules, or tensors by their names."""
     for entry in rules_or_names:
-        yield Rule((), (entry,) if isinstance(entry, str) else entry.theirs, why=why)
+        yield Rule((), entry if isinstance(entry, str) else entry.theirs, why=why)
 
 
-def _names(names: str | Iterable[str]) -> tuple[str, ...]:
+def _names(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
@@ -122,7 +119,7 @@ class Shapes(dict[str, tuple[int, ...]]):
         return Bounded(ratio, lambda given: int(columns * given) == rows)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Entry:
     """A state dict of original files.
 
@@ -134,14 +131,10 @@ class Entry:
         prefix: what files put before the names of its tensors, for `reverse`.
     """
 
-    places: tuple[str, ...]
-    versions: tuple[str, ...]
-    file: str
-    prefix: str
-
-    def __init__(self, *places: str, versions: tuple[str, ...] = (), file: str = "checkpoint", prefix: str = ""):
-        for name, value in (("places", places), ("versions", versions), ("file", file), ("prefix", prefix)):
-            object.__setattr__(self, name, value)
+    places: tuple[str, ...] = ("",)
+    versions: tuple[str, ...] = ()
+    file: str = "checkpoint"
+    prefix: str = ""
 
     @property
     def all_places(self) -> tuple[str, ...]:

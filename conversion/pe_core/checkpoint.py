@@ -12,7 +12,7 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import ConversionError, Op, Reshape, Split, Tensors, Transpose
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, linears, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, linears
 
 
 MLP = {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -87,54 +87,54 @@ def _block_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
 def vision_rules(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
     """A vision tower whose names begin with `ours` and `theirs`."""
     width = config.hidden_size
-    yield rule(f"{ours}patch_embed.proj.weight", f"{theirs}conv1.weight")
+    yield Rule(f"{ours}patch_embed.proj.weight", f"{theirs}conv1.weight")
     if config.use_cls_token:
-        yield rule(f"{ours}cls_token", f"{theirs}class_embedding", Reshape((width,), (1, 1, width)), TABLE)
+        yield Rule(f"{ours}cls_token", f"{theirs}class_embedding", Reshape((width,), (1, 1, width)), TABLE)
     yield _table(f"{ours}pos_embed", f"{theirs}positional_embedding", width)
     yield from linear(f"{ours}norm_pre", f"{theirs}ln_pre")
     for i in range(config.num_hidden_layers):
         block, resblock = f"{ours}blocks.{i}", f"{theirs}transformer.resblocks.{i}"
         yield from _block(block, resblock)
         if config.layer_scale_init_value:
-            yield rule(f"{block}.gamma_1", f"{resblock}.ls_1.gamma")
-            yield rule(f"{block}.gamma_2", f"{resblock}.ls_2.gamma")
+            yield Rule(f"{block}.gamma_1", f"{resblock}.ls_1.gamma")
+            yield Rule(f"{block}.gamma_2", f"{resblock}.ls_2.gamma")
     if config.use_post_norm:
         yield from linear(f"{ours}norm", f"{theirs}ln_post")
     if config.use_attention_pooling:
         yield from _pooler(f"{ours}attn_pool", f"{theirs}attn_pool", width)
     if config.projection_dim:
         names = [f"{ours}head.weight", f"{ours}head.bias"]
-        yield rule(names, f"{theirs}proj", TransposeAndZeroBias(), "timm's projection is a layer with a bias")
+        yield Rule(names, f"{theirs}proj", TransposeAndZeroBias(), "timm's projection is a layer with a bias")
 
 
 def _pooler(ours: str, theirs: str, width: int) -> Iterator[Rule]:
-    yield rule(f"{ours}.latent", f"{theirs}.probe")
+    yield Rule(f"{ours}.latent", f"{theirs}.probe")
     for leaf in ("weight", "bias"):
         names = [f"{ours}.q.{leaf}", f"{ours}.kv.{leaf}"]
         why = "timm has a projection for the queries and one for keys and values"
-        yield rule(names, f"{theirs}.attn.in_proj_{leaf}", Split((width, 2 * width)), why)
+        yield Rule(names, f"{theirs}.attn.in_proj_{leaf}", Split((width, 2 * width)), why)
     yield from linears(ours, theirs, {"proj": "attn.out_proj", "norm": "layernorm", **MLP})
 
 
 def text_rules(config: Any, ours: str) -> Iterator[Rule]:
     """A text tower, which our model calls `ours`."""
-    yield rule(f"{ours}token_embedding.weight", "token_embedding.weight")
+    yield Rule(f"{ours}token_embedding.weight", "token_embedding.weight")
     yield _table(f"{ours}pos_embed", "positional_embedding", config.hidden_size)
     for i in range(config.num_hidden_layers):
         yield from _block(f"{ours}blocks.{i}", f"transformer.resblocks.{i}")
     yield from linear(f"{ours}norm", "ln_final")
-    yield rule(f"{ours}head.weight", "text_projection", Transpose(), "the original multiplies with it from the right")
+    yield Rule(f"{ours}head.weight", "text_projection", Transpose(), "the original multiplies with it from the right")
 
 
 def _block(ours: str, theirs: str) -> Iterator[Rule]:
     """A block, alike in both towers."""
     for leaf in ("weight", "bias"):
-        yield rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}")
+        yield Rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}")
     yield from linears(ours, theirs, {"norm1": "ln_1", "attn.proj": "attn.out_proj", "norm2": "ln_2", **MLP})
 
 
 def _table(ours: str, theirs: str, width: int) -> Rule:
-    return rule(ours, theirs, Reshape((-1, width), (1, -1, width)), TABLE)
+    return Rule(ours, theirs, Reshape((-1, width), (1, -1, width)), TABLE)
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -144,7 +144,7 @@ class PeCoreForm(Form):
     """What all files of the family have in common."""
 
     family = "pe_core"
-    entries = {"": Entry("", "state_dict", "weights")}
+    entries = {"": Entry(("", "state_dict", "weights"))}
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"size": getattr(config, "vision_config", config).image_size}
@@ -166,7 +166,7 @@ class CoreFile(PeCoreForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from vision_rules(config.vision_config, "vision_model.", "visual.")
         yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
+        yield Rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
 
 class VisionTower(PeCoreForm):

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidformers.conversion.ops import Split
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear
 from vidformers.models.videomae.configuration_videomae import is_of_remote_code, remote_fields
+
+
+NO_CLASSIFIER = "the classifier, which an encoder does not have"
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
@@ -22,7 +25,7 @@ from vidformers.models.videomae.configuration_videomae import is_of_remote_code,
 def _encoder(config: Any, ours: str, theirs: str, has_norm: bool) -> Iterator[Rule]:
     yield from linear(f"{ours}embeddings.patch_embeddings.projection", f"{theirs}patch_embed.proj")
     if config.use_learnable_pos_emb:
-        yield rule(f"{ours}embeddings.position_embeddings.table", f"{theirs}pos_embed")
+        yield Rule(f"{ours}embeddings.position_embeddings.table", f"{theirs}pos_embed")
     for i in range(config.num_hidden_layers):
         yield from _block(config, f"{ours}encoder.layer.{i}", f"{theirs}blocks.{i}")
     if has_norm:
@@ -31,41 +34,30 @@ def _encoder(config: Any, ours: str, theirs: str, has_norm: bool) -> Iterator[Ru
 
 def _block(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
     attention = f"{ours}.attention.attention"
-    projections = tuple(f"{attention}.{name}.weight" for name in ("query", "key", "value"))
+    projections = [f"{attention}.{name}.weight" for name in ("query", "key", "value")]
     yield from linear(f"{ours}.layernorm_before", f"{theirs}.norm1")
-    yield rule(projections, f"{theirs}.attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
+    yield Rule(projections, f"{theirs}.attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
     if config.qv_bias:
-        yield rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
-        yield rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
+        yield Rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
+        yield Rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
     if config.cos_attn:
-        yield rule(f"{attention}.scale", f"{theirs}.attn.scale")
+        yield Rule(f"{attention}.scale", f"{theirs}.attn.scale")
     yield from linear(f"{ours}.attention.output.dense", f"{theirs}.attn.proj")
     yield from linear(f"{ours}.layernorm_after", f"{theirs}.norm2")
     yield from linear(f"{ours}.intermediate.dense", f"{theirs}.mlp.fc1")
     yield from linear(f"{ours}.output.dense", f"{theirs}.mlp.fc2")
     if config.layer_scale_init_value:
-        yield rule(f"{ours}.lambda_1", f"{theirs}.gamma_1")
-        yield rule(f"{ours}.lambda_2", f"{theirs}.gamma_2")
+        yield Rule(f"{ours}.lambda_1", f"{theirs}.gamma_1")
+        yield Rule(f"{ours}.lambda_2", f"{theirs}.gamma_2")
 
 
 def _decoder(config: Any) -> Iterator[Rule]:
-    yield rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
-    yield rule("mask_token", "mask_token")
+    yield Rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
+    yield Rule("mask_token", "mask_token")
     for i in range(config.decoder_num_hidden_layers):
         yield from _block(config, f"decoder.decoder_layers.{i}", f"decoder.blocks.{i}")
     yield from linear("decoder.norm", "decoder.norm")
     yield from linear("decoder.head", "decoder.head")
-
-
-def _pooling_norm(theirs: str) -> Iterator[Rule]:
-    """The norm of the mean, which stands beside the encoder in a classifier and in it where it pools by itself."""
-    yield from linear("fc_norm", f"{theirs}fc_norm")
-
-
-def _head(config: Any) -> Iterator[Rule]:
-    if config.use_mean_pooling:
-        yield from _pooling_norm("")
-    yield from linear("classifier", "head")
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -79,7 +71,7 @@ class _VideoMAEForm(Form):
     """
 
     family = "videomae"
-    entries = {"": Entry("model", "module", "", versions=("model_ema",))}
+    entries = {"": Entry(("model", "module", ""), versions=("model_ema",))}
     required = ("num_attention_heads", "image_size", "num_frames")
     images = True
     label_rows = ("head.weight", "head.bias")
@@ -87,69 +79,48 @@ class _VideoMAEForm(Form):
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         width, channels, tubelet, *patch = shapes[f"{self.theirs}patch_embed.proj.weight"]
-        patch_size = patch[0] if patch[0] == patch[1] else patch
-        has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
-        has_scales = f"{self.theirs}blocks.0.attn.scale" in shapes
+        patch_size, block = patch[0] if patch[0] == patch[1] else patch, f"{self.theirs}blocks.0"
+        has_scales, has_factors = f"{block}.attn.scale" in shapes, f"{block}.gamma_1" in shapes
         return {
             "cos_attn": has_scales,
-            **({"num_attention_heads": shapes[f"{self.theirs}blocks.0.attn.scale"][0]} if has_scales else {}),
+            **({"num_attention_heads": shapes[f"{block}.attn.scale"][0]} if has_scales else {}),
             "hidden_size": width,
             "num_channels": channels,
             "tubelet_size": tubelet,
             "patch_size": Bounded(patch_size, lambda given: given == patch_size or given in (patch, tuple(patch))),
             "num_hidden_layers": shapes.count(f"{self.theirs}blocks.{{}}.norm1.weight"),
-            "intermediate_size": shapes[f"{self.theirs}blocks.0.mlp.fc1.weight"][0],
-            "qv_bias": f"{self.theirs}blocks.0.attn.q_bias" in shapes,
+            "intermediate_size": shapes[f"{block}.mlp.fc1.weight"][0],
+            "qv_bias": f"{block}.attn.q_bias" in shapes,
             "use_learnable_pos_emb": f"{self.theirs}pos_embed" in shapes,
             # Where the factors began matters to new models alone.
             "layer_scale_init_value": Bounded(0.1 if has_factors else 0.0, lambda given: bool(given) == has_factors),
         }
 
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from _encoder(config, self.ours, self.theirs, has_norm=not config.use_mean_pooling)
+
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.image_size, "num_frames": config.num_frames}
 
 
-class _PretrainingForm(_VideoMAEForm):
-    title = "VideoMAE pre-training file"
-    architecture = "VideoMAEForPreTraining"
+class _EncoderOfPretrainingForm(_VideoMAEForm):
+    title = "encoder of a VideoMAE pre-training file"
+    architecture = "VideoMAEModel"
+    on_request = True
     fingerprint = ("encoder_to_decoder.weight",)
-    required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
     label_rows = ()
-    theirs = "encoder."
+    ours, theirs = "", "encoder."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        scale = shapes.get("decoder.blocks.0.attn.scale")
-        return super().config_from(shapes) | {
-            **({"decoder_num_attention_heads": scale[0]} if scale else {}),
-            "decoder_hidden_size": shapes["mask_token"][2],
-            "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
-            "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
-        }
+        depth = shapes.count("decoder.blocks.{}.norm1.weight")  # All that is to be known of what is left out.
+        return super().config_from(shapes) | {"decoder_num_hidden_layers": depth}
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:
         has_norm = "encoder.norm.weight" in shapes
         return {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        # transformers trains without the norm where its configuration says `use_mean_pooling`.
-        has_norm = config.use_pretraining_norm or not config.use_mean_pooling
-        yield from _encoder(config, self.ours, "encoder.", has_norm)
-        yield from _decoder(config)
-
-
-class _EncoderOfPretrainingForm(_PretrainingForm):
-    title = "encoder of a VideoMAE pre-training file"
-    architecture = "VideoMAEModel"
-    on_request = True
-    required = _VideoMAEForm.required
-    ours = ""
-
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        depth = shapes.count("decoder.blocks.{}.norm1.weight")  # All that is to be known of what is left out.
-        return {**_VideoMAEForm.config_from(self, shapes), "decoder_num_hidden_layers": depth}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "encoder.", has_norm=not config.use_mean_pooling)
+        yield from super().rules(config)
         if config.use_mean_pooling:
             norm = ("encoder.norm.weight", "encoder.norm.bias")
             yield from leave_out(norm, "the norm of the tokens; with `use_mean_pooling` their mean has one instead")
@@ -167,6 +138,28 @@ class _ClassifierOfPretrainingForm(_EncoderOfPretrainingForm):
         return {"use_mean_pooling": True}  # as the original fine-tunes
 
 
+class _PretrainingForm(_EncoderOfPretrainingForm):
+    title = "VideoMAE pre-training file"
+    architecture = "VideoMAEForPreTraining"
+    on_request = False
+    required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
+    ours = "videomae."
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        scale = shapes.get("decoder.blocks.0.attn.scale")
+        return super().config_from(shapes) | {
+            **({"decoder_num_attention_heads": scale[0]} if scale else {}),
+            "decoder_hidden_size": shapes["mask_token"][2],
+            "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        # transformers trains without the norm where its configuration says `use_mean_pooling`.
+        has_norm = config.use_pretraining_norm or not config.use_mean_pooling
+        yield from _encoder(config, self.ours, self.theirs, has_norm)
+        yield from _decoder(config)
+
+
 class _FinetunedForm(_VideoMAEForm):
     title = "VideoMAE fine-tuned file"
     architecture = "VideoMAEForVideoClassification"
@@ -177,8 +170,10 @@ class _FinetunedForm(_VideoMAEForm):
         return super().config_from(shapes) | fields
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        yield from _head(config)
+        yield from super().rules(config)
+        if config.use_mean_pooling:
+            yield from linear("fc_norm", "fc_norm")
+        yield from linear("classifier", "head")
 
 
 class _EncoderOfFinetunedForm(_VideoMAEForm):
@@ -192,12 +187,10 @@ class _EncoderOfFinetunedForm(_VideoMAEForm):
         return super().config_from(shapes) | {"use_mean_pooling": "norm.weight" not in shapes}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        head = list(_head(config))
-        if config.use_pooler and config.use_mean_pooling:
-            yield from _pooling_norm("")
-            head = [entry for entry in head if entry.ours[0].startswith("classifier.")]
-        yield from leave_out(head, "the classifier, which an encoder does not have")
+        yield from super().rules(config)
+        norm = linear("fc_norm", "fc_norm") if config.use_mean_pooling else ()
+        yield from norm if config.use_pooler else leave_out(norm, NO_CLASSIFIER)
+        yield from leave_out(linear("classifier", "head"), NO_CLASSIFIER)
 
 
 class _HubForm(_VideoMAEForm):
@@ -206,7 +199,7 @@ class _HubForm(_VideoMAEForm):
     title = "VideoMAE V2 Hub directory"
     architecture = "VideoMAEModel"
     fingerprint = ("model.patch_embed.proj.weight", "model.blocks.0.attn.qkv.weight")
-    entries = {"": Entry("")}
+    entries = {"": Entry()}
     settings_file = "config.json"
     label_rows = ()
     ours, theirs = "", "model."
@@ -220,14 +213,13 @@ class _HubForm(_VideoMAEForm):
         return {name: value for name, value in fields.items() if name != "use_mean_pooling"}, {}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        if not config.use_pooler:
-            return  # Another form's encoder.
-        yield from self._rules(config)
+        if config.use_pooler:  # Without, it is another form's encoder.
+            yield from self._rules(config)
 
     def _rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "model.", has_norm=not config.use_mean_pooling)
+        yield from super().rules(config)
         if config.use_mean_pooling:
-            yield from _pooling_norm("model.")
+            yield from linear("fc_norm", "model.fc_norm")
 
 
 class _ClassifierOfHubForm(_HubForm):

@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import Chain, Constant, Reshape, Transpose, Unstack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes
 
 
 CHANNELS = 3
@@ -24,13 +24,13 @@ OF_A_BATCH = "ours has an axis for the batch"
 
 
 def _norm(ours: str, theirs: str) -> Iterator[Rule]:
-    yield rule(f"{ours}.weight", f"{theirs}/scale")
-    yield rule(f"{ours}.bias", f"{theirs}/bias")
+    yield Rule(f"{ours}.weight", f"{theirs}/scale")
+    yield Rule(f"{ours}.bias", f"{theirs}/bias")
 
 
 def _linear(ours: str, theirs: str) -> Iterator[Rule]:
-    yield rule(f"{ours}.weight", f"{theirs}/kernel", Transpose(), "theirs is (inputs, outputs)")
-    yield rule(f"{ours}.bias", f"{theirs}/bias")
+    yield Rule(f"{ours}.weight", f"{theirs}/kernel", Transpose(), "theirs is (inputs, outputs)")
+    yield Rule(f"{ours}.bias", f"{theirs}/bias")
 
 
 def _attention(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
@@ -38,11 +38,11 @@ def _attention(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
     merge, flatten = Reshape((width, heads, -1), (width, -1)), Reshape((heads, -1), (-1,))
     turn = Chain((merge, Transpose()))
     for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield rule(f"{ours}.{letter}_proj.weight", f"{theirs}/{name}/w", turn, "theirs is (inputs, heads, channels)")
-        yield rule(f"{ours}.{letter}_proj.bias", f"{theirs}/{name}/b", flatten, "theirs is (heads, channels)")
+        yield Rule(f"{ours}.{letter}_proj.weight", f"{theirs}/{name}/w", turn, "theirs is (inputs, heads, channels)")
+        yield Rule(f"{ours}.{letter}_proj.bias", f"{theirs}/{name}/b", flatten, "theirs is (heads, channels)")
     # The original multiplies with "...NH,DNH->...D".
-    yield rule(f"{ours}.o_proj.weight", f"{theirs}/post/w", merge, "theirs is (outputs, heads, channels)")
-    yield rule(f"{ours}.o_proj.bias", f"{theirs}/post/b")
+    yield Rule(f"{ours}.o_proj.weight", f"{theirs}/post/w", merge, "theirs is (outputs, heads, channels)")
+    yield Rule(f"{ours}.o_proj.bias", f"{theirs}/post/b")
 
 
 def _layer(config: Any, ours: str, theirs: str, is_hybrid: bool) -> Iterator[Rule]:
@@ -60,8 +60,8 @@ def _layer(config: Any, ours: str, theirs: str, is_hybrid: bool) -> Iterator[Rul
 def _pooler(config: Any, theirs: str) -> Iterator[Rule]:
     queries = Reshape((-1, config.hidden_size), (1, -1, config.hidden_size))
     yield from _attention(config, "head", f"{theirs}/pooling_attention")
-    yield rule("head.per_dim_scale", f"{theirs}/pooling_attention/per_dim_scale/per_dim_scale")
-    yield rule("head.pooling_attention_query", f"{theirs}/pooling_attention_query", queries, OF_A_BATCH)
+    yield Rule("head.per_dim_scale", f"{theirs}/pooling_attention/per_dim_scale/per_dim_scale")
+    yield Rule("head.pooling_attention_query", f"{theirs}/pooling_attention_query", queries, OF_A_BATCH)
     yield from _norm("head_layernorm", f"{theirs}/pooling_attention_layer_norm")
 
 
@@ -79,7 +79,7 @@ class _VideoPrismForm(Form):
     """What all trees have in common; `is_scanned` says how a file holds its stacks."""
 
     family = "videoprism"
-    entries = {"": Entry("params")}
+    entries = {"": Entry(("params",))}
     tree: str  # the title without `is_scanned`
     stacks: tuple[str, ...]  # those that tell the tree from others
 
@@ -105,7 +105,7 @@ class _VideoPrismForm(Form):
             if self.is_scanned:
                 of_all = [name for each in same for name in each.ours]
                 why = "; ".join(filter(None, ["one array holds all layers", same[0].why]))
-                yield rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
+                yield Rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
             else:
                 yield from same
 
@@ -147,13 +147,13 @@ class _EncoderForm(_VideoPrismForm):
         )
         pixels = Reshape((-1, width), (side, side, config.num_channels, 1, width))
         patches = Chain((pixels, Transpose((4, 2, 3, 0, 1))))
-        yield rule(
+        yield Rule(
             f"{projection}.weight", f"{linear}/kernel", patches, "theirs is (rows · columns · channels, outputs)"
         )
-        yield rule(f"{projection}.bias", f"{linear}/bias")
+        yield Rule(f"{projection}.bias", f"{linear}/bias")
         for name, count in (("spatial", config.num_spatial_layers), ("temporal", config.num_temporal_layers)):
             positions, table = f"{ours}{name}_embeddings.position_embeddings", f"{theirs}{name}_pos_emb/emb_var"
-            yield rule(positions, table, Reshape((-1, width), (1, -1, width)), OF_A_BATCH)
+            yield Rule(positions, table, Reshape((-1, width), (1, -1, width)), OF_A_BATCH)
             yield from self.stack(config, count, f"{ours}{name}_layers", f"{theirs}{name}_encoder/transformers_stack")
         yield from _norm(f"{ours}layernorm1", f"{theirs}spatial_ln")
         yield from _norm(f"{ours}layernorm2", f"{theirs}temporal_ln")
@@ -214,8 +214,8 @@ class _TextTowerForm(_VideoPrismForm):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield rule("embeddings.token_embedding.weight", "text_encoder/token_emb/emb_var")
-        yield rule("embeddings.cls_emb", "text_encoder/cls_emb")
+        yield Rule("embeddings.token_embedding.weight", "text_encoder/token_emb/emb_var")
+        yield Rule("embeddings.cls_emb", "text_encoder/cls_emb")
         yield from self.stack(config, config.num_hidden_layers, "layers", TEXT, config.norm_policy == "primer_hybrid")
         yield from _norm("layernorm", "text_encoder/unimodal_ln")
 
@@ -237,10 +237,10 @@ class _ClipForm(_VideoPrismForm):
         video, text = self.video.rules(config.vision_config), self.text.rules(config.text_config)
         for tower, rules in (("video_model", video), ("text_model", text)):
             for each in rules:
-                yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
+                yield Rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
         if config.logit_scale_init_value is not None:
             temperature = Constant(config.logit_scale_init_value, (1,))
-            yield rule("logit_scale", (), temperature, "the original learns no temperature")
+            yield Rule("logit_scale", (), temperature, "the original learns no temperature")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return self.video.processor_settings(config.vision_config)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vidformers.conversion.ops import Split, Stack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
@@ -75,13 +75,13 @@ def predictor_fields(shapes: Shapes) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def encoder_rules(config: Any, ours: str = "encoder", theirs: str = "encoder") -> Iterator[Rule]:
+def encoder_rules(config: Any, ours: str, theirs: str = "encoder") -> Iterator[Rule]:
     """An encoder, which our model calls `ours` and the form `theirs`."""
     yield from linear(f"{ours}.embeddings.patch_embeddings.proj", f"{theirs}/patch_embed.proj")
     if config.use_image_patch_embedder:
         yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", f"{theirs}/patch_embed_img.proj")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"{theirs}/{name}") for name in MODALITIES)
+        yield from (Rule(f"{ours}.embeddings.{name}", f"{theirs}/{name}") for name in MODALITIES)
     for i in range(config.num_hidden_layers):
         yield from _block(f"{ours}.layer.{i}", f"{theirs}/blocks.{i}", config.qkv_bias)
     if config.hierarchical_layers:
@@ -92,7 +92,7 @@ def encoder_rules(config: Any, ours: str = "encoder", theirs: str = "encoder") -
     yield from leave_out([f"{theirs}/pos_embed"], ROTARY)
 
 
-def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
+def predictor_rules(config: Any, ours: str) -> Iterator[Rule]:
     """The predictor of masked tokens, which our model calls `ours`."""
     embeddings = f"{ours}.embeddings.predictor_embeddings"
     if config.num_distillation_outputs == 1:
@@ -101,9 +101,9 @@ def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
         for i in (0, 2):
             yield from linear(f"{embeddings}.{i}", f"predictor/predictor_embed.{i}")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"predictor/{name}") for name in MODALITIES)
+        yield from (Rule(f"{ours}.embeddings.{name}", f"predictor/{name}") for name in MODALITIES)
     tokens = [f"predictor/mask_tokens.{i}" for i in range(config.pred_num_mask_tokens)]
-    yield rule(f"{ours}.embeddings.mask_tokens", tokens, Stack(), "ours are one parameter")
+    yield Rule(f"{ours}.embeddings.mask_tokens", tokens, Stack(), "ours are one parameter")
     yield from predictor_blocks(config, ours)
     if config.use_context_projection:
         yield from linear(f"{ours}.proj_context", "predictor/predictor_proj_context")
@@ -120,7 +120,7 @@ def predictor_blocks(config: Any, ours: str) -> Iterator[Rule]:
 
 def pooler_rules(config: Any) -> Iterator[Rule]:
     """The attentive pooler of a probe."""
-    yield rule("pooler.query_tokens", "probe/pooler.query_tokens")
+    yield Rule("pooler.query_tokens", "probe/pooler.query_tokens")
     for i in range(config.num_pooler_layers):
         layer, block = f"pooler.self_attention_layers.{i}", f"probe/pooler.blocks.{i}"
         yield from linears(layer, block, {**POOLER_LAYERS, "self_attn.out_proj": "attn.proj"})
@@ -135,30 +135,37 @@ def pooler_rules(config: Any) -> Iterator[Rule]:
 def _block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
     yield from linears(ours, theirs, LAYERS)
     names = [f"{ours}.attention.{name}" for name in ("query", "key", "value")]
-    weight, bias = linear(names, f"{theirs}.attn.qkv", Split(3), FUSED)
-    yield weight
-    if has_bias:
-        yield bias
+    yield from linear(names, f"{theirs}.attn.qkv", Split(3), FUSED, has_bias)
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
 
-ENCODER = Entry("target_encoder", "", versions=("encoder", "ema_encoder"), prefix="module.backbone.")
-PREDICTOR = Entry("predictor", prefix="module.backbone.")
-PROBE = Entry("classifiers/{index}", file="probe", prefix="module.")
+ENCODER = Entry(("target_encoder", ""), versions=("encoder", "ema_encoder"), prefix="module.backbone.")
+PREDICTOR = Entry(("predictor",), prefix="module.backbone.")
+PROBE = Entry(("classifiers/{index}",), file="probe", prefix="module.")
 PATCHES = "encoder/patch_embed.proj.weight"
 
 
 class VJEPA2Form(Form):
-    """What all files of the family have in common."""
+    """What all files of the family have in common: an encoder and, as an entry of their own, maybe a predictor."""
 
     family = "vjepa2"
     required = ("num_attention_heads", "crop_size", "frames_per_clip")
+    ours = ""  # what the names of our encoder and predictor begin with
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        predictor = predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False}
+        return encoder_fields(shapes) | predictor
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:
         # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
         is_2_1 = "encoder/norms_block.0.weight" in shapes
         return {"use_rope_interleave": is_2_1, "interpolate_rope": is_2_1}
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from encoder_rules(config, f"{self.ours}encoder")
+        if "predictor" in self.entries:
+            yield from predictor_rules(config, f"{self.ours}predictor")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.crop_size}
@@ -170,8 +177,8 @@ class ActionConditionedFile(VJEPA2Form):
     title = "V-JEPA 2-AC hub file"
     architecture = "VJEPA2ACModel"
     entries = {
-        "encoder": Entry("encoder", "", versions=("target_encoder",), prefix="module."),
-        "predictor": Entry("predictor", prefix="module."),
+        "encoder": Entry(("encoder", ""), versions=("target_encoder",), prefix="module."),
+        "predictor": Entry(("predictor",), prefix="module."),
     }
     fingerprint = (PATCHES, "predictor/action_encoder.weight")
 
@@ -180,7 +187,7 @@ class ActionConditionedFile(VJEPA2Form):
         return {**encoder_fields(shapes), **predictor_sizes(shapes), "action_embed_dim": actions}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
+        yield from encoder_rules(config, "encoder")
         yield from linear("predictor.embeddings.predictor_embeddings", "predictor/predictor_embed")
         for name in ("action_encoder", "state_encoder", "extrinsics_encoder"):
             yield from linear(f"predictor.embeddings.{name}", f"predictor/{name}")
@@ -203,13 +210,6 @@ class HubFile(VJEPA2Form):
     entries = {"encoder": ENCODER, "predictor": PREDICTOR}
     fingerprint = (PATCHES, "predictor/mask_tokens.0")
 
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_fields(shapes), **predictor_fields(shapes)}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
-        yield from predictor_rules(config)
-
 
 class PreTrainingFile(HubFile):
     """Encoder, predictor and teacher, which a training goes on from."""
@@ -218,11 +218,12 @@ class PreTrainingFile(HubFile):
     architecture = "VJEPA2ForPreTraining"
     on_request = True
     entries = {
-        "encoder": Entry("encoder", prefix="module.backbone."),
+        "encoder": Entry(("encoder",), prefix="module.backbone."),
         "predictor": PREDICTOR,
-        "teacher": Entry("target_encoder", "ema_encoder", prefix="module.backbone."),
+        "teacher": Entry(("target_encoder", "ema_encoder"), prefix="module.backbone."),
     }
     fingerprint = (PATCHES, "predictor/mask_tokens.0", "teacher/patch_embed.proj.weight")
+    ours = "vjepa2."
 
     def implied_from(self, shapes: Shapes) -> dict[str, Any]:
         implied = super().implied_from(shapes)
@@ -230,8 +231,7 @@ class PreTrainingFile(HubFile):
         return {**implied, "pred_interpolate_rope": implied["interpolate_rope"]}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
-        yield from predictor_rules(config, "vjepa2.predictor")
+        yield from super().rules(config)
         yield from encoder_rules(config, "teacher", "teacher")
 
 
@@ -244,12 +244,6 @@ class EncoderFile(VJEPA2Form):
     fingerprint = (PATCHES,)
     absent = ("encoder/head.weight",)  # which flat fine-tuned files of VideoMAE have
 
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_fields(shapes), "use_predictor": False}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
-
 
 class AttentiveProbe(VJEPA2Form):
     """A classifier on top of an encoder."""
@@ -259,17 +253,16 @@ class AttentiveProbe(VJEPA2Form):
     entries = {"encoder": ENCODER, "probe": PROBE}
     fingerprint = (PATCHES, "probe/linear.weight")
     left_out = {"predictor": "VJEPA2ForVideoClassification has no predictor"}
+    ours = "vjepa2."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {
-            **encoder_fields(shapes),
-            "use_predictor": False,
+        return super().config_from(shapes) | {
             "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
             "num_labels": shapes["probe/linear.weight"][0],
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
+        yield from super().rules(config)
         yield from pooler_rules(config)
         yield from linear("classifier", "probe/linear")
 
@@ -281,12 +274,11 @@ class AnticipationProbe(VJEPA2Form):
     architecture = "VJEPA2ForActionAnticipation"
     entries = {"encoder": ENCODER, "predictor": PREDICTOR, "probe": PROBE}
     fingerprint = (PATCHES, "predictor/mask_tokens.0", "probe/action_classifier.weight")
+    ours = "vjepa2."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         verbs, nouns = (shapes.get(f"probe/{name}_classifier.weight", (0,)) for name in ("verb", "noun"))
-        return {
-            **encoder_fields(shapes),
-            **predictor_fields(shapes),
+        return super().config_from(shapes) | {
             "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
             "num_verb_labels": verbs[0],
             "num_noun_labels": nouns[0],
@@ -294,8 +286,7 @@ class AnticipationProbe(VJEPA2Form):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
-        yield from predictor_rules(config, "vjepa2.predictor")
+        yield from super().rules(config)
         yield from pooler_rules(config)
         if config.num_verb_labels:
             yield from linear("verb_classifier", "probe/verb_classifier")

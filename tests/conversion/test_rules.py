@@ -25,7 +25,6 @@ from vidformers.conversion.rules import (
     leave_out,
     linear,
     reverse,
-    rule,
     section,
 )
 from vidformers.families import FAMILIES
@@ -36,10 +35,10 @@ SCANNED = Chain((Unstack(), Reshape((6, 2, 3), (6, 6)), Transpose()))
 WHY = "the test wants it so"
 RULES = [
     *linear("head", "head"),
-    rule("conv", "patches", PATCHES, WHY),
-    rule([f"layer.{i}.query" for i in range(3)], "stack/query", SCANNED, WHY),
-    *(rule((f"layer.{i}.k", f"layer.{i}.v"), f"blocks.{i}.kv", Split(2), WHY) for i in range(3)),
-    rule("tokens", [f"token.{i}" for i in range(3)], Stack(), WHY),
+    Rule("conv", "patches", PATCHES, WHY),
+    Rule([f"layer.{i}.query" for i in range(3)], "stack/query", SCANNED, WHY),
+    *(Rule((f"layer.{i}.k", f"layer.{i}.v"), f"blocks.{i}.kv", Split(2), WHY) for i in range(3)),
+    Rule("tokens", [f"token.{i}" for i in range(3)], Stack(), WHY),
     *leave_out(["stray"], "nothing reads it"),
 ]
 THEIR_SHAPES = {
@@ -161,7 +160,7 @@ class Tiny(Form):
     family = "tiny"
     title = "tiny file"
     architecture = "VJEPA2Model"
-    entries = {"": Entry("model", "", versions=("ema",))}
+    entries = {"": Entry(("model", ""), versions=("ema",))}
     fingerprint = ("tiny.weight", "tiny.bias")
 
     def rules(self, config):
