@@ -57,13 +57,16 @@ class Found(dict[str, FoundPart]):
     """The state dicts that a form reads, by its entries.
 
     Attributes:
+        form: of the files.
         left_out: sections of the files that are not read, with the reason.
         strays: full names of tensors that nothing accounts for, by the file that holds them.
     """
 
-    def __init__(self, parts: Mapping[str, FoundPart], left_out: Mapping[str, str], strays: Mapping[str, Source]):
+    def __init__(
+        self, form: Form, parts: Mapping[str, FoundPart], left_out: Mapping[str, str], strays: Mapping[str, Source]
+    ):
         super().__init__(parts)
-        self.left_out, self.strays = left_out, strays
+        self.form, self.left_out, self.strays = form, left_out, strays
 
     @property
     def path(self) -> Path:
@@ -82,19 +85,16 @@ class Found(dict[str, FoundPart]):
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor by its name in the form's namespace."""
-        part, bare = self._part(name)
+        key, bare = self.form.split(name)
+        part = self[key]
         if bare not in part.names:
             raise ConversionError(f"{part.source.path}: {self.written(name)} is missing.")
         return part.read(bare)
 
     def written(self, name: str) -> str:
         """A name of the namespace as messages write it, with the place instead of the entry."""
-        part, bare = self._part(name)
-        return f"{part.place}: {bare}" if part.place else bare
-
-    def _part(self, name: str) -> tuple[FoundPart, str]:
-        key, _, bare = name.partition("/")
-        return (self[key], bare) if key in self else (self[""], name)
+        key, bare = self.form.split(name)
+        return f"{self[key].place}: {bare}" if self[key].place else bare
 
 
 def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], index: int = 0) -> Found:
@@ -119,7 +119,7 @@ def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], ind
                     strays[name] = source
                 else:  # of a list that is read in part, its items by themselves
                     left_out[stem if stem.startswith(f"{part}/") else part] = reasons[part]
-    return Found(parts, left_out, strays)
+    return Found(form, parts, left_out, strays)
 
 
 def _reasons(form: Form, file: str) -> dict[str, str]:

@@ -31,12 +31,12 @@ def write_provenance(
     tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and, in `parity`, what was found when they were checked."""
-    urls = [plan.published.source, plan.published.probe] if plan.published else [None, None]
+    urls = [plan.request.published.source, plan.request.published.probe] if plan.request.published else [None, None]
     provenance = {
         "family": plan.family.model_type,
         "architecture": plan.form.architecture,
         "form": plan.form.title,
-        "preset": plan.preset,
+        "preset": plan.request.preset,
         "sources": [
             {"file": path.name, "bytes": path.stat().st_size, "sha256": _hash(path, progress), "preset_url": url}
             for path, url in zip(plan.found.paths, urls, strict=False)

@@ -89,10 +89,10 @@ def _names(names: Names) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Bounded:
-    """What shapes say of a field without fixing it: `value`, unless another one is given that `fits`."""
+    """What shapes say of a field without fixing it: `value`, unless another one is given that `fits`, as any may."""
 
     value: Any
-    fits: Callable[[Any], bool]
+    fits: Callable[[Any], bool] = lambda given: True
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -161,8 +161,6 @@ class Form:
         required: dotted paths of configuration fields that no shape tells and no default is right for.
         new_modules: modules of our model, where it has them, that no file holds and that start as in a new model.
         label_rows: tensors with a row for each class, of which a part may be kept, by the names of the classes.
-        videos: whether the model takes videos, and its directory a video processor.
-        images: whether it takes images, and its directory an image processor.
         settings_file: name of a JSON file beside the checkpoint that `read_settings` reads.
     """
 
@@ -177,17 +175,11 @@ class Form:
     required: tuple[str, ...] = ()
     new_modules: tuple[str, ...] = ()
     label_rows: tuple[str, ...] = ()
-    videos: bool = True
-    images: bool = False
     settings_file: str | None = None
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         """Configuration fields that the shapes fix, nested, or bound (`Bounded`); one given otherwise is an error."""
         raise NotImplementedError
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        """Fields that the tensors suggest, nested, and that presets and users may give otherwise."""
-        return {}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         """The rules of all tensors of a model with this configuration, and of what is left out on purpose."""

@@ -157,7 +157,6 @@ class CoreFile(PeCoreForm):
     architecture = "PeCoreModel"
     fingerprint = ("visual.conv1.weight", "token_embedding.weight", "logit_scale")
     required = ("vision_config.num_attention_heads", "text_config.num_attention_heads")
-    images = True
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         vision = {**vision_fields(shapes, "visual."), "projection_dim": shapes["visual.proj"][1]}
@@ -176,7 +175,6 @@ class VisionTower(PeCoreForm):
     architecture = "PeVisionModel"
     fingerprint = ("conv1.weight",)
     required = ("num_attention_heads",)
-    videos, images = False, True
     beginning = ""
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
@@ -216,7 +214,6 @@ class TextTower(PeCoreForm):
     architecture = "PeCoreTextModel"
     fingerprint = ("token_embedding.weight", "text_projection")
     required = ("num_attention_heads",)
-    videos = False
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return text_fields(shapes)

@@ -73,7 +73,6 @@ class _VideoMAEForm(Form):
     family = "videomae"
     entries = {"": Entry(("model", "module", ""), versions=("model_ema",))}
     required = ("num_attention_heads", "image_size", "num_frames")
-    images = True
     label_rows = ("head.weight", "head.bias")
     ours, theirs = "videomae.", ""  # what the names of the encoder's tensors begin with
 
@@ -112,12 +111,13 @@ class _EncoderOfPretrainingForm(_VideoMAEForm):
     ours, theirs = "", "encoder."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        depth = shapes.count("decoder.blocks.{}.norm1.weight")  # All that is to be known of what is left out.
-        return super().config_from(shapes) | {"decoder_num_hidden_layers": depth}
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
         has_norm = "encoder.norm.weight" in shapes
-        return {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
+        return super().config_from(shapes) | {
+            # Where the decoder is left out, its depth is all that is to be known of it.
+            "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
+            "use_mean_pooling": Bounded(not has_norm),
+            "use_pretraining_norm": Bounded(has_norm),
+        }
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from super().rules(config)
@@ -134,8 +134,9 @@ class _ClassifierOfPretrainingForm(_EncoderOfPretrainingForm):
     new_modules = ("fc_norm", "classifier")
     ours = "videomae."
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {"use_mean_pooling": True}  # as the original fine-tunes
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        # The original fine-tunes so; the norm of pre-training is of no use then.
+        return super().config_from(shapes) | {"use_mean_pooling": Bounded(True), "use_pretraining_norm": Bounded(True)}
 
 
 class _PretrainingForm(_EncoderOfPretrainingForm):

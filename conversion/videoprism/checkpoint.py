@@ -199,7 +199,6 @@ class _TextTowerForm(_VideoPrismForm):
     tree = "VideoPrism text tower"
     architecture = "VideoPrismTextModel"
     stacks = (TEXT,)
-    videos = False
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         vocabulary, width = shapes["text_encoder/token_emb/emb_var"]

@@ -44,6 +44,9 @@ def encoder_fields(shapes: Shapes) -> dict[str, Any]:
         ),
         "use_modality_embeddings": "encoder/video_mod_embed" in shapes,
         "use_image_patch_embedder": "encoder/patch_embed_img.proj.weight" in shapes,
+        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
+        "use_rope_interleave": Bounded(levels > 0),
+        "interpolate_rope": Bounded(levels > 0),
     }
 
 
@@ -157,11 +160,6 @@ class VJEPA2Form(Form):
         predictor = predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False}
         return encoder_fields(shapes) | predictor
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
-        is_2_1 = "encoder/norms_block.0.weight" in shapes
-        return {"use_rope_interleave": is_2_1, "interpolate_rope": is_2_1}
-
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from encoder_rules(config, f"{self.ours}encoder")
         if "predictor" in self.entries:
@@ -225,10 +223,10 @@ class PreTrainingFile(HubFile):
     fingerprint = (PATCHES, "predictor/mask_tokens.0", "teacher/patch_embed.proj.weight")
     ours = "vjepa2."
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        implied = super().implied_from(shapes)
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        fields = super().config_from(shapes)
         # The original trains with one setting for both; its hub loader leaves the predictor's off.
-        return {**implied, "pred_interpolate_rope": implied["interpolate_rope"]}
+        return fields | {"pred_interpolate_rope": fields["interpolate_rope"]}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from super().rules(config)
