@@ -140,19 +140,20 @@ def _place(source: Source, entry: Entry, wanted: str | None, index: int) -> str:
     )
     asked = places if wanted is None else [wanted]
     for place in asked:
-        if names_in(source, place):
+        if names_at(source, place):
             return place
-    there = [place for place in (*places, *versions) if names_in(source, place)]
+    there = [place for place in (*places, *versions) if names_at(source, place)]
     remedy = f" Choose one with checkpoint_key, such as {there[0]!r}." if there else ""
     raise ConversionError(f"{source.path}: has no entry {asked[0]!r}; it holds {overview(source)}.{remedy}")
 
 
-def names_in(source: Source, place: str) -> list[str]:
-    """Full names of the tensors at a place; "" is one only in a file that is a single flat state dict."""
+def names_at(source: Source, place: str) -> dict[str, str]:
+    """Names of the tensors at a place, with their full ones; "" is one only in a file that is a flat state dict."""
     if place:
-        return [name for name in source.tensors if name.startswith(f"{place}/")]
+        names = (name for name in source.tensors if name.startswith(f"{place}/"))
+        return {name.removeprefix(f"{place}/"): name for name in names}
     names = [name for name in source.tensors if name.partition("/")[0] not in TRAINING_STATE]
-    return [] if any("/" in name for name in names) else names
+    return {} if any("/" in name for name in names) else {name: name for name in names}
 
 
 def overview(source: Source) -> str:
@@ -172,9 +173,8 @@ def _stem(name: str) -> str:
 
 def _unwrap(source: Source, place: str) -> FoundPart:
     """The tensors at a place without the wrappers' prefixes, which all or none of them must carry."""
-    start = len(place) + 1 if place else 0
-    names = {name[start:]: name for name in names_in(source, place)}
-    prefixes = {name.removesuffix(unwrapped(name)): name for name in names}
+    names = names_at(source, place)
+    prefixes = {WRAPPERS.match(name).group(): name for name in names}
     if len(prefixes) > 1:
         one, other = sorted(prefixes, key=len, reverse=True)[:2]
         raise ConversionError(
@@ -183,13 +183,6 @@ def _unwrap(source: Source, place: str) -> FoundPart:
         )
     (prefix,) = prefixes
     return FoundPart(source, place, prefix, {name.removeprefix(prefix): full for name, full in names.items()})
-
-
-def unwrapped(name: str) -> str:
-    """A tensor's name without wrappers' prefixes."""
-    while name.startswith(WRAPPERS):
-        name = name.removeprefix(next(each for each in WRAPPERS if name.startswith(each)))
-    return name
 
 
 def joined(key: str, name: str) -> str:

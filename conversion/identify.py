@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .found import Found, find, names_in, overview, unwrapped
+from .found import Found, find, names_at, overview
 from .labels import Labels
 from .ops import ConversionError
-from .rules import Entry, Form, forms_of
+from .rules import WRAPPERS, Entry, Form, forms_of
 from .sources import MOST_LISTED, Source
 
 
@@ -76,7 +76,7 @@ def identify(files: Mapping[str, Source], request: Request, places: Mapping[str,
         places: where a form's entries stand, if that is known; by default as the request says.
     """
     fits: dict[str, Form] = {}
-    candidates, names = _candidates(files, request), _names_in(files, request.probe_index)
+    candidates, names = _candidates(files, request), _names_in(files)
     for form in candidates:
         if not _lacking(form, names) and not any(_has(form, name, names) for name in form.absent):
             fits.setdefault(form.family, form)
@@ -98,15 +98,13 @@ def damaged_forms(form: Form, files: Mapping[str, Source]) -> list[str]:
     return [f"If it is meant as {other.title}, it lacks {', '.join(lacking)}." for other, lacking in nearly.items()]
 
 
-def _names_in(files: Mapping[str, Source], index: int = 0) -> Names:
+def _names_in(files: Mapping[str, Source]) -> Names:
     """What gives the names of an entry's tensors, wherever it may stand; each entry is looked up once."""
 
     @cache
     def names(entry: Entry) -> frozenset[str]:
-        source = files[entry.file]
-        places = {path.replace("{index}", str(number)) for path in entry.all_places for number in (index, 0)}
-        starts = {place: len(place) + 1 if place else 0 for place in places}
-        return frozenset(unwrapped(name[starts[place] :]) for place in places for name in names_in(source, place))
+        source, places = files[entry.file], [path.replace("{index}", "0") for path in entry.all_places]
+        return frozenset(WRAPPERS.sub("", name) for place in places for name in names_at(source, place))
 
     return names
 

@@ -67,12 +67,7 @@ def rows_of(kept: Sequence[str], labels: Sequence[str] | None) -> list[int]:
 
 
 def keep_rows(found: Found, rows: Sequence[int], count: int | None = None) -> Found:
-    """What was found in files, with some rows of the classifier's head.
-
-    Args:
-        found: the state dicts.
-        rows: the rows to keep.
-        count: how many rows there must be.
+    """What was found in files, with some rows of the classifier's head, which has `count` if that is given.
 
     Raises:
         ConversionError: the form has no head, or one of another number of rows.

@@ -1,6 +1,5 @@
 """`provenance.json`: where a directory's weights come from, written when they are converted and read ever after."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,10 +10,9 @@ import torch
 
 from vidformers.progress import Progress, no_progress
 
-from .found import unwrapped
 from .load import Plan
 from .ops import ConversionError
-from .rules import Entry, Form
+from .rules import WRAPPERS, Entry, Form
 from .sources import sha256
 
 
@@ -49,8 +47,6 @@ def write_provenance(
         "left_out": dict(plan.found.left_out),
         "label_rows": list(plan.label_rows),
         "initialized": list(plan.new_modules),
-        # A digest of the rules: it changes whenever one of them does.
-        "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],
         "dtype": str(dtype).removeprefix("torch."),
         "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
         "parity": parity,
@@ -82,7 +78,7 @@ def noted_entries(form: Form, provenance: Mapping[str, Any]) -> dict[str, dict[s
         if own:
             place, prefix = own[0][0], own[0][1]["prefix"]
             dtypes = sorted({dtype for _, each in own for dtype in each["dtypes"]})
-            noted[key] = {"entry": place, "prefix": prefix.removesuffix(unwrapped(prefix)), "dtypes": dtypes}
+            noted[key] = {"entry": place, "prefix": WRAPPERS.match(prefix).group(), "dtypes": dtypes}
     return noted
 
 

@@ -5,6 +5,7 @@ fields from shapes, and yields a `Rule` for every tensor. The same rules serve c
 names and shapes, and the table in the docs.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,7 @@ from .ops import Copy, Op
 
 COPY = Copy()
 
-WRAPPERS = ("module.", "backbone.", "_orig_mod.")
+WRAPPERS = re.compile(r"^(module\.|backbone\.|_orig_mod\.)*")
 """What training code puts before the names of all tensors of a state dict: DDP and the like, a wrapper, compile."""
 
 TRAINING_STATE: Mapping[str, str] = {
@@ -239,12 +240,9 @@ def check_ours(rules: Iterable[Rule], ours: Iterable[str]) -> list[str]:
 def check_theirs(
     rules: Sequence[Rule], found: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]
 ) -> dict[str, list[tuple[str, str]]]:
-    """What keeps original tensors from being converted: names and what is wrong, by kind of problem.
+    """What keeps tensors of a file from being converted: names and what is wrong, by kind of problem.
 
-    Args:
-        rules: the rules of a form for one configuration.
-        found: shapes of the file's tensors by their names in the form's namespace.
-        ours: shapes of our model's tensors by name.
+    Both the file's tensors and ours are given by their names and shapes, the former in the form's namespace.
     """
     expected = their_shapes(rules, ours)
     left_out = {name for entry in rules if not entry.ours for name in entry.theirs}

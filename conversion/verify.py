@@ -7,7 +7,7 @@ which stage is the first that is too far.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -286,8 +286,3 @@ def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progre
             del tensor, actual  # a view would keep its stack in memory while the next one is read
             progress("comparing tensors", len(stages), len(weights))
     return Report("tensors of the original files", 0.0, tuple(stages), "every bit counts")
-
-
-def failures(reports: Sequence[Report]) -> str:
-    """The reports that failed, as text; empty if none did."""
-    return "\n\n".join(str(report) for report in reports if not report.passed)

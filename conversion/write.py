@@ -31,7 +31,6 @@ from .verify import (
     compare,
     compare_tensors,
     compare_with_original,
-    failures,
     load_directory,
     run_stages,
 )
@@ -125,9 +124,8 @@ def _as_conversion_error() -> Iterator[None]:
 
 
 def _stop_on_failure(reports: list[Report]) -> None:
-    text = failures(reports)
-    if text:
-        raise ConversionError(f"the converted model is not the original; nothing was written.\n{text}")
+    if failed := [str(report) for report in reports if not report.passed]:
+        raise ConversionError("the converted model is not the original; nothing was written.\n" + "\n\n".join(failed))
 
 
 # ------------------------------------------------------------------------------------------------------ and back
@@ -172,8 +170,10 @@ def reverse_directory(
     # A file that lacks what is new in the model has no place for it: the usual form is another.
     has_new_modules = provenance.get("initialized") or provenance.get("initialised")  # as older ones spell it
     trees = _original_trees(model, form, {} if has_new_modules else noted_entries(form, provenance))
-    if out_of_numpy := [targets[file] for file in trees if _needs_bfloat16(targets[file], trees[file])]:
-        raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
+    for file, tree in trees.items():
+        types = {tensor.dtype for _, tensor in tensor_leaves(tree)}
+        if targets[file].suffix == ".npz" and torch.bfloat16 in types:
+            raise ConversionError(f"{targets[file]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:
         for done, (file, place) in enumerate(zip(trees, places, strict=True)):
             progress("writing files", done, len(trees))
@@ -226,10 +226,6 @@ def _not_given(model: PreTrainedModel, form: Form) -> dict[str, str]:
     left_out = {form.split(name)[1]: rule.why for rule in rules if not rule.ours for name in rule.theirs}
     made = {name for rule in rules if rule.theirs for name in rule.ours}
     return left_out | {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
-
-
-def _needs_bfloat16(target: Path, tree: dict) -> bool:
-    return target.suffix == ".npz" and any(tensor.dtype == torch.bfloat16 for _, tensor in tensor_leaves(tree))
 
 
 def _save(tree: dict, place: Path) -> None:
