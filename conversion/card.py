@@ -14,7 +14,7 @@ CLASSIFIER = "AutoModelForVideoClassification"
 PROCESSORS = {"videos": "AutoVideoProcessor", "images": "AutoImageProcessor", "text": "AutoTokenizer"}
 
 
-def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: str | None = None) -> None:
+def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: str | None) -> None:
     """Write the model card, for a Hub repository or for a directory that will be anywhere."""
     family, form, published = plan.family, plan.form, plan.request.published
     entries = [item for part in (family, *family.parts) for item in part.auto_models.items()]

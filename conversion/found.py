@@ -50,7 +50,7 @@ class FoundPart:
     def under(self, prefix: str) -> "FoundPart":
         """The tensors whose names begin with `prefix`, by their names without it."""
         own = {name.removeprefix(prefix): full for name, full in self.names.items() if name.startswith(prefix)}
-        return replace(self, prefix=self.prefix + prefix, names=own)
+        return replace(self, names=own)
 
 
 class Found(dict[str, FoundPart]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vidformers.progress import Progress, no_progress
+from vidformers.progress import Progress
 
 from .load import Plan
 from .ops import ConversionError
@@ -25,8 +25,8 @@ def write_provenance(
     plan: Plan,
     dtype: torch.dtype,
     parity: Sequence[Mapping[str, Any]],
-    progress: Progress = no_progress,
-    tokenizer: Path | None = None,
+    progress: Progress,
+    tokenizer: Path | None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and, in `parity`, what was found when they were checked."""
     urls = [plan.request.published.source, plan.request.published.probe] if plan.request.published else [None, None]

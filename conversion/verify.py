@@ -274,7 +274,7 @@ def _compare_recording(model: PreTrainedModel, folder: Path) -> Report:
     return compare("recorded outputs", expected, actual, TOLERANCES[model.dtype])
 
 
-def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progress: Progress = no_progress) -> Report:
+def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progress: Progress) -> Report:
     """Compare a directory's tensors with those of the original files, in the directory's type; all must be equal."""
     stages: list[Stage] = []
     with ExitStack() as stack:
