@@ -29,14 +29,15 @@ def write_provenance(
     tokenizer: Path | None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and, in `parity`, what was found when they were checked."""
-    urls = [plan.request.published.source, plan.request.published.probe] if plan.request.published else [None, None]
+    published = plan.request.published
+    urls = [published.source, published.probe] if published else [None, None]
     provenance = {
         "family": plan.family.model_type,
         "architecture": plan.form.architecture,
         "form": plan.form.title,
         "preset": plan.request.preset,
         "sources": [
-            {"file": path.name, "bytes": path.stat().st_size, "sha256": _hash(path, progress), "preset_url": url}
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path, progress), "preset_url": url}
             for path, url in zip(plan.found.paths, urls, strict=False)
         ],
         "parts": {
@@ -48,7 +49,7 @@ def write_provenance(
         "label_rows": list(plan.label_rows),
         "initialized": list(plan.new_modules),
         "dtype": str(dtype).removeprefix("torch."),
-        "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
+        "weights": {path.name: sha256(path, progress) for path in sorted(folder.glob("*.safetensors"))},
         "parity": parity,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -91,7 +92,3 @@ def _place_in(entry: Entry, noted: str) -> str | None:
         if noted == place or (place and noted.startswith(f"{place}/")):
             return place
     return None
-
-
-def _hash(path: Path, progress: Progress) -> str:
-    return sha256(path, lambda done, total: progress(f"hashing {path.name}", done, total))
