@@ -69,10 +69,16 @@ def linear(ours: Names, theirs: Names, op: Op = COPY, why: str = "", bias: bool 
         yield Rule(*([f"{name}.{leaf}" for name in _names(side)] for side in (ours, theirs)), op, why)
 
 
-def linears(ours: str, theirs: str, names: Mapping[str, str], bias: bool = True) -> Iterator[Rule]:
-    """The rules of layers and norms, `<theirs>.<value>` → `<ours>.<key>` for the items of `names`."""
-    for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}", bias=bias)
+def linears(names: Mapping[str, str]) -> Iterator[Rule]:
+    """The rules of layers and norms with biases, from our names of them to theirs."""
+    for ours, theirs in names.items():
+        yield from linear(ours, theirs)
+
+
+def under(rules: Iterable[Rule], ours: str, theirs: str = "") -> Iterator[Rule]:
+    """The rules of a part, whose names begin with `ours` and `theirs` in the whole."""
+    for each in rules:
+        yield Rule([ours + name for name in each.ours], [theirs + name for name in each.theirs], each.op, each.why)
 
 
 def leave_out(rules_or_names: Iterable[Rule | str], why: str) -> Iterator[Rule]:

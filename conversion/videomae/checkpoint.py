@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidformers.conversion.ops import Split
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, under
 from vidformers.models.videomae.configuration_videomae import is_of_remote_code, remote_fields
 
 
@@ -22,40 +22,39 @@ NO_CLASSIFIER = "the classifier, which an encoder does not have"
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def _encoder(config: Any, ours: str, theirs: str, has_norm: bool) -> Iterator[Rule]:
-    yield from linear(f"{ours}embeddings.patch_embeddings.projection", f"{theirs}patch_embed.proj")
+def _encoder(config: Any, has_norm: bool) -> Iterator[Rule]:
+    yield from linear("embeddings.patch_embeddings.projection", "patch_embed.proj")
     if config.use_learnable_pos_emb:
-        yield Rule(f"{ours}embeddings.position_embeddings.table", f"{theirs}pos_embed")
+        yield Rule("embeddings.position_embeddings.table", "pos_embed")
     for i in range(config.num_hidden_layers):
-        yield from _block(config, f"{ours}encoder.layer.{i}", f"{theirs}blocks.{i}")
+        yield from under(_block(config), f"encoder.layer.{i}.", f"blocks.{i}.")
     if has_norm:
-        yield from linear(f"{ours}layernorm", f"{theirs}norm")
+        yield from linear("layernorm", "norm")
 
 
-def _block(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
-    attention = f"{ours}.attention.attention"
-    projections = [f"{attention}.{name}.weight" for name in ("query", "key", "value")]
-    yield from linear(f"{ours}.layernorm_before", f"{theirs}.norm1")
-    yield Rule(projections, f"{theirs}.attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
+def _block(config: Any) -> Iterator[Rule]:
+    projections = [f"attention.attention.{name}.weight" for name in ("query", "key", "value")]
+    yield from linear("layernorm_before", "norm1")
+    yield Rule(projections, "attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
     if config.qv_bias:
-        yield Rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
-        yield Rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
+        yield Rule("attention.attention.q_bias", "attn.q_bias")
+        yield Rule("attention.attention.v_bias", "attn.v_bias")
     if config.cos_attn:
-        yield Rule(f"{attention}.scale", f"{theirs}.attn.scale")
-    yield from linear(f"{ours}.attention.output.dense", f"{theirs}.attn.proj")
-    yield from linear(f"{ours}.layernorm_after", f"{theirs}.norm2")
-    yield from linear(f"{ours}.intermediate.dense", f"{theirs}.mlp.fc1")
-    yield from linear(f"{ours}.output.dense", f"{theirs}.mlp.fc2")
+        yield Rule("attention.attention.scale", "attn.scale")
+    yield from linear("attention.output.dense", "attn.proj")
+    yield from linear("layernorm_after", "norm2")
+    yield from linear("intermediate.dense", "mlp.fc1")
+    yield from linear("output.dense", "mlp.fc2")
     if config.layer_scale_init_value:
-        yield Rule(f"{ours}.lambda_1", f"{theirs}.gamma_1")
-        yield Rule(f"{ours}.lambda_2", f"{theirs}.gamma_2")
+        yield Rule("lambda_1", "gamma_1")
+        yield Rule("lambda_2", "gamma_2")
 
 
 def _decoder(config: Any) -> Iterator[Rule]:
     yield Rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
     yield Rule("mask_token", "mask_token")
     for i in range(config.decoder_num_hidden_layers):
-        yield from _block(config, f"decoder.decoder_layers.{i}", f"decoder.blocks.{i}")
+        yield from under(_block(config), f"decoder.decoder_layers.{i}.", f"decoder.blocks.{i}.")
     yield from linear("decoder.norm", "decoder.norm")
     yield from linear("decoder.head", "decoder.head")
 
@@ -96,7 +95,7 @@ class _VideoMAEForm(Form):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, self.theirs, has_norm=not config.use_mean_pooling)
+        yield from under(_encoder(config, has_norm=not config.use_mean_pooling), self.ours, self.theirs)
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.image_size, "num_frames": config.num_frames}
@@ -157,7 +156,7 @@ class _PretrainingForm(_EncoderOfPretrainingForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         # transformers trains without the norm where its configuration says `use_mean_pooling`.
         has_norm = config.use_pretraining_norm or not config.use_mean_pooling
-        yield from _encoder(config, self.ours, self.theirs, has_norm)
+        yield from under(_encoder(config, has_norm), self.ours, self.theirs)
         yield from _decoder(config)
 
 
