@@ -30,12 +30,9 @@ Names = Callable[[Entry], frozenset[str]]
 
 
 class Request:
-    """What the user asks for, as `load_original` documents it.
+    """What the user asks for, as `load_original` documents it; `overrides` are fields of the configuration.
 
-    Attributes:
-        family: the family that is named, itself or through its preset.
-        published: the preset.
-        overrides: fields of the configuration.
+    `family` is the record of the family that is named, itself or through its preset, and `published` the preset's.
 
     Raises:
         ConversionError: a name that there is not, or a preset of another family.
