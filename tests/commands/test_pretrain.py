@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -26,6 +25,7 @@ from typer.testing import CliRunner
 
 import vidformers
 from tests.commands.test_finetune import VIDEOMAE, fake_datasets
+from tests.harness.fresh import run_in_two_processes, succeed_afresh
 from tests.video_files import write_video
 from vidformers import VJEPA2Config, VJEPA2ForPreTraining, VJEPA2Model, VJEPA2VideoProcessor, load_original
 from vidformers.commands import pretrain as job
@@ -224,17 +224,32 @@ def test_a_stopped_training_goes_on_bit_for_bit(videos, tiny, tmp_path):
     assert not (tmp_path / "out.training").exists()
 
 
+KILLED = """
+import json, os, signal, sys
+from vidformers.commands.cli import main
+
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    os.dup2(write, 1)
+    main()
+os.close(write)
+with open(read) as lines:
+    while json.loads(lines.readline())["step"] < 4:
+        pass
+    os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 def test_a_killed_training_goes_on(videos, tiny, tmp_path):
     """By the command, with workers; the process gets no chance to clean up."""
     options = "--model", tiny, "--steps", 6, "--batch-size", 4, "--set", "frame_step=1", "--log-every", 1
-    options = [*map(str, options), "--save-every", "3", "--json"]
-    command = [sys.executable, "-c", "from vidformers.commands.cli import main; main()", "pretrain", str(videos)]
-    with subprocess.Popen([*command, "--out", tmp_path / "out", *options], stdout=subprocess.PIPE) as process:
-        while json.loads(process.stdout.readline())["step"] < 4:
-            pass
-        process.kill()
+    options = *options, "--save-every", 3, "--json"
+    succeed_afresh(KILLED, "pretrain", videos, "--out", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
     run(videos, "--out", tmp_path / "out", *options, "--resume")
     run(videos, "--out", tmp_path / "whole", *options)
@@ -242,30 +257,31 @@ def test_a_killed_training_goes_on(videos, tiny, tmp_path):
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def work(rank: int, processes: int, port: int, out: Path, given: dict[str, Any], micro_batch: int) -> None:
-    """One process of a training."""
+def work(rank: int, port: str, given: str, micro_batch: str, out: str) -> None:
+    """One of two processes of a training."""
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    job.pretrain(job.prepare(**given), out, micro_batch=micro_batch, save_every=2, **QUICK)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    job.pretrain(job.prepare(**json.loads(given)), out, micro_batch=int(micro_batch), save_every=2, **QUICK)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs gloo")
 @pytest.mark.parametrize(
     ("images", "micro_batch"), [(False, 2), (True, 2), (True, 4)], ids=["clips", "images too", "a batch each"]
 )
 def test_two_processes_compute_what_one_does(videos, pictures, tiny_2_1, tmp_path, images, micro_batch):
     """With a batch each, one process has images and the other clips, which leave each other's parameters out."""
-    given = {"sources": [videos], "model": tmp_path / "model", "changes": SHORT | {"batch_size": 8}}
+    given = {"sources": [str(videos)], "model": str(tmp_path / "model"), "changes": SHORT | {"batch_size": 8}}
     torch.manual_seed(0)
     VJEPA2Model(VJEPA2Config(**VJEPA2 | {"drop_path_rate": 0.0})).save_pretrained(tmp_path / "model")
     VJEPA2VideoProcessor(crop_size=32).save_pretrained(tmp_path / "model")
     if images:
-        given |= {"model": tiny_2_1, "images": [pictures], "changes": SHORT_MIXED, **MIXED}
+        given |= {"model": str(tiny_2_1), "images": [str(pictures)], "changes": SHORT_MIXED, **MIXED}
     one = job.pretrain(job.prepare(**given), tmp_path / "one", micro_batch=micro_batch, **QUICK)
     port = 20000 + os.getpid() % 20000
-    torch.multiprocessing.spawn(work, (2, port, tmp_path / "two", given, micro_batch), 2)
+    run_in_two_processes(work, port, json.dumps(given), micro_batch, tmp_path / "two")
     two = json.loads((tmp_path / "two/training.json").read_text())["history"]
     assert len(one) == len(two) == 6
     for mine, theirs in zip(numbers_of(one), numbers_of(two), strict=True):
@@ -279,8 +295,8 @@ def test_two_processes_compute_what_one_does(videos, pictures, tiny_2_1, tmp_pat
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-5)
 
 
-def shard(rank: int, folder: Path) -> None:
-    """One process of a training with sharded parameters; writes how far it is from one that isn't sharded."""
+def shard(rank: int, folder: str) -> None:
+    """One of two processes of a training with sharded parameters; writes how far it is from one that isn't sharded."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -311,7 +327,7 @@ def shard(rank: int, folder: Path) -> None:
         max((first[name] - each).abs().max().item() for name, each in second.items())
         for first, second in (weights, states[:2], states[1:])
     ]
-    (folder / f"{rank}.json").write_text(json.dumps(furthest))
+    Path(folder, f"{rank}.json").write_text(json.dumps(furthest))
     dist.destroy_process_group()
 
 
@@ -321,10 +337,11 @@ def training(model: VJEPA2ForPreTraining, optimizer: torch.optim.Optimizer) -> S
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo meets through a file here")
 def test_a_sharded_teacher_follows(tmp_path):
     """And what the optimizer knows is gathered and given back. FSDP2 as accelerate applies it, which wants a GPU."""
-    torch.multiprocessing.spawn(shard, (tmp_path,), 2)
+    run_in_two_processes(shard, tmp_path)
     for rank in range(2):
         weights, states, given_back = json.loads((tmp_path / f"{rank}.json").read_text())
         assert weights <= 1e-6 and states <= 1e-6 and given_back == 0
