@@ -6,6 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Video
+from PIL import Image
 from transformers import AutoModelForPreTraining, AutoModelForVideoClassification
 from typer.testing import CliRunner
 
@@ -13,7 +14,10 @@ from tests.inference.directories import directory_of
 from tests.video_files import write_video
 from vidformers import VideoEmbedder
 from vidformers.commands.cli import app
+from vidformers.commands.pretrain import recipes
 from vidformers.inference.labeled_clips import find_clips, find_unlabeled
+from vidformers.models.records import ImageRecipe
+from vidformers.training import ImageReader
 
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
@@ -59,6 +63,24 @@ def test_clips_are_those_of_the_folder(saved, folder):
     for each in (clips, find_unlabeled(folder / saved)):
         contents = [clip.open() if saved == "bytes" else Path(clip.open()).read_bytes() for clip in each]
         assert contents == [clip.source.read_bytes() for clip in expected]
+
+
+def test_images_are_read_undecoded(tmp_path):
+    """From paths or from bytes, as `vidformers pretrain --images` takes them."""
+    colors = ("red", "green")
+    for color in colors:
+        Image.new("RGB", (48, 32), color).save(tmp_path / f"{color}.png")
+    files = [tmp_path / f"{color}.png" for color in colors]
+    rows = Dataset.from_dict({"picture": list(map(str, files)), "label": [0, 1]})
+    rows.cast_column("picture", datasets.Image()).save_to_disk(tmp_path / "paths")
+    contents = [{"path": None, "bytes": file.read_bytes()} for file in files]
+    features = datasets.Features({"picture": datasets.Image()})
+    Dataset.from_dict({"picture": contents}, features=features).save_to_disk(tmp_path / "bytes")
+    reader = ImageReader(recipes()["vjepa2.1-vitl-cooldown"][1], ImageRecipe(0.5, 1, 16, ()))
+    for saved in ("paths", "bytes"):
+        images = find_unlabeled(tmp_path / saved, images=True)
+        strongest = [reader(image)[0, :, 8, 8].argmax().item() for image in images]
+        assert strongest == [0, 1]
 
 
 @pytest.mark.parametrize("command", ["finetune", "probe"])
