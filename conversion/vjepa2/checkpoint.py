@@ -164,8 +164,8 @@ class VJEPA2Form(Form):
     ours = ""  # what the names of our encoder and predictor begin with
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        predictor = predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False}
-        return encoder_fields(shapes) | predictor
+        fields = encoder_fields(shapes)
+        return fields | (predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False})
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from under(encoder_rules(config), f"{self.ours}encoder.", "encoder/")
