@@ -82,16 +82,16 @@ def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
     """The clips of a source, and the names of their classes in the order of their numbers.
 
     Args:
-        source: a folder that holds a folder of video files for each class; a table of two columns, path and label,
-            in which paths are relative to its own folder; or the name of a data set of `datasets`, "NAME" or
-            "NAME:SPLIT" (the split "train" by default).
+        source: a folder that holds a folder of video files for each class, or a saved data set of `datasets`; a table
+            of two columns, path and label, in which paths are relative to its own folder; or the name of a data set of
+            `datasets`, "NAME" or "NAME:SPLIT" (the split "train" by default).
 
     Raises:
         ValueError: fewer than two classes, or a table or data set without videos or labels.
         ModuleNotFoundError: `datasets` is not installed, and there is no such folder or file.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and not _is_saved(path):
         return _in_folders(path)
     if path.suffix in TABLE_SUFFIXES:
         return _in_table(path)
@@ -113,7 +113,7 @@ def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
         ModuleNotFoundError: `datasets` is needed and not installed.
     """
     path = Path(source)
-    if path.is_dir() and not any((path / name).is_file() for name in SAVED_DATA_SETS):
+    if path.is_dir() and not _is_saved(path):
         found = [Clip(str(file), 0, file) for file in videos_below(path)]
         if not found:
             raise ValueError(f"{path}: holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))}).")
@@ -127,6 +127,11 @@ def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
         rows = rows.select_columns([video])
         found = [Clip(f"{source}[{index}]", 0, Row(rows, index, video)) for index in range(len(rows))]
     return found
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `datasets` has saved a data set there."""
+    return any((folder / name).is_file() for name in SAVED_DATA_SETS)
 
 
 def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
