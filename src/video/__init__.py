@@ -13,6 +13,7 @@ _MODULES = {
     "VideoProcessor": ".processor",
     "all_indices": ".sample",
     "VJEPA2EvaluationViews": ".evaluation_views",
+    "VJEPA2ImageAugmentation": ".image_augment",
     "VJEPA2PretrainingAugmentation": ".augment",
     "VJEPA2ProbeAugmentation": ".augment",
     "anticipation_indices": ".clips",
