@@ -90,7 +90,7 @@ class Task:
         if self.anticipates:
             return AnticipationClips(self.processor, self.num_frames, settings.fps, augment)
         if self.is_still:
-            return StillClips(self.processor, self.num_frames, augment)
+            return StillClips(self.processor, self.num_frames, settings.augment, augment)
         drawn = augment or (settings.as_original and part == VALIDATION)
         views = 1 if part == TRAINING else settings.views
         return ClipViews(self.processor, self.num_frames, settings.segments, views, settings.step, drawn, augment)

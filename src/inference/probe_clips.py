@@ -18,6 +18,7 @@ from vidformers.video import (
     VideoDecodeError,
     VJEPA2EvaluationViews,
     VJEPA2ImageAugmentation,
+    VJEPA2ImageView,
     VJEPA2ProbeAugmentation,
     anticipation_indices,
     clip_indices,
@@ -124,14 +125,16 @@ class StillClips:
     """Model input of a picture: a clip of which all frames are alike.
 
     Attributes:
-        processor: the model's, which prepares a picture as a frame. That of V-JEPA 2 does it as the original: the
-            shorter side is made a seventh longer than the crop in the middle.
+        processor: the model's. Whatever way pixels are made, they are normalized as it does.
         num_frames: frames of a clip.
+        as_original: whether the middle is cut out as the original does, and not by the processor. For V-JEPA 2 both
+            are the same, but that a middle between two pixels may be another one.
         augment: whether a crop, a flip, changes and noise are drawn as the original does in training.
     """
 
     processor: VideoProcessor
     num_frames: int
+    as_original: bool = False
     augment: bool = False
     views = 1
 
@@ -153,8 +156,9 @@ class StillClips:
             VideoDecodeError: it cannot be read.
         """
         frame = picture.read()[None]  # (1, H, W, 3)
-        if self.augment:
-            pixels = renormalized(VJEPA2ImageAugmentation(side_of(self.processor))(frame), self.processor)
+        if self.augment or self.as_original:
+            make = VJEPA2ImageAugmentation if self.augment else VJEPA2ImageView
+            pixels = renormalized(make(side_of(self.processor))(frame), self.processor)
         else:
             pixels = as_processed(frame, self.processor)
         return {"pixel_values_videos": pixels.expand(1, 1, self.num_frames, -1, -1, -1)}

@@ -14,6 +14,7 @@ _MODULES = {
     "all_indices": ".sample",
     "VJEPA2EvaluationViews": ".evaluation_views",
     "VJEPA2ImageAugmentation": ".image_augment",
+    "VJEPA2ImageView": ".image_augment",
     "VJEPA2PretrainingAugmentation": ".augment",
     "VJEPA2ProbeAugmentation": ".augment",
     "anticipation_indices": ".clips",

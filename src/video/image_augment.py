@@ -1,9 +1,10 @@
-"""How V-JEPA 2's authors vary the pictures that probes learn from: a crop, a flip, AutoAugment and a box of noise.
+"""Pictures for V-JEPA 2's probes: a crop, a flip, AutoAugment and a box of noise in training, the middle in a test.
 
 Numbers are drawn as in the original, from the global generators of Python and PyTorch. Pillow changes the pixels.
 
 Paper: https://arxiv.org/abs/1805.09501. Source: facebookresearch/vjepa2 at c2963a47,
-`evals/image_classification_frozen/eval.py`, which sets timm's `create_transform` to the paper's policy for ImageNet.
+`evals/image_classification_frozen/eval.py`, which varies by timm's `create_transform` with the paper's policy for
+ImageNet, and tests by torchvision's `Resize` and `CenterCrop`.
 """
 
 import random
@@ -90,11 +91,44 @@ class VJEPA2ImageAugmentation:
         picture = picture.resize((self.crop_size, self.crop_size), BICUBIC)
         if torch.rand(1) < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(auto_augment(picture))).permute(2, 0, 1)[None].float() / 255
-        pixels = (pixels - MEAN[:, 0]) / STD[:, 0]  # (1, C, S, S)
+        pixels = _normalized(auto_augment(picture))
         if random.random() <= ERASED:
             erase(pixels)
         return pixels
+
+
+class VJEPA2ImageView:
+    """What probes are tested on with pictures: the middle of each, whose shorter side was made a seventh larger.
+
+    Args:
+        crop_size: pixels of a side.
+    """
+
+    def __init__(self, crop_size: int):
+        check_ranges(crop_size)
+        self.crop_size = crop_size
+
+    def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Cut the middle out of a picture.
+
+        Args:
+            frames: uint8 (1, H, W, 3).
+
+        Returns:
+            (1, C, S, S) float32, normalized by the statistics of ImageNet.
+        """
+        (frame,) = check_frames(frames).numpy()
+        picture, size, short = Image.fromarray(frame), self.crop_size, int(self.crop_size * 256 / 224)
+        sides = [short * side / min(picture.size) for side in picture.size]
+        picture = picture.resize([int(side) for side in sides], Image.Resampling.BILINEAR)
+        left, top = (round((side - size) / 2) for side in picture.size)  # Halves are rounded to even numbers.
+        return _normalized(picture.crop((left, top, left + size, top + size)))
+
+
+def _normalized(picture: Image.Image) -> torch.Tensor:
+    """(1, C, H, W)."""
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    return (pixels - MEAN[:, 0]) / STD[:, 0]
 
 
 def auto_augment(picture: Image.Image) -> Image.Image:
