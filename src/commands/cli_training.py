@@ -23,8 +23,8 @@ def finetune(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder of video files for each class, a CSV file of paths and labels, or the name "
-            "of a data set of `datasets` (NAME or NAME:SPLIT)."
+            help="A folder with a folder of video files for each class, a CSV file of paths and labels, or a data set "
+            "of `datasets` (its saved folder, NAME or NAME:SPLIT)."
         ),
     ],
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of the model to start from.")],
