@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ from typer.testing import CliRunner
 
 import vidformers
 from tests.commands.test_finetune import VIDEOMAE, fake_datasets
+from tests.harness.fresh import run_in_two_processes, succeed_afresh
 from tests.video_files import write_video
 from vidformers import VJEPA2Config, VJEPA2ForPreTraining, VJEPA2Model, VJEPA2VideoProcessor, load_original
 from vidformers.commands import pretrain as job
@@ -193,17 +193,32 @@ def test_a_stopped_training_goes_on_bit_for_bit(videos, tiny, tmp_path):
     assert not (tmp_path / "out.training").exists()
 
 
+KILLED = """
+import json, os, signal, sys
+from vidformers.commands.cli import main
+
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    os.dup2(write, 1)
+    main()
+os.close(write)
+with open(read) as lines:
+    while json.loads(lines.readline())["step"] < 4:
+        pass
+    os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 def test_a_killed_training_goes_on(videos, tiny, tmp_path):
     """By the command, with workers; the process gets no chance to clean up."""
     options = "--model", tiny, "--steps", 6, "--batch-size", 4, "--set", "frame_step=1", "--log-every", 1
-    options = [*map(str, options), "--save-every", "3", "--json"]
-    command = [sys.executable, "-c", "from vidformers.commands.cli import main; main()", "pretrain", str(videos)]
-    with subprocess.Popen([*command, "--out", tmp_path / "out", *options], stdout=subprocess.PIPE) as process:
-        while json.loads(process.stdout.readline())["step"] < 4:
-            pass
-        process.kill()
+    options = *options, "--save-every", 3, "--json"
+    succeed_afresh(KILLED, "pretrain", videos, "--out", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
     run(videos, "--out", tmp_path / "out", *options, "--resume")
     run(videos, "--out", tmp_path / "whole", *options)
@@ -211,17 +226,17 @@ def test_a_killed_training_goes_on(videos, tiny, tmp_path):
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def work(rank: int, processes: int, port: int, arguments: tuple[Path, Path, Path]) -> None:
-    """One process of a training."""
-    videos, model, out = arguments
+def work(rank: int, port: str, videos: str, model: str, out: str) -> None:
+    """One of two processes of a training."""
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
     task = job.prepare([videos], model=model, changes=SHORT | {"batch_size": 8})
     job.pretrain(task, out, micro_batch=2, save_every=2, **QUICK)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs gloo")
 def test_two_processes_compute_what_one_does(videos, tmp_path):
     torch.manual_seed(0)
@@ -230,7 +245,7 @@ def test_two_processes_compute_what_one_does(videos, tmp_path):
     task = job.prepare([videos], model=tmp_path / "model", changes=SHORT | {"batch_size": 8})
     one = job.pretrain(task, tmp_path / "one", micro_batch=2, **QUICK)
     port = 20000 + os.getpid() % 20000
-    torch.multiprocessing.spawn(work, (2, port, (videos, tmp_path / "model", tmp_path / "two")), 2)
+    run_in_two_processes(work, port, videos, tmp_path / "model", tmp_path / "two")
     two = json.loads((tmp_path / "two/training.json").read_text())["history"]
     assert len(one) == len(two) == 6
     for mine, theirs in zip(numbers_of(one), numbers_of(two), strict=True):
@@ -240,8 +255,8 @@ def test_two_processes_compute_what_one_does(videos, tmp_path):
         torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-5)
 
 
-def share_out(rank: int, folder: Path) -> None:
-    """One process of a training with sharded parameters; writes how far it is from one that isn't sharded."""
+def share_out(rank: int, folder: str) -> None:
+    """One of two processes of a training with sharded parameters; writes how far it is from one that isn't sharded."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -265,15 +280,16 @@ def share_out(rank: int, folder: Path) -> None:
             {name: getattr(each, "full_tensor", lambda e=each: e)() for name, each in model.state_dict().items()}
         )
     furthest = max((weights[0][name] - each).abs().max().item() for name, each in weights[1].items())
-    (folder / f"{rank}.json").write_text(json.dumps(furthest))
+    Path(folder, f"{rank}.json").write_text(json.dumps(furthest))
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo meets through a file here")
 def test_a_sharded_teacher_follows(tmp_path):
     """FSDP2 as accelerate applies it, which does so on accelerators alone."""
-    torch.multiprocessing.spawn(share_out, (tmp_path,), 2)
+    run_in_two_processes(share_out, tmp_path)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) <= 1e-6 for rank in range(2)] == [True, True]
 
 

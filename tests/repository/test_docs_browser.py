@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -117,11 +118,11 @@ def visit(browser, start: str) -> None:
     """Open pages of every kind on wide and narrow windows, switch the colors, follow a result of the search."""
     browser.prefer("light")
     family = next(iter(FAMILIES))
-    for width in (1400, 420):
-        browser.resize(width)
-        for page in ("index", "reference", f"model_doc/{family}", f"conversion/{family}"):
-            browser.open(f"{start}/{page}.html")
-            assert browser.evaluate("document.querySelector('article h1').textContent")
+    for page in ("index", "reference", f"model_doc/{family}", f"conversion/{family}"):
+        browser.open(f"{start}/{page}.html")
+        assert browser.evaluate("document.querySelector('article h1').textContent")
+        for width in (1400, 420):
+            browser.resize(width)
             assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
 
     assert browser.evaluate(SCHEME) == "default"
@@ -136,22 +137,30 @@ def visit(browser, start: str) -> None:
     assert "tubelet" in browser.evaluate("document.querySelector('article').textContent")
 
 
-@pytest.mark.parametrize(("width", "preferred", "scheme"), [(1200, "light", "default"), (400, "dark", "slate")])
-def test_pictures_and_code_are_in_place(site, tmp_path, width, preferred, scheme):
-    """On every page. A wide window also shows the name of the product once."""
+@pytest.fixture(scope="module")
+def site_without_search(site, tmp_path_factory) -> Path:
+    """The site with nothing to search, which is most of what a page loads."""
+    copy = shutil.copytree(site, tmp_path_factory.mktemp("quiet") / "site")
+    (copy / "search/search_index.js").write_text('var __index = {"config": {"lang": ["en"]}, "docs": []}')
+    return copy
+
+
+def test_pictures_and_code_are_in_place(site_without_search, tmp_path):
+    """On every page, in wide light windows and in narrow dark ones. The first also show the product's name once."""
+    site, num_pictures = site_without_search, {}
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
-    num_pictures = {}
     with Browser(chromium(), tmp_path / "profile") as browser:
-        browser.resize(width)
-        browser.prefer(preferred)
-        for page in pages:
-            browser.open(f"{site.as_uri()}/{page}")
-            num_pictures[page] = browser.evaluate(NUM_PICTURES)
-            assert browser.evaluate(SCHEME) == scheme
-            assert browser.evaluate(BAD_PICTURES) == [], page
-            assert browser.evaluate(BAD_CODE) == [], page
-            assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
-            assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
+        for width, preferred, scheme in ((1200, "light", "default"), (400, "dark", "slate")):
+            browser.resize(width)
+            browser.prefer(preferred)
+            for page in pages:
+                browser.open(f"{site.as_uri()}/{page}")
+                num_pictures[page] = browser.evaluate(NUM_PICTURES)
+                assert browser.evaluate(SCHEME) == scheme
+                assert browser.evaluate(BAD_PICTURES) == [], page
+                assert browser.evaluate(BAD_CODE) == [], page
+                assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
+                assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
         assert browser.problems == []
     shown = {"index.html", *(f"model_doc/{family}.html" for family in FAMILIES)}
     assert all(num_pictures[page] for page in shown), num_pictures
