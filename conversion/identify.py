@@ -67,10 +67,8 @@ class Request:
 def identify(files: Mapping[str, Source], request: Request, places: Mapping[str, str] | None = None) -> Found:
     """The one form whose fingerprint is in the files: of each family the first, and of one family alone.
 
-    Args:
-        files: the opened "checkpoint" and, where there is one, "probe".
-        request: what the user asks for.
-        places: where a form's entries stand, if that is known; by default as the request says.
+    The files are the opened "checkpoint" and maybe "probe". `places` says where a form's entries stand, if that is
+    known; by default the request does.
     """
     fits: dict[str, Form] = {}
     candidates, names = _candidates(files, request), _names_in(files)

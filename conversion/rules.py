@@ -111,6 +111,10 @@ class Shapes(dict[str, tuple[int, ...]]):
         self.asked = name
         return super().__getitem__(name)
 
+    def get(self, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        self.asked = name if name in self else self.asked
+        return super().get(name, default)
+
     def count(self, pattern: str) -> int:
         """How many tensors of a numbered name there are, from 0 on without a gap; "{}" is the number."""
         count = 0

@@ -17,11 +17,13 @@ from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
 FUSED = "the original computes queries, keys and values in one projection"
+FUSED_PAIR = "the original computes keys and values in one projection"
 ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
 MODALITIES = ("img_mod_embed", "video_mod_embed")
 MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
 LAYERS = {"norm1": "norm1", "attention.proj": "attn.proj", "norm2": "norm2", **MLP}
-POOLER_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP}
+SELF_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP, "self_attn.out_proj": "attn.proj"}
+CROSS_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP, "cross_attn.q_proj": "xattn.q"}
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -132,16 +134,12 @@ def pooler_rules(config: Any) -> Iterator[Rule]:
     """The attentive pooler of a probe."""
     yield Rule("query_tokens", "query_tokens")
     for i in range(config.num_pooler_layers):
-        yield from under(_pooler_block(), f"self_attention_layers.{i}.", f"blocks.{i}.")
-    layer, block = "cross_attention_layer.", "cross_attention_block."
-    yield from under(linears({**POOLER_LAYERS, "cross_attn.q_proj": "xattn.q"}), layer, block)
-    names = [f"{layer}cross_attn.{name}" for name in ("k_proj", "v_proj")]
-    yield from linear(names, f"{block}xattn.kv", Split(2), "the original computes keys and values in one projection")
-
-
-def _pooler_block() -> Iterator[Rule]:
-    yield from linears({**POOLER_LAYERS, "self_attn.out_proj": "attn.proj"})
-    yield from linear([f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")], "attn.qkv", Split(3), FUSED)
+        attention = [f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        block = [*linears(SELF_LAYERS), *linear(attention, "attn.qkv", Split(3), FUSED)]
+        yield from under(block, f"self_attention_layers.{i}.", f"blocks.{i}.")
+    attention = ["cross_attn.k_proj", "cross_attn.v_proj"]
+    block = [*linears(CROSS_LAYERS), *linear(attention, "xattn.kv", Split(2), FUSED_PAIR)]
+    yield from under(block, "cross_attention_layer.", "cross_attention_block.")
 
 
 def _block(config: Any) -> Iterator[Rule]:
@@ -166,8 +164,8 @@ class VJEPA2Form(Form):
     ours = ""  # what the names of our encoder and predictor begin with
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        predictor = predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False}
-        return encoder_fields(shapes) | predictor
+        fields = encoder_fields(shapes)
+        return fields | (predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False})
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from under(encoder_rules(config), f"{self.ours}encoder.", "encoder/")

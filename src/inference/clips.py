@@ -1,7 +1,7 @@
 """Video files, and the frames that a model takes of each."""
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,14 @@ VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
 """What a folder is searched for. Files that are named themselves may end in anything."""
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
-"""Likewise for images."""
 
 
-def videos_below(folder: str | os.PathLike, suffixes: Set[str] = VIDEO_SUFFIXES) -> list[Path]:
+def videos_below(folder: str | os.PathLike) -> list[Path]:
+    """The files with one of `VIDEO_SUFFIXES` in a folder and its subfolders, sorted."""
+    return files_below(folder, VIDEO_SUFFIXES)
+
+
+def files_below(folder: str | os.PathLike, suffixes: Collection[str]) -> list[Path]:
     """The files with one of these suffixes in a folder and its subfolders, sorted."""
     return sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in suffixes and file.is_file())
 

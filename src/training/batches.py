@@ -4,7 +4,6 @@ Whatever draws, places of clips, crops and masks, is seeded by the number. So ba
 processes and workers share them, and a run that goes on where it stopped goes on with the same ones.
 """
 
-import io
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from vidformers.models.pretrained import MaskCollator
@@ -35,7 +33,7 @@ class UnusableVideo(ValueError):
 
 
 class Video(Protocol):
-    """A video or an image to train on.
+    """A video to train on.
 
     Attributes:
         name: what messages call it.
@@ -44,7 +42,20 @@ class Video(Protocol):
     name: str
 
     def open(self) -> Any:
-        """Of a video what [`~vidformers.decode_video`] takes, of an image its path or bytes."""
+        """What [`~vidformers.decode_video`] takes."""
+
+
+class Image(Protocol):
+    """An image to train on.
+
+    Attributes:
+        name: what messages call it.
+    """
+
+    name: str
+
+    def read(self) -> np.ndarray:
+        """Its pixels, uint8 (H, W, 3), or a VideoDecodeError."""
 
 
 @contextmanager
@@ -117,7 +128,7 @@ class ImageReader:
             images.crop_size, recipe.resize_scale, recipe.resize_aspect_ratio, recipe.flip
         )
 
-    def __call__(self, image: Video) -> torch.Tensor:
+    def __call__(self, image: Image) -> torch.Tensor:
         """Read an image.
 
         Args:
@@ -127,16 +138,12 @@ class ImageReader:
             (1, C, S, S) float32, normalized by the statistics of ImageNet.
 
         Raises:
-            UnusableVideo: it cannot be read, or has not 8 bits a channel.
+            UnusableVideo: it cannot be read.
         """
-        source = image.open()
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-                mode, pixels = opened.mode, np.array(opened.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise UnusableVideo(f"cannot be read as an image ({error}).") from error
-        if mode[0] in "FI":
-            raise UnusableVideo(f"has the mode {mode}, not one of 8 bits a channel.")
+            pixels = image.read()
+        except VideoDecodeError as error:
+            raise UnusableVideo(str(error)) from error
         return self.augment(pixels[None])
 
 
@@ -173,9 +180,9 @@ class ClipBatches(torch.utils.data.Dataset):
         of_images: whether they are images, which the model weights by numbers of their own.
     """
 
-    sources: Sequence[Sequence[Video]]
+    sources: Sequence[Sequence[Video | Image]]
     weights: Sequence[float]
-    read: Callable[[Video], torch.Tensor]
+    read: Callable[[Any], torch.Tensor]
     collator: MaskCollator
     batch_size: int
     per_step: int = 1
@@ -235,7 +242,7 @@ class ClipBatches(torch.utils.data.Dataset):
                 self._order = number, list(self.sampler)
         return int(self._order[1][place])
 
-    def _video(self, index: int) -> Video:
+    def _video(self, index: int) -> Video | Image:
         for source, size in zip(self.sources, self.sizes, strict=True):
             if index < size:
                 return source[index]
@@ -275,7 +282,7 @@ class MixedBatches(torch.utils.data.Dataset):
         return self.clips[step * self.clips.per_step + place - self.images.per_step]
 
 
-def _reason(video: Video, error: Exception) -> str:
+def _reason(video: Video | Image, error: Exception) -> str:
     """Why a video cannot be used, with its name once."""
     text = str(error)
     return text if video.name in text else f"{video.name}: {text}"

@@ -31,7 +31,8 @@ from vidformers import VJEPA2Config, VJEPA2ForPreTraining, VJEPA2Model, VJEPA2Vi
 from vidformers.commands import pretrain as job
 from vidformers.commands.cli import app
 from vidformers.conversion import reverse_directory
-from vidformers.inference.labeled_clips import Clip, find_unlabeled
+from vidformers.inference.labeled_clips import find_unlabeled
+from vidformers.inference.media import PICTURES, Clip
 from vidformers.models.records import ImageRecipe
 from vidformers.training.batches import ClipBatches, ClipReader, ImageReader
 from vidformers.training.pretraining import DivergedError, PreTrainer, share_out
@@ -599,21 +600,21 @@ def test_images_that_cannot_be_read(videos, pictures, tiny_2_1, tmp_path):
     task = mixed_task(videos, tmp_path / "pictures", tiny_2_1)
     history = job.pretrain(task, tmp_path / "out", on_unusable=told.append, most_unusable=0.5, **QUICK)
     assert history[-1]["unusable"] == len(told) > 4
-    assert any("broken.png: cannot be read as an image" in reason for reason in told)
-    assert any("deep.png: has the mode I;16, not one of 8 bits" in reason for reason in told)
+    assert any("broken.png: it is no picture that can be read" in reason for reason in told)
+    assert any("it has the mode I;16, not one of 8 bits" in reason for reason in told)
 
 
 def test_lists_and_data_sets_of_images(pictures, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text("a b.JPEG 0\n/images/c.png 3\n")
     expected = [str(tmp_path / "a b.JPEG"), "/images/c.png"]
-    assert [clip.name for clip in find_unlabeled(tmp_path / "list.csv", images=True)] == expected
+    assert [clip.name for clip in find_unlabeled(tmp_path / "list.csv", PICTURES)] == expected
     files = sorted(pictures.glob("*.png"))
     fake = fake_datasets(files)
     rows = fake.load_dataset("someone/clips", "validation")
     type(rows).__len__ = lambda self: len(files)
     fake.Image, fake.load_dataset = fake.Video, lambda *arguments, **options: rows
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    clips = find_unlabeled("someone/pictures", images=True)
+    clips = find_unlabeled("someone/pictures", PICTURES)
     assert [clip.open() for clip in clips] == [file.read_bytes() for file in files]
     reader = ImageReader(job.recipes()["vjepa2.1-vitl-cooldown"][1], ImageRecipe(0.5, 1, 32, ()))
     assert reader(clips[0]).shape == (1, 3, 32, 32)

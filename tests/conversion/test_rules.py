@@ -142,6 +142,8 @@ def test_shapes_count_without_gaps_and_remember_what_was_asked():
     with pytest.raises(KeyError):
         shapes["norm"]
     assert shapes.asked == "norm"
+    assert shapes.get("blocks.1.w") == (1,) and shapes.asked == "blocks.1.w"
+    assert shapes.get("norm", (2,)) == (2,) and shapes.asked == "blocks.1.w"
 
 
 @pytest.mark.parametrize(

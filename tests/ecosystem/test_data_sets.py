@@ -16,6 +16,7 @@ from vidformers import VideoEmbedder
 from vidformers.commands.cli import app
 from vidformers.commands.pretrain import recipes
 from vidformers.inference.labeled_clips import find_clips, find_unlabeled
+from vidformers.inference.media import PICTURES
 from vidformers.models.records import ImageRecipe
 from vidformers.training import ImageReader
 
@@ -23,7 +24,6 @@ from vidformers.training import ImageReader
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 
 CLASSES = ["flat", "tall"]
-SAVED = ("videos", "bytes", "paths", "splits")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,7 @@ def folder(tmp_path_factory) -> Path:
     files = sorted((folder / "clips").rglob("*.mp4"))
     labels, paths = [CLASSES.index(file.parent.name) for file in files], list(map(str, files))
     rows = Dataset.from_dict({"clip": paths, "label": labels}).cast_column("label", ClassLabel(names=CLASSES))
-    rows.cast_column("clip", Video()).save_to_disk(folder / "videos")
-    contents = [{"path": file.name, "bytes": file.read_bytes()} for file in files]
-    features = datasets.Features({"clip": Video(decode=False), "label": ClassLabel(names=CLASSES)})
-    Dataset.from_dict({"clip": contents, "label": labels}, features=features).save_to_disk(folder / "bytes")
+    rows.cast_column("clip", Video()).save_to_disk(folder / "videos")  # with what is in the files
     plain = Dataset.from_dict({"path": paths, "label": [CLASSES[label] for label in labels]})
     plain.save_to_disk(folder / "paths")
     DatasetDict(train=plain, test=plain.select([0])).save_to_disk(folder / "splits")
@@ -54,14 +51,14 @@ def run(command: str, *arguments) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("saved", ["videos", "paths", "splits"])
 def test_clips_are_those_of_the_folder(saved, folder):
-    """With the same classes; those without labels, too. Each is a path, or bytes where the data set holds them."""
+    """With the same classes, and those without labels, too."""
     expected, classes = find_clips(folder / "clips")
     clips, found = find_clips(folder / saved)
     assert found == classes == CLASSES and [clip.label for clip in clips] == [clip.label for clip in expected]
     for each in (clips, find_unlabeled(folder / saved)):
-        contents = [clip.open() if saved == "bytes" else Path(clip.open()).read_bytes() for clip in each]
+        contents = [clip.open() if saved == "videos" else Path(clip.open()).read_bytes() for clip in each]
         assert contents == [clip.source.read_bytes() for clip in expected]
 
 
@@ -78,7 +75,7 @@ def test_images_are_read_undecoded(tmp_path):
     Dataset.from_dict({"picture": contents}, features=features).save_to_disk(tmp_path / "bytes")
     reader = ImageReader(recipes()["vjepa2.1-vitl-cooldown"][1], ImageRecipe(0.5, 1, 16, ()))
     for saved in ("paths", "bytes"):
-        images = find_unlabeled(tmp_path / saved, images=True)
+        images = find_unlabeled(tmp_path / saved, PICTURES)
         strongest = [reader(image)[0, :, 8, 8].argmax().item() for image in images]
         assert strongest == [0, 1]
 
@@ -94,19 +91,18 @@ def test_a_classifier_learns(command, folder, tmp_path):
 def test_a_model_learns_without_labels(folder, tmp_path):
     options = ["--model", folder / "model", "--out", tmp_path / "out", "--steps", 1, "--batch-size", 2, "--json"]
     clips = ["--set", "num_frames=4", "--set", "frame_step=1", "--workers", 1]
-    output = run("pretrain", folder / "bytes", *options, *clips)
+    output = run("pretrain", folder / "videos", *options, *clips)
     (record,) = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert record["step"] == 1 and record["unusable"] == 0
     AutoModelForPreTraining.from_pretrained(tmp_path / "out")
 
 
 def test_rows_are_embedded_as_the_files(folder, tmp_path):
-    """By `Dataset.map`, from paths and from bytes; of the folder, by the command."""
+    """From paths and from bytes, and the command from their folder."""
     run("embed", folder / "clips", "--model", folder / "model", "--out", tmp_path / "out.parquet", "--num-frames", 4)
     expected = Dataset.from_parquet(str(tmp_path / "out.parquet"), cache_dir=tmp_path)["embedding"][:]
     embedder = VideoEmbedder.from_pretrained(folder / "model", device="cpu", num_frames=4)
-    for saved in ("videos", "bytes"):
-        rows = datasets.load_from_disk(folder / saved).cast_column("clip", Video(decode=False))
-        given = [row["clip"]["bytes"] or row["clip"]["path"] for row in rows]
+    rows = datasets.load_from_disk(folder / "videos").cast_column("clip", Video(decode=False))
+    for given in ([row["clip"]["bytes"] for row in rows], datasets.load_from_disk(folder / "paths")["path"][:]):
         for one, other in zip(embedder.encode(given).tolist(), expected, strict=True):
             assert one == pytest.approx(other, abs=1e-5)
