@@ -601,7 +601,7 @@ def test_images_that_cannot_be_read(videos, pictures, tiny_2_1, tmp_path):
     history = job.pretrain(task, tmp_path / "out", on_unusable=told.append, most_unusable=0.5, **QUICK)
     assert history[-1]["unusable"] == len(told) > 4
     assert any("broken.png: it is no picture that can be read" in reason for reason in told)
-    assert any("it has the mode I;16, not one of 8 bits" in reason for reason in told)
+    assert any("deep.png: it has the mode I;16, not one of 8 bits" in reason for reason in told)
 
 
 def test_lists_and_data_sets_of_images(pictures, tmp_path, monkeypatch):
