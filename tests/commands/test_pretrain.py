@@ -585,7 +585,7 @@ def test_images_where_there_can_be_none(videos, pictures, tiny, tiny_2_1, tmp_pa
     text = refused(tmp_path, videos, "--model", tiny, "--recipe", "vjepa2.1-vitl-cooldown", *images)
     assert "this model has no embedding of images" in text
     given = videos, "--model", tiny_2_1, "--recipe", "vjepa2.1-vitl-cooldown"
-    assert "holds no image (looked for .bmp .jpeg" in refused(tmp_path, *given, "--images", videos)
+    assert "holds no pictures (looked for .bmp .jpeg" in refused(tmp_path, *given, "--images", videos)
     assert "for a training with images (`--images`)" in refused(tmp_path, *given, "--set", "images={}")
     small = "--batch-size", 4, "--set", "num_frames=4", "--set", "crop_size=32"
     text = refused(tmp_path, *given, *images, *small, "--micro-batch", 4, "--set", 'images={"share": 0.2}')
