@@ -424,6 +424,8 @@ class PreTrainer:
             if not (self.state / DIVERGED_FILE).is_file():
                 raise ValueError(f"There is no step to skip: {self.state} is of no training that a step ended.")
             self.step += 1
+            if self.step == self.recipe.steps and not self.history:
+                raise ValueError("The step to skip is the last of a training that has recorded none: nothing is left.")
 
     def _load_optimizer(self, state: Mapping[str, torch.Tensor]) -> None:
         """Let the optimizer begin with what another one knew."""
