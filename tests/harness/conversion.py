@@ -211,9 +211,9 @@ def _request(spec: FamilySpec, model: ModelSpec, form: Form, whole: dict[str, Sh
     """A request that gives what no shape tells, and no more."""
     fields, model_class = _fields(spec, model), model.model_class if form.on_request else None
     fixed = form.config_from(
-        _plan_of_shapes(form, whole, Request(model_class=model.model_class, overrides=fields)).found.shapes
+        _plan_of_shapes(form, whole, Request(model_class=model.model_class, **fields)).found.shapes
     )
-    return Request(model_class=model_class, overrides=_without(fields, fixed))
+    return Request(model_class=model_class, **_without(fields, fixed))
 
 
 def _without(fields: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
@@ -257,9 +257,7 @@ def _made_once(module: ModuleType, name: str) -> AbstractContextManager:
 def _plan(arguments: dict):
     """What conversion plans for the arguments of `load_original`."""
     arguments = dict(arguments)
-    path, probe, index = arguments.pop("path"), arguments.pop("probe", None), arguments.pop("probe_index", 0)
-    model_class = arguments.pop("model_class", None)
-    return planned(path, probe, Request(probe_index=index, model_class=model_class, overrides=arguments))
+    return planned(arguments.pop("path"), arguments.pop("probe", None), Request(**arguments))
 
 
 def _is_called(name: str, end: str) -> bool:
