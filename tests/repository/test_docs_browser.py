@@ -157,22 +157,22 @@ def site_without_search(site, tmp_path_factory) -> Path:
     return copy
 
 
-def test_pictures_and_code_are_in_place(site_without_search, tmp_path):
-    """On every page, in wide light windows and in narrow dark ones. The first also show the product's name once."""
+@pytest.mark.parametrize(("width", "preferred", "scheme"), [(1200, "light", "default"), (400, "dark", "slate")])
+def test_pictures_and_code_are_in_place(site_without_search, tmp_path, width, preferred, scheme):
+    """On every page. A wide window also shows the name of the product once."""
     site, num_pictures = site_without_search, {}
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
     with Browser(chromium(), tmp_path / "profile") as browser:
-        for width, preferred, scheme in ((1200, "light", "default"), (400, "dark", "slate")):
-            browser.resize(width)
-            browser.prefer(preferred)
-            for page in pages:
-                browser.open(f"{site.as_uri()}/{page}")
-                num_pictures[page] = browser.evaluate(NUM_PICTURES)
-                assert browser.evaluate(SCHEME) == scheme
-                assert browser.evaluate(BAD_PICTURES) == [], page
-                assert browser.evaluate(BAD_CODE) == [], page
-                assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
-                assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
+        browser.resize(width)
+        browser.prefer(preferred)
+        for page in pages:
+            browser.open(f"{site.as_uri()}/{page}")
+            num_pictures[page] = browser.evaluate(NUM_PICTURES)
+            assert browser.evaluate(SCHEME) == scheme
+            assert browser.evaluate(BAD_PICTURES) == [], page
+            assert browser.evaluate(BAD_CODE) == [], page
+            assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
+            assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
         assert browser.problems == []
         assert outside(browser, site.as_uri()) == set()
     shown = {"index.html", *(f"model_doc/{family}.html" for family in FAMILIES)}

@@ -356,10 +356,10 @@ def test_trees_that_do_not_fit(tmp_path, name):
 @pytest.mark.slow
 @forms
 def test_a_video_text_model_that_lacks_one_tensor_is_no_tower(tmp_path, scan):
-    """Whichever it is, and the message names it."""
+    """Whichever it is, and the message names it; of tensors that differ in numbers alone, one."""
     arrays = write(tmp_path / "whole.npz", clip(width=12, spatial=2, vocab=20, scan=scan))
     assert len(arrays) == (88 if scan else 168)
-    for name in arrays:
+    for name in {re.sub(r"\d+", "", name): name for name in arrays}.values():
         np.savez(tmp_path / "flax.npz", **{other: array for other, array in arrays.items() if other != name})
         with pytest.raises(ConversionError, match=re.escape(name.removeprefix("params/"))):
             load_original(tmp_path / "flax.npz")
