@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from tests.harness.fresh import run_in_two_processes
 from tests.harness.modeling import gradients, training_inputs
 from tests.harness.tolerances import GRADIENTS
 
@@ -64,7 +65,7 @@ def faults(spec, model, mesh) -> list[str]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsdp")
-    torch.multiprocessing.spawn(work, (str(folder),), PROCESSES)
+    run_in_two_processes(work, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
 
 

@@ -125,7 +125,7 @@ def test_mteb(directories, videos, embedded):
     from vidformers.mteb import VideoEncoder
 
     encoder = VideoEncoder(directories / SHAPES_CLIP)
-    assert encoder.mteb_model_meta.modalities == encoder.model.modalities
+    assert encoder.mteb_model_meta.modalities == ["video", "text"]
     result = mteb.evaluate(encoder, [clips_task(videos)], cache=None, encode_kwargs={"batch_size": 2})
     scores = result.task_results[0].scores["test"][0]
     assert scores["accuracy"] == 1.0
