@@ -141,14 +141,29 @@ def packet_places(path: Path) -> list[tuple[int, int]]:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
-def zero_packet(path: Path, number: int) -> Path:
-    """A copy of the file in which one encoded picture is zeros; its packets must lie bare in it."""
-    data = bytearray(path.read_bytes())
-    start, size = packet_places(path)[number]
-    data[start : start + size] = bytes(size)
-    damaged = path.with_name(f"zero{number}_{path.name}")
-    damaged.write_bytes(data)
+def overwrite(path: Path, number: int, offset: int, data: bytes) -> Path:
+    """A copy of the file in which bytes of one encoded picture are others; its packets must lie bare in it."""
+    changed = bytearray(path.read_bytes())
+    start = packet_places(path)[number][0] + offset
+    changed[start : start + len(data)] = data
+    damaged = path.with_name(f"damaged{number}_{path.name}")
+    damaged.write_bytes(changed)
     return damaged
+
+
+def zero_packet(path: Path, number: int) -> Path:
+    """A copy of the file in which one encoded picture is zeros."""
+    return overwrite(path, number, 0, bytes(packet_places(path)[number][1]))
+
+
+def drop_transport_packets(path: Path, number: int, count: int | None = None) -> Path:
+    """A copy of a transport stream without the last packets, or all, of an encoded picture; no gap in the count tells."""
+    data, places = path.read_bytes(), packet_places(path)
+    stop = places[number + 1][0]
+    start = places[number][0] if count is None else stop - 188 * count
+    lacking = path.with_name(f"lacks{number}_{path.name}")
+    lacking.write_bytes(data[:start] + data[stop:])
+    return lacking
 
 
 def add_empty_pictures(path: Path, numbers: list[int], data: bytes = b"\0\0\1\xb6\x50\x4f") -> Path:

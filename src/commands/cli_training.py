@@ -106,6 +106,10 @@ def pretrain(
         str | None, typer.Option(help="vjepa2 or videomae; by default that of model or recipe.")
     ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Share of a source, in their order; repeatable.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Images to learn from beside the videos: a source in the same forms; repeatable."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step, of all processes together.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
@@ -131,6 +135,9 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Decides a new model, the order, the clips and the masks.")] = 0,
     workers: Workers = 2,
     resume: Resume = False,
+    skip_step: Annotated[
+        bool, typer.Option("--skip-step", help="With --resume: leave out the step whose loss was no number.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -150,6 +157,7 @@ def pretrain(
             recipe=recipe,
             objective=objective,
             weights=weight,
+            images=images or [],
             changes=job.parse(set_ or []) | {name: value for name, value in named.items() if value is not None},
             seed=seed,
         )
@@ -172,6 +180,7 @@ def pretrain(
                 most_unusable=most_unusable,
                 trackers=tracker,
                 resume=resume,
+                skip_step=skip_step,
                 progress=say.progress,
                 on_record=show_record,
                 on_unusable=lambda reason: say.problem(f"passed over: {reason}"),

@@ -80,34 +80,35 @@ def medium_of(source: str | os.PathLike) -> Medium:
     return PICTURES if suffixes & IMAGE_SUFFIXES and not suffixes & VIDEO_SUFFIXES else VIDEOS
 
 
-def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
-    """The videos of a source, whatever their labels.
+def find_unlabeled(source: str | os.PathLike, medium: Medium = VIDEOS) -> list[Clip]:
+    """The videos, or images, of a source, whatever their labels.
 
     Args:
         source: a folder, which is searched with all that is below it, or which holds a saved data set of `datasets`; a
             table as for `find_clips`, or with a path alone in every line; or the name of a data set of `datasets`.
+        medium: what to look for.
 
     Returns:
         Clips of one class.
 
     Raises:
-        ValueError: no video, or a table or data set without a column of them.
+        ValueError: none was found, or a table or data set has no column of them.
         ModuleNotFoundError: `datasets` is needed and not installed.
     """
     path = Path(source)
     if path.is_dir() and not _is_saved(path):
-        found = VIDEOS.clips_below(path)
+        found = medium.clips_below(path)
         if not found:
-            raise ValueError(f"{path}: holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))}).")
+            raise ValueError(f"{path}: holds no {medium.called} (looked for {' '.join(sorted(medium.suffixes))}).")
     elif path.suffix in TABLE_SUFFIXES:
-        rows, _, videos, _ = _rows(path)
-        found = [Clip(str(file), 0, file) for row in rows for file in [path.parent / row[videos].strip()]]
+        rows, _, column, _ = _rows(path)
+        found = [medium.kind(str(file), 0, file) for row in rows for file in [path.parent / row[column].strip()]]
         if not found:
-            raise ValueError(f"{path}: expected the path of a video in every line, got no line.")
+            raise ValueError(f"{path}: expected a path in every line, got no line.")
     else:
-        rows, video = _encoded(str(source), VIDEOS)
-        rows = rows.select_columns([video])
-        found = [Clip(f"{source}[{index}]", 0, Row(rows, index, video)) for index in range(len(rows))]
+        rows, column = _encoded(str(source), medium)
+        rows = rows.select_columns([column])
+        found = [medium.kind(f"{source}[{index}]", 0, Row(rows, index, column)) for index in range(len(rows))]
     return found
 
 

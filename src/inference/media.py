@@ -66,10 +66,13 @@ class Picture(Clip):
             uint8 (H, W, 3).
 
         Raises:
-            VideoDecodeError: it cannot be read.
+            VideoDecodeError: it cannot be read, or has not 8 bits a channel.
         """
         with self._opened() as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            mode, pixels = image.mode, np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        if mode[0] in "FI":
+            raise VideoDecodeError(self.name, f"it has the mode {mode}, not one of 8 bits a channel")
+        return pixels
 
     @contextmanager
     def _opened(self) -> Iterator[Image.Image]:

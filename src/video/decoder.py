@@ -1,10 +1,11 @@
 """Packets to decoded frames: from the start, or from the key frames before those that are asked for."""
 
+import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from .index import FrameIndex, Segment
+from .index import MOST_REORDERED, FrameIndex, Segment
 from .source import VideoSource, video_stream
 
 
@@ -105,9 +106,12 @@ class FrameDecoder:
                     if last_index is not None and count > last_index:
                         return
 
-    def decode_seeking(self, index: FrameIndex, frame_indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
-        """(index, frame) of at least the asked frames, decoding only the segments that hold them."""
-        segments = index.segments(frame_indices)
+    def decode_seeking(self, index: FrameIndex, frame_indices: Collection[int]) -> Iterator[tuple[int, Any]]:
+        """(index, frame) of the asked frames, decoding only the segments that hold them.
+
+        A few are held until the pictures after them have come as announced: damage may show late.
+        """
+        segments, wanted = index.segments(frame_indices), set(frame_indices)
         # Frames that refer to what a seek skipped are damaged, which must not stop those after them. At the end of the
         # file, damage says that it was cut off.
         conceal_damage = any(index.has_leading_frames(segment) for segment in segments) and all(
@@ -119,7 +123,7 @@ class FrameDecoder:
                 stream.thread_type = "SLICE"  # with several frames in flight, some damage goes unreported
             for place, segment in enumerate(segments):
                 expected = index.expected_pts(segment)
-                first_pts, previous_pts = index.packet_pts[segment.start], None
+                first_pts, previous_pts, held = index.packet_pts[segment.start], None, []
                 if place > 0 or segment.start > 0:
                     _seek(container, stream, int(index.seek_offsets[segment.start]))
                 for frame in self._decode_segment(container, stream, index, segment):
@@ -127,28 +131,37 @@ class FrameDecoder:
                         previous_pts = frame.pts
                         expected.discard(frame.pts)
                         number = index.number_at(frame.pts)
-                        if number is not None:
-                            yield number, frame
+                        if number in wanted:
+                            held.append((number, frame))
+                        if len(held) > MOST_REORDERED:
+                            yield held.pop(0)
                     elif segment.start == 0 or frame.pts is None or frame.pts >= first_pts:
                         raise IndexMismatch(f"a frame came out at time {frame.pts} that no packet announced")
                 if expected:
                     raise IndexMismatch(f"no frame came out for time {min(expected)}")
+                yield from held
 
     def decode_concealing(self, index: FrameIndex, last_index: int) -> Iterator[tuple[int, Any]]:
         """(index, frame) up to `last_index` of a damaged file, from the start, as a player shows them."""
         following, before = 0, None
-        for _, _, frame in self.decode_linear():
-            number = index.number_at(frame.opaque)
-            if number is None:
+        for number, frame in _in_order(self._numbered(index)):
+            if number < following:
                 continue
-            for lost in range(following, number):
+            for lost in range(following, min(number, last_index + 1)):
                 yield lost, before or frame
+            if number > last_index:
+                return
             yield number, frame
             following, before = number + 1, frame
-            if number >= last_index:
-                return
         if before is not None:
             yield from ((lost, before) for lost in range(following, last_index + 1))
+
+    def _numbered(self, index: FrameIndex) -> Iterator[tuple[int, Any]]:
+        """(index by its packet's time, frame) as they come out of the decoder."""
+        for _, _, frame in self.decode_linear():
+            number = index.number_at(frame.opaque)
+            if number is not None:
+                yield number, frame
 
     def _decode_segment(self, container: Any, stream: Any, index: FrameIndex, segment: Segment) -> Iterator[Any]:
         position, first_pts = None, index.packet_pts[segment.start]
@@ -172,6 +185,17 @@ class FrameDecoder:
         if frames is None or any(frame.is_corrupt for frame in frames):
             raise Damage(position)
         return frames
+
+
+def _in_order(numbered: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """Frames by their numbers, of which a few are held: a decoder that lost pictures hands others on too late."""
+    held: list[tuple[int, int, Any]] = []
+    for count, (number, frame) in enumerate(numbered):
+        heapq.heappush(held, (number, count, frame))
+        if len(held) > MOST_REORDERED:
+            number, _, frame = heapq.heappop(held)
+            yield number, frame
+    yield from ((number, frame) for number, _, frame in sorted(held))
 
 
 def _seek(container: Any, stream: Any, offset: int) -> None:

@@ -1,6 +1,7 @@
 """Which frames a file holds, read off its packets without decoding them, where packets can be trusted to tell."""
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from struct import Struct
@@ -24,7 +25,7 @@ _LOSSY_FORMATS = frozenset({"mpegts", "mpeg"})
 # A seek empties the decoder's pipeline: below this many saved packets, reading on is as fast.
 _MIN_SAVED_PACKETS = 4
 # The farthest that a picture is decoded before it is shown, in the codecs that reorder.
-_MOST_REORDERED = 17
+MOST_REORDERED = 17
 # Packets of MPEG-4 shorter than this may be marks that nothing changed ("not coded"), which show no picture.
 _SMALLEST_MPEG4_PICTURE = 32
 
@@ -225,6 +226,33 @@ class FrameIndex:
             last_duration=self.last_duration if len(shown) == len(self.shown_positions) else None,
         )
 
+    def lacking(self, positions: Iterable[int]) -> dict[int, int]:
+        """Packets that promise a picture, with their times, without those of these positions."""
+        promised = self.shown_positions[self.is_promised[self.shown_positions]]
+        lacking = np.setdiff1d(promised, np.fromiter(positions, dtype=np.int64))
+        return dict(zip(lacking.tolist(), self.packet_pts[lacking].tolist()))
+
+    def numbers(self, shown: Sequence[tuple[int, int | None]], first_damaged: int | None) -> bool:
+        """Whether times number the frames of a file that doesn't keep what its packets promise.
+
+        Times by which packets are reordered were meant for showing. Those in the order of the file may be of decoding:
+        they count where frames come in their order and damage explains those that are lost. Of packets that hold one
+        field each, half give no frame.
+
+        Args:
+            shown: (position of its packet, time) of each frame as it comes out of the decoder.
+            first_damaged: position of the first packet that is damaged, if any is.
+        """
+        times = [pts for _, pts in shown]
+        if not set(times) <= set(self.packet_pts.tolist()):
+            return False
+        in_order = all(b > a for a, b in itertools.pairwise(times))
+        if not (np.diff(self.packet_pts) < 0).any() and (first_damaged is None or not in_order):
+            return False
+        num_intact = len(self.packet_pts) if first_damaged is None else first_damaged
+        lost = [position for position in self.lacking(number for number, _ in shown) if position < num_intact]
+        return 4 * len(lost) <= num_intact
+
     def number_at(self, pts: int | None) -> int | None:
         """The number of the frame that is shown at exactly this time."""
         if pts is None:
@@ -316,7 +344,7 @@ def _can_be_the_order(packet_pts: np.ndarray, is_keyframe: np.ndarray, codec: st
     late = is_leading[1:] & ~is_leading[:-1] & ~is_keyframe[:-1]
     rank = np.empty(len(packet_pts), dtype=np.int64)
     rank[order] = np.arange(len(packet_pts))
-    return not late.any() and int(np.abs(rank - np.arange(len(rank))).max()) <= _MOST_REORDERED
+    return not late.any() and int(np.abs(rank - np.arange(len(rank))).max()) <= MOST_REORDERED
 
 
 def frames_before_gap(frame_pts: np.ndarray) -> int:
@@ -331,7 +359,7 @@ def frames_before_gap(frame_pts: np.ndarray) -> int:
     steps = np.diff(frame_pts)
     if len(steps) < 2:
         return len(frame_pts)
-    first = max(len(steps) - _MOST_REORDERED, 0)
+    first = max(len(steps) - MOST_REORDERED, 0)
     gaps = np.flatnonzero(steps[first:] > 1.5 * np.median(steps))
     return first + int(gaps[0]) + 1 if len(gaps) else len(frame_pts)
 

@@ -232,18 +232,22 @@ class VideoReader:
     def rebuild_index(self) -> None:
         """Find the frames by decoding all of them; from then on they are decoded from the start.
 
-        Where a damaged file shows its frames in the order of its packets' times, these still number the frames, so
-        that one that is lost moves no other. Elsewhere the frames that come out are counted.
+        Where times of packets tell the frames of a damaged file, they still number them, so that one that is lost
+        moves no other. Elsewhere the frames that come out are counted.
         """
         packets, self.index, self._decoder.strict = self.index, None, True
         damaged: dict[int, int | None] = {}
         shown = [(number, frame.opaque) for _, number, frame in self._decoder.decode_linear(damaged=damaged)]
         last_intact = max((number for number, _ in shown if number not in damaged), default=-1)
-        cut = {number: pts for number, pts in damaged.items() if number > last_intact}
         if damaged:
             # The decoder drops what it finds damaged only when asked to; a player shows it.
             self._decoder.strict = False
             shown = [(number, frame.opaque) for _, number, frame in self._decoder.decode_linear()]
+        by_time = packets is not None and packets.numbers(shown, min(damaged, default=None))
+        if by_time:
+            shown.sort(key=lambda frame: frame[1])
+            damaged |= packets.lacking(number for number, _ in shown)
+        cut = {number: pts for number, pts in damaged.items() if number > last_intact}
         self._decoder.breaks_off |= bool(cut)
         shown = shown[: _frames_before_cut(shown, cut)]
         frame_pts = [pts for _, pts in shown]
@@ -253,7 +257,7 @@ class VideoReader:
             frame_pts = frame_pts[: len(shown)]
         if not shown:
             raise VideoDecodeError(self.name, "it contains no frame that can be decoded")
-        if packets is not None and damaged and in_order and set(frame_pts) <= set(packets.frame_pts.tolist()):
+        if by_time:
             positions = [*damaged, *(number for number, _ in shown)]
             self.index, self._conceals = packets.counting(positions, frame_pts[-1]), True
             self._set_metadata(self.index.frame_pts, self.index.last_duration)
