@@ -19,7 +19,6 @@ from vidformers.inference.new_probe import new_probe
 from vidformers.inference.probe_clips import AnticipationClips, ClipViews, Prepare, StillClips
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress, no_progress
-from vidformers.training.labels import LabelSets
 from vidformers.training.state import check_installed
 from vidformers.video.processor import VideoProcessor
 
@@ -147,22 +146,14 @@ def prepare(
     settings, opened = settings or Settings(), Directory.open(model)
     processor = AutoVideoProcessor.from_pretrained(model) if opened.input != "text" else None
     shares = {VALIDATION: validation_share, TEST: 0.0 if settings.as_original else test_share}
-    folders, numbers = part_folders(source), {}
-    sources = {VALIDATION: validation or folders.get(VALIDATION), TEST: test}
-    if shares[TEST] > 0:
-        sources[TEST] = test or folders.get(TEST)
+    sources = {VALIDATION: validation, TEST: test}
     if is_annotation(source):
-        parts, classes, sets = _action_parts(source, sources, shares, videos, settings.seed)
-        numbers = {"num_verb_labels": len(sets.verbs), "num_noun_labels": len(sets.nouns)}
-        numbers["anticipation_frames_per_second"] = settings.fps
+        parts, classes, numbers = _action_parts(source, sources, shares, videos, settings)
     else:
-        parts, classes = _labeled_parts(folders.get(TRAINING, source), sources, shares, settings.seed)
+        (parts, classes), numbers = _labeled_parts(source, sources, shares, settings.seed), {}
     if not parts[VALIDATION]:
         raise ValueError("There is nothing to choose a head by: give clips to validate with, or a share above 0.")
-    clips = [clip for of_part in parts.values() for clip in of_part]
-    problems = unreadable(clips, progress)
-    check_share(list(problems.values()), len(clips), settings.max_unreadable)
-    parts = without(parts, problems)
+    parts, problems = _usable(parts, settings.max_unreadable, progress)
     still = isinstance(parts[TRAINING][0], Picture)
     if still:
         settings.check_for_pictures()
@@ -171,25 +162,18 @@ def prepare(
         numbers["out_layers"] = list(settings.out_layers)
     probe = new_probe(opened, classes, settings.layers, dtype, **numbers).to(find_device(device))
     usual = min(probe.frames_per_clip or 1, MOST_STILL_FRAMES) if still else frames_of_a_clip(probe, processor)
-    return Task(
-        probe,
-        opened,
-        processor,
-        str(source),
-        tuple(classes),
-        parts,
-        num_frames or usual,
-        tuple(problems.values()),
-        settings,
-    )
+    num_frames = num_frames or usual
+    return Task(probe, opened, processor, str(source), tuple(classes), parts, num_frames, problems, settings)
 
 
 def _labeled_parts(
     source: str | os.PathLike, sources: Mapping[str, str | os.PathLike | None], shares: Mapping[str, float], seed: int
 ) -> tuple[dict[str, list[Clip]], list[str]]:
     """The clips of each part, and the names of their classes."""
-    medium = medium_of(source)
-    clips, classes = find_clips(source, medium)
+    folders, medium = part_folders(source), medium_of(source)
+    usual = {part: folder for part, folder in folders.items() if part != TEST or shares[TEST] > 0}
+    sources = {part: given or usual.get(part) for part, given in sources.items()}
+    clips, classes = find_clips(folders.get(TRAINING, source), medium)
     check_counts(clips, classes, 1 + len(_drawn(sources, shares)), medium)
     clips, parts = draw_parts(clips, sources, shares, seed, split)
     for part, given in sources.items():
@@ -203,14 +187,26 @@ def _action_parts(
     sources: Mapping[str, str | os.PathLike | None],
     shares: Mapping[str, float],
     videos: str | os.PathLike | None,
-    seed: int,
-) -> tuple[dict[str, list[Clip]], list[str], LabelSets]:
-    """The actions of each part, their names, and how verbs and nouns are numbered."""
-    rows, parts = draw_parts(read_annotations(source), sources, shares, seed, hold_out)
+    settings: Settings,
+) -> tuple[dict[str, list[Clip]], list[str], dict[str, Any]]:
+    """The actions of each part, their names, and what a model's configuration says of them."""
+    rows, parts = draw_parts(read_annotations(source), sources, shares, settings.seed, hold_out)
     parts |= {part: read_annotations(given) for part, given in sources.items() if given is not None}
     found, classes, sets = find_actions([rows, *parts.values()], videos or Path(source).parent)
     by_part = dict(zip((TRAINING, *parts), found, strict=True))
-    return {part: by_part.get(part, []) for part in PARTS}, classes, sets
+    numbers = {"num_verb_labels": len(sets.verbs), "num_noun_labels": len(sets.nouns)}
+    numbers["anticipation_frames_per_second"] = settings.fps
+    return {part: by_part.get(part, []) for part in PARTS}, classes, numbers
+
+
+def _usable(
+    parts: Mapping[str, Sequence[Clip]], max_share: float, progress: Progress
+) -> tuple[dict[str, list[Clip]], tuple[str, ...]]:
+    """The clips of each part that can be opened, and why others cannot."""
+    clips = [clip for of_part in parts.values() for clip in of_part]
+    problems = unreadable(clips, progress)
+    check_share(list(problems.values()), len(clips), max_share)
+    return without(parts, problems), tuple(problems.values())
 
 
 def kind_of(source: str | os.PathLike) -> str:

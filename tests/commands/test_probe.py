@@ -487,6 +487,12 @@ def test_what_cannot_be_used_counts_together(clips, tiny, tmp_path):
     task.parts["validation"][0].source.write_bytes(b"nothing any more")
     with pytest.raises(ValueError, match="2 of 12 clips cannot be used, more than a share of 0.1"):
         trained(task, tmp_path / "out")
+    drawn = probe.Settings.original(epochs=1, batch_size=2, rates=(1e-3,), decays=(0.1,), layers=0, max_unreadable=0.1)
+    task = prepared(clips, tiny, drawn)
+    gone = [replace(clip, source=tmp_path / "none.mp4") for clip in task.parts["training"][:2]]
+    task = replace(task, parts={**task.parts, "training": [*gone, *task.parts["training"][2:]]})
+    with pytest.raises(ValueError, match="2 of 12 clips cannot be used, more than a share of 0.1"):
+        trained(task, tmp_path / "drawn")
 
 
 def test_the_settings_of_the_original(kitchen, clips):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 from transformers import AutoModelForVideoClassification
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -292,7 +292,16 @@ def test_every_change():
         random.seed(0)
         changed = make(0.4)(image)
         assert changed.size == image.size and changed.mode == "RGB" and changed.tobytes() != image.tobytes(), name
-    assert CHANGES["color"](0.5)(image).tobytes() == image.tobytes()  # 0.1 + 1.8 · 0.5 keeps colors
+    for name, expected in (
+        ("color", ImageEnhance.Color(image).enhance(0.82)),
+        ("contrast", ImageEnhance.Contrast(image).enhance(0.82)),
+        ("sharpness", ImageEnhance.Sharpness(image).enhance(0.82)),
+        ("posterize", ImageOps.posterize(image, 5)),
+        ("solarize", ImageOps.solarize(image, 102)),
+        ("rotate", image.rotate(-12, Image.Resampling.BICUBIC, fillcolor=(124, 116, 104))),
+    ):
+        random.seed(0)  # The sign is a minus then.
+        assert CHANGES[name](0.4)(image).tobytes() == expected.tobytes(), name
 
 
 @pytest.mark.parametrize("kind", [VJEPA2ImageAugmentation, VJEPA2ImageView])
