@@ -45,7 +45,7 @@ def test_a_damaged_picture_inside_moves_no_other(tmp_path, warnings):
     expected = decode_all(path)
     damaged = video_files.zero_packet(path, 10)
     assert_frames(damaged, expected[:10] + expected[9:10] + expected[11:])
-    assert "zero10_pictures.mov': 1 damaged packet, the first at frame 10 (0.40 s)" in warnings[0]
+    assert "damaged10_pictures.mov': 1 damaged packet, the first at frame 10 (0.40 s)" in warnings[0]
     warnings.clear()
     VideoReader(damaged).read([20])
     assert len(warnings) == 1
