@@ -98,16 +98,9 @@ def test_damage_that_only_the_decoder_sees_reads_the_same_from_everywhere(name, 
     whole, _ = VideoReader(damaged).read()
     for index in range(9, 23):
         assert np.array_equal(decode_video(damaged, [index])[0][0], whole[index]), index
-    assert any(damaged.name in message and "damaged" in message for message in warnings)
-
-
-def test_a_damaged_picture_is_shown_as_far_as_it_goes(tmp_path):
-    path = write_video(tmp_path / "pictures.mov", codec="mjpeg", pix_fmt="yuvj420p")
-    size = video_files.packet_places(path)[10][1]
-    damaged = video_files.overwrite(path, 10, size // 2, b"\xff\xd8" * 10)
-    expected = decode_all(path)
-    frames, _ = decode_video(damaged)
-    assert np.array_equal(frames[10][:16], expected[10][:16]) and not np.array_equal(frames[10], frames[9])
+    warnings.clear()
+    decode_video(damaged, [15])
+    assert [damaged.name in message and "damaged" in message for message in warnings] == [True]
 
 
 def test_a_picture_at_the_end_that_claims_more_than_is_left(tmp_path):
@@ -125,7 +118,9 @@ def test_a_transport_stream_that_lost_packets(lacking, tmp_path, warnings):
     whole, metadata = decode_video(damaged)
     for index in (*range(10, 22), 39 - (lacking is None)):
         assert np.array_equal(decode_video(damaged, [index])[0][0], whole[index]), index
+    warnings.clear()
     assert probe_video(damaged).total_num_frames == len(whole)
+    assert len(warnings) == 1
 
 
 def test_joined_transport_streams_lose_no_frame(tmp_path):

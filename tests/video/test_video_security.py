@@ -69,14 +69,15 @@ def test_playlists_are_not_followed(suffix, folder, server, clip, tmp_path):
     assert not any("part.ts" in path for path in server.asked)
 
 
-def test_no_format_can_open_more(folder, server, clip, monkeypatch):
+def test_no_format_can_open_more(folder, server, clip, tmp_path, monkeypatch):
     """Were a demuxer that follows playlists let in, FFmpeg would still open nothing but the file itself."""
     monkeypatch.setattr("vidformers.video.source._FORMATS", ["hls", "mpegts"])
     write_video(folder / "part.ts", num_frames=10)
+    playlist = tmp_path / "list.m3u8"
     for part in (f"http://127.0.0.1:{server.server_port}/part.ts", str(folder / "part.ts")):
-        text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n"
-        with pytest.raises(VideoDecodeError):
-            decode_video(text.encode())
+        playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n")
+        with open(playlist, "rb") as opened, pytest.raises(VideoDecodeError):
+            decode_video(opened)
     assert not any("part.ts" in path for path in server.asked)
 
 
