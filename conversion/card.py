@@ -1,72 +1,77 @@
 """The model card of a converted directory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import ModelCardData
 
 from .load import Plan, left_out_tensors
 from .provenance import PROVENANCE
 
 
-TASKS = {"AutoModelForVideoClassification": "video-classification"}
+CLASSIFIER = "AutoModelForVideoClassification"
+PROCESSORS = {"videos": "AutoVideoProcessor", "images": "AutoImageProcessor", "text": "AutoTokenizer"}
 
 
-def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: str | None = None) -> None:
+def write_card(folder: Path, plan: Plan, provenance: dict[str, Any], hub_repo: str | None) -> None:
     """Write the model card, for a Hub repository or for a directory that will be anywhere."""
-    entries = [item for part in (plan.family, *plan.family.parts) for item in part.auto_models.items()]
-    autos = [auto for auto, name in entries if name == plan.form.architecture]
-    sections = (
-        _front_matter(plan, autos),
-        f"# {plan.preset or plan.form.architecture}",
-        _introduction(plan, provenance),
-        _example(plan, provenance, autos, hub_repo),
-        "## Origin" + _license(plan),
-        _table(("file", "expected at", "SHA-256"), _sources(provenance)),
-        f"Read as {plan.form.title}: {_places(provenance)}. {_changes(plan)}",
-        "## Checks at conversion",
-        _table(("compared with", "stages", "worst max abs", "worst relative", "tolerance"), _checks(provenance)),
-        f"The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the checks.",
+    family, form, published = plan.family, plan.form, plan.request.published
+    entries = [item for part in (family, *family.parts) for item in part.auto_models.items()]
+    autos = [auto for auto, name in entries if name == form.architecture]
+    data = ModelCardData(
+        library_name="transformers",
+        license=published and published.license,
+        pipeline_tag="video-classification" if CLASSIFIER in autos else None,
+        tags=["video", family.model_type, "vidformers"],
     )
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n", "utf-8")
-
-
-def _front_matter(plan: Plan, autos: list[str]) -> str:
-    lines = ["library_name: transformers", f"tags: [video, {plan.family.model_type}, vidformers]"]
-    if plan.published and plan.published.license:
-        lines.insert(0, f"license: {plan.published.license}")
-    lines += [f"pipeline_tag: {TASKS[auto]}" for auto in autos if auto in TASKS]
-    return "\n".join(["---", *lines, "---"])
-
-
-def _introduction(plan: Plan, provenance: dict[str, Any]) -> str:
-    hub = plan.published and plan.published.hub
+    hub = published and published.hub
     twin = f" The Hub's [{hub}](https://huggingface.co/{hub}) was made of the same file." if hub else ""
-    return (
-        f"{plan.family.title} weights ({provenance['dtype']}), converted from the original checkpoint by\n"
-        f"vidformers {provenance['libraries']['vidformers']}. Paper: {plan.family.paper}{twin}"
-    )
+    no_license = "\n\nWhoever publishes the checkpoint states no license for it."
+    text = f"""---
+{data.to_yaml()}
+---
+
+# {plan.request.preset or form.architecture}
+
+{family.title} weights ({provenance["dtype"]}), converted from the original checkpoint by
+vidformers {provenance["libraries"]["vidformers"]}. Paper: {family.paper}{twin}
+
+{_example(plan, provenance, autos, hub_repo)}
+
+## Origin{no_license if published and published.source and not published.license else ""}
+
+{_table(("file", "expected at", "SHA-256"), _sources(provenance))}
+
+Read as {form.title}: {_places(provenance)}. {_changes(plan)}
+
+## Checks at conversion
+
+{_table(("compared with", "stages", "worst max abs", "worst relative", "tolerance"), _checks(provenance))}
+
+The whole record is in `{PROVENANCE}`; `vidformers verify DIR` repeats the checks.
+"""
+    (folder / "README.md").write_text(text, "utf-8")
 
 
-def _example(plan: Plan, provenance: dict[str, Any], autos: list[str], hub_repo: str | None) -> str:
+def _example(plan: Plan, provenance: dict[str, Any], autos: Sequence[str], hub_repo: str | None) -> str:
     """Code that loads the model and what prepares its input."""
-    model, processor = (autos or [plan.form.architecture])[0], "AutoTokenizer"
-    if plan.form.videos:
-        processor = "AutoProcessor" if provenance["tokenizer"] else "AutoVideoProcessor"
-    elif plan.form.images:
-        processor = "AutoImageProcessor"
-    place = f'"{hub_repo}"' if hub_repo else "directory"
-    lines = [
-        "```python",
-        "import vidformers",
-        f"from transformers import {model}, {processor}" if autos else f"from transformers import {processor}",
-        *([] if autos else [f"from vidformers import {model}"]),
-        "",
-        *([] if hub_repo else ['directory = "…"  # put the path of this directory here']),
-        f"processor = {processor}.from_pretrained({place})",
-        f"model = {model}.from_pretrained({place})",
-        "```",
-    ]
-    return "\n".join(lines)
+    model, processor = (*autos, plan.form.architecture)[0], PROCESSORS[plan.record.input]
+    if plan.record.input == "videos" and provenance["tokenizer"]:
+        processor = "AutoProcessor"
+    imports = f"from transformers import {model}, {processor}"
+    if not autos:
+        imports = f"from transformers import {processor}\nfrom vidformers import {model}"
+    directory, place = "", f'"{hub_repo}"'
+    if hub_repo is None:
+        directory, place = 'directory = "…"  # put the path of this directory here\n', "directory"
+    return f"""```python
+import vidformers
+{imports}
+
+{directory}processor = {processor}.from_pretrained({place})
+model = {model}.from_pretrained({place})
+```"""
 
 
 def _places(provenance: dict[str, Any]) -> str:
@@ -84,13 +89,6 @@ def _checks(provenance: dict[str, Any]) -> Iterable[tuple[str, ...]]:
         worst = report["worst"]
         numbers = (f"{worst['max_abs']:.2e}", f"{worst['relative']:.2e}", f"{report['tolerance']:g}")
         yield report["title"], str(report["stages"]), *numbers
-
-
-def _license(plan: Plan) -> str:
-    """What must be said of a published checkpoint that comes without a license."""
-    if plan.published is None or plan.published.license or not plan.published.source:
-        return ""
-    return "\n\nWhoever publishes the checkpoint states no license for it."
 
 
 def _changes(plan: Plan) -> str:

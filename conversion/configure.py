@@ -3,46 +3,52 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from transformers import PretrainedConfig
 
-from vidformers.models.records import Family, Preset
+from vidformers.families import FAMILIES
+from vidformers.models.records import Preset
 
 from .found import Found
 from .identify import public_class, shortened, similar
 from .ops import ConversionError
-from .rules import Bounded, Form
+from .rules import Bounded
 
 
 def fields_of(
-    family: Family, form: Form, found: Found, preset: Preset | None, overrides: Mapping[str, Any]
+    found: Found, preset: Preset | None, overrides: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the configuration, and what the original's settings say of the video processor.
 
-    Later ones win: what tensors imply, the original's settings, the preset, the user's overrides. None of them may
-    contradict what shapes fix.
+    Later ones win: the original's settings, the preset, the user's overrides. None may contradict what shapes fix.
     """
+    form, overrides = found.form, dict(overrides)
     _check_field_names(_defaults(public_class(form.architecture).config_class), overrides)
-    fixed, implied = _read_shapes(form, found)
-    settings, processor = _read_settings(form, found)
-    labels = {int(index): label for index, label in overrides.get("id2label", {}).items()}
-    given = flat(settings) | flat(preset.config if preset else {}) | flat({**overrides, "id2label": {}})
+    read = _read_shapes(found)
+    settings, processor = _read_settings(found)
+    labels = {int(index): label for index, label in overrides.pop("id2label", {}).items()}
+    given = flat(settings) | flat(preset.config if preset else {}) | flat(overrides)
     if labels:
         given["num_labels"] = len(labels)
-    _check_contradictions(found, fixed, given)
-    plain = {path: value.value if isinstance(value, Bounded) else value for path, value in fixed.items()}
-    fields = implied | plain | given
+    problems = [
+        f"{path}={given[path]!r} was given, but the file's tensors say {bound.value!r}"
+        for path, bound in read.items()
+        if given.get(path) is not None and not bound.fits(given[path])
+    ]
+    if problems:
+        raise ConversionError(f"{found.path}: " + "; ".join(shortened(problems, "fields")) + ".")
+    fields = {path: bound.value for path, bound in read.items()} | given
     lacking = [path for path in form.required if fields.get(path) is None]
     if lacking:
         raise ConversionError(
             f"{found.path}: its tensors don't tell {', '.join(lacking)}. Give them, or the preset of a published "
-            f"checkpoint: {', '.join(family.presets)}."
+            f"checkpoint: {', '.join(FAMILIES[form.family].presets)}."
         )
     if labels:
         del fields["num_labels"]
-        return nested(fields) | {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}, processor
+        fields |= {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
     return nested(fields), processor
 
 
@@ -51,11 +57,11 @@ def _defaults(config_class: type[PretrainedConfig]) -> PretrainedConfig:
     return config_class()
 
 
-def _read_shapes(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the shapes fix and what they imply, by dotted paths."""
+def _read_shapes(found: Found) -> dict[str, Bounded]:
+    """What the shapes say of fields, by dotted paths."""
     shapes = found.shapes
     try:
-        return flat(form.config_from(shapes)), flat(form.implied_from(shapes))
+        return bounds(found.form.config_from(shapes))
     except ConversionError as error:
         raise ConversionError(f"{found.path}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -66,37 +72,32 @@ def _read_shapes(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, An
         ) from error
 
 
-def _read_settings(form: Form, found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the original's settings beside the checkpoint tell; nothing where there are none."""
-    file = form.settings_file and found.path.with_name(form.settings_file)
-    if file is None or not file.is_file():
-        return {}, {}
-    try:
-        return form.read_settings(json.loads(file.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"{file}: not what the original reads ({type(error).__name__}: {error}).") from error
+def bounds(fields: Mapping[str, Any]) -> dict[str, Bounded]:
+    """What shapes say of fields, by dotted paths; a plain value is one that nothing but itself fits."""
+    return {
+        path: value if isinstance(value, Bounded) else Bounded(value, partial(_agrees, value))
+        for path, value in flat(fields).items()
+    }
 
 
-def _check_contradictions(found: Found, fixed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    problems = []
-    for path, value in fixed.items():
-        other = given.get(path)
-        if other is not None and not _agrees(other, value):
-            value = value.value if isinstance(value, Bounded) else value
-            problems.append(f"{path}={other!r} was given, but the file's tensors say {value!r}")
-    if problems:
-        raise ConversionError(f"{found.path}: " + "; ".join(shortened(problems, "fields")) + ".")
-
-
-def _agrees(given: Any, value: Any) -> bool:
-    """Whether what is given is what shapes say, or within what they bound."""
-    if isinstance(value, Bounded):
-        return value.fits(given)
+def _agrees(value: Any, given: Any) -> bool:
+    """Whether what is given is what shapes say."""
     if isinstance(given, float) or isinstance(value, float):
         return math.isclose(given, value)
     if isinstance(given, (list, tuple)) and isinstance(value, (list, tuple)):
         return list(given) == list(value)
     return given == value
+
+
+def _read_settings(found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the original's settings beside the checkpoint tell; nothing where there are none."""
+    file = found.form.settings_file and found.path.with_name(found.form.settings_file)
+    if file is None or not file.is_file():
+        return {}, {}
+    try:
+        return found.form.read_settings(json.loads(file.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{file}: not what the original reads ({type(error).__name__}: {error}).") from error
 
 
 def _check_field_names(defaults: PretrainedConfig, overrides: Mapping[str, Any], path: str = "") -> None:

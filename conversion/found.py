@@ -50,20 +50,23 @@ class FoundPart:
     def under(self, prefix: str) -> "FoundPart":
         """The tensors whose names begin with `prefix`, by their names without it."""
         own = {name.removeprefix(prefix): full for name, full in self.names.items() if name.startswith(prefix)}
-        return replace(self, prefix=self.prefix + prefix, names=own)
+        return replace(self, names=own)
 
 
 class Found(dict[str, FoundPart]):
     """The state dicts that a form reads, by its entries.
 
     Attributes:
+        form: of the files.
         left_out: sections of the files that are not read, with the reason.
         strays: full names of tensors that nothing accounts for, by the file that holds them.
     """
 
-    def __init__(self, parts: Mapping[str, FoundPart], left_out: Mapping[str, str], strays: Mapping[str, Source]):
+    def __init__(
+        self, form: Form, parts: Mapping[str, FoundPart], left_out: Mapping[str, str], strays: Mapping[str, Source]
+    ):
         super().__init__(parts)
-        self.left_out, self.strays = left_out, strays
+        self.form, self.left_out, self.strays = form, left_out, strays
 
     @property
     def path(self) -> Path:
@@ -82,19 +85,16 @@ class Found(dict[str, FoundPart]):
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor by its name in the form's namespace."""
-        part, bare = self._part(name)
+        key, bare = self.form.split(name)
+        part = self[key]
         if bare not in part.names:
             raise ConversionError(f"{part.source.path}: {self.written(name)} is missing.")
         return part.read(bare)
 
     def written(self, name: str) -> str:
         """A name of the namespace as messages write it, with the place instead of the entry."""
-        part, bare = self._part(name)
-        return f"{part.place}: {bare}" if part.place else bare
-
-    def _part(self, name: str) -> tuple[FoundPart, str]:
-        key, _, bare = name.partition("/")
-        return (self[key], bare) if key in self else (self[""], name)
+        key, bare = self.form.split(name)
+        return f"{self[key].place}: {bare}" if self[key].place else bare
 
 
 def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], index: int = 0) -> Found:
@@ -119,7 +119,7 @@ def find(form: Form, files: Mapping[str, Source], chosen: Mapping[str, str], ind
                     strays[name] = source
                 else:  # of a list that is read in part, its items by themselves
                     left_out[stem if stem.startswith(f"{part}/") else part] = reasons[part]
-    return Found(parts, left_out, strays)
+    return Found(form, parts, left_out, strays)
 
 
 def _reasons(form: Form, file: str) -> dict[str, str]:
@@ -140,19 +140,20 @@ def _place(source: Source, entry: Entry, wanted: str | None, index: int) -> str:
     )
     asked = places if wanted is None else [wanted]
     for place in asked:
-        if names_in(source, place):
+        if names_at(source, place):
             return place
-    there = [place for place in (*places, *versions) if names_in(source, place)]
+    there = [place for place in (*places, *versions) if names_at(source, place)]
     remedy = f" Choose one with checkpoint_key, such as {there[0]!r}." if there else ""
     raise ConversionError(f"{source.path}: has no entry {asked[0]!r}; it holds {overview(source)}.{remedy}")
 
 
-def names_in(source: Source, place: str) -> list[str]:
-    """Full names of the tensors at a place; "" is one only in a file that is a single flat state dict."""
+def names_at(source: Source, place: str) -> dict[str, str]:
+    """Names of the tensors at a place, with their full ones; "" is one only in a file that is a flat state dict."""
     if place:
-        return [name for name in source.tensors if name.startswith(f"{place}/")]
+        names = (name for name in source.tensors if name.startswith(f"{place}/"))
+        return {name.removeprefix(f"{place}/"): name for name in names}
     names = [name for name in source.tensors if name.partition("/")[0] not in TRAINING_STATE]
-    return [] if any("/" in name for name in names) else names
+    return {} if any("/" in name for name in names) else {name: name for name in names}
 
 
 def overview(source: Source) -> str:
@@ -172,9 +173,8 @@ def _stem(name: str) -> str:
 
 def _unwrap(source: Source, place: str) -> FoundPart:
     """The tensors at a place without the wrappers' prefixes, which all or none of them must carry."""
-    start = len(place) + 1 if place else 0
-    names = {name[start:]: name for name in names_in(source, place)}
-    prefixes = {name.removesuffix(unwrapped(name)): name for name in names}
+    names = names_at(source, place)
+    prefixes = {WRAPPERS.match(name).group(): name for name in names}
     if len(prefixes) > 1:
         one, other = sorted(prefixes, key=len, reverse=True)[:2]
         raise ConversionError(
@@ -183,13 +183,6 @@ def _unwrap(source: Source, place: str) -> FoundPart:
         )
     (prefix,) = prefixes
     return FoundPart(source, place, prefix, {name.removeprefix(prefix): full for name, full in names.items()})
-
-
-def unwrapped(name: str) -> str:
-    """A tensor's name without wrappers' prefixes."""
-    while name.startswith(WRAPPERS):
-        name = name.removeprefix(next(each for each in WRAPPERS if name.startswith(each)))
-    return name
 
 
 def joined(key: str, name: str) -> str:

@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +14,10 @@ from transformers import PreTrainedModel
 from vidformers.families import FAMILIES
 from vidformers.models.records import Family
 
-from .found import Found, find, names_in, overview, unwrapped
+from .found import Found, find, names_at, overview
 from .labels import Labels
 from .ops import ConversionError
-from .rules import Entry, Form, forms_of
+from .rules import WRAPPERS, Entry, Form, forms_of
 from .sources import MOST_LISTED, Source
 
 
@@ -30,73 +29,77 @@ Names = Callable[[Entry], frozenset[str]]
 """Gives the names of an entry's tensors, wherever it may stand."""
 
 
-@dataclass(frozen=True)
 class Request:
-    """What the user asks for, as `load_original` documents it."""
+    """What the user asks for, as `load_original` documents it; `overrides` are fields of the configuration.
 
-    family: str | None = None
-    preset: str | None = None
-    checkpoint_key: str | None = None
-    probe_index: int = 0
-    model_class: type[PreTrainedModel] | None = None
-    labels: Labels | None = None
-    keep_labels: Labels | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    `family` is the record of the family that is named, itself or through its preset, and `published` the preset's.
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Request":
-        """What keyword arguments ask for; those that are none of its fields are the overrides."""
-        own = {each.name for each in fields(cls)} - {"overrides"}
-        asked = {name: value for name, value in options.items() if name in own}
-        return cls(**asked, overrides={name: value for name, value in options.items() if name not in own})
+    Raises:
+        ConversionError: a name that there is not, or a preset of another family.
+    """
+
+    def __init__(
+        self,
+        family: str | None = None,
+        preset: str | None = None,
+        checkpoint_key: str | None = None,
+        probe_index: int = 0,
+        model_class: type[PreTrainedModel] | None = None,
+        labels: Labels | None = None,
+        keep_labels: Labels | None = None,
+        **overrides: Any,
+    ):
+        families = {name: each for each in FAMILIES.values() for name in each.presets}
+        for kind, name, known in (("family", family, FAMILIES), ("preset", preset, families)):
+            if name is not None and name not in known:
+                raise ConversionError(f"unknown {kind} {name!r}{similar(name, known)}")
+        self.family: Family | None = families.get(preset) or FAMILIES.get(family)
+        if family not in (None, self.family and self.family.model_type):
+            raise ConversionError(f"preset {preset} belongs to {self.family.model_type}, not {family}.")
+        self.preset, self.published = preset, self.family and self.family.presets.get(preset)
+        self.checkpoint_key, self.probe_index, self.model_class = checkpoint_key, probe_index, model_class
+        self.labels, self.keep_labels, self.overrides = labels, keep_labels, overrides
 
 
 # -------------------------------------------------------------------------------------------------- what a file is
 
 
-def identify(
-    files: Mapping[str, Source], request: Request, places: Mapping[str, str] | None = None
-) -> tuple[Family, Form, Found]:
+def identify(files: Mapping[str, Source], request: Request, places: Mapping[str, str] | None = None) -> Found:
     """The one form whose fingerprint is in the files: of each family the first, and of one family alone.
 
-    Args:
-        files: the opened "checkpoint" and, where there is one, "probe".
-        request: what the user asks for.
-        places: where a form's entries stand, if that is known; by default as the request says.
+    The files are the opened "checkpoint" and maybe "probe". `places` says where a form's entries stand, if that is
+    known; by default the request does.
     """
-    fits: dict[str, tuple[Family, Form]] = {}
-    candidates, names = _candidates(files, request), _names_in(files, request.probe_index)
-    for family, form in candidates:
-        is_there = not _lacking(form, names) and not any(_has(form, name, names) for name in form.absent)
-        if is_there and family.model_type not in fits:
-            fits[family.model_type] = family, form
+    fits: dict[str, Form] = {}
+    candidates, names = _candidates(files, request), _names_in(files)
+    for form in candidates:
+        if not _lacking(form, names) and not any(_has(form, name, names) for name in form.absent):
+            fits.setdefault(form.family, form)
     if not fits:
         raise ConversionError(_unknown_file(files, candidates, names))
     if len(fits) > 1:
-        titles = " and ".join(f"{form.title} (family {family.model_type})" for family, form in fits.values())
+        titles = " and ".join(f"{form.title} (family {family})" for family, form in fits.items())
         raise ConversionError(f"{files['checkpoint'].path}: may be {titles}; say which family it is.")
-    ((family, form),) = fits.values()
-    chosen = _chosen_places(family, form, request) if places is None else places
-    return family, form, find(form, files, chosen, request.probe_index)
+    (form,) = fits.values()
+    chosen = _chosen_places(form, request) if places is None else places
+    return find(form, files, chosen, request.probe_index)
 
 
-def damaged_forms(family: Family, form: Form, files: Mapping[str, Source]) -> list[str]:
+def damaged_forms(form: Form, files: Mapping[str, Source]) -> list[str]:
     """Forms before the one that was found of which the files have a part of the fingerprint: a line for each."""
-    forms = forms_of(family.model_type)
+    forms = forms_of(form.family)
     others = [each for each in forms[: forms.index(form)] if set(each.files) == set(files) and not each.on_request]
     nearly = _nearly(others, _names_in(files))
     return [f"If it is meant as {other.title}, it lacks {', '.join(lacking)}." for other, lacking in nearly.items()]
 
 
-def _names_in(files: Mapping[str, Source], index: int = 0) -> Names:
+def _names_in(files: Mapping[str, Source]) -> Names:
     """What gives the names of an entry's tensors, wherever it may stand; each entry is looked up once."""
 
     @cache
     def names(entry: Entry) -> frozenset[str]:
-        source = files[entry.file]
-        places = {path.replace("{index}", str(number)) for path in entry.all_places for number in (index, 0)}
-        starts = {place: len(place) + 1 if place else 0 for place in places}
-        return frozenset(unwrapped(name[starts[place] :]) for place in places for name in names_in(source, place))
+        source, places = files[entry.file], [path.replace("{index}", "0") for path in entry.all_places]
+        return frozenset(WRAPPERS.sub("", name) for place in places for name in names_at(source, place))
 
     return names
 
@@ -117,26 +120,24 @@ def _nearly(forms: Iterable[Form], names: Names) -> dict[Form, list[str]]:
     return {form: lacks for form, lacks in lacking.items() if 0 < len(lacks) < len(form.fingerprint)}
 
 
-def _candidates(files: Mapping[str, Source], request: Request) -> list[tuple[Family, Form]]:
-    """The families and forms that the request leaves open and that are made from exactly the given files."""
-    family, architecture = _family_of(request), None
+def _candidates(files: Mapping[str, Source], request: Request) -> list[Form]:
+    """The forms that the request leaves open and that are made from exactly the given files."""
+    family, preset, architecture = request.family, request.published, None
     if request.model_class:
         architecture = _architecture(request.model_class)
-    elif request.preset:
-        architecture = family.presets[request.preset].architecture
-    families = [family] if family else FAMILIES.values()
-    pairs = [(each, form) for each in families for form in forms_of(each.model_type)]
-    named = [pair for pair in pairs if pair[1].architecture == architecture]
+    elif preset:
+        architecture = preset.architecture
+    forms = [form for each in ([family.model_type] if family else FAMILIES) for form in forms_of(each)]
+    named = [form for form in forms if form.architecture == architecture]
     if architecture and not named:
         raise ConversionError(f"{architecture} is no model that {family.title} files can be converted to.")
-    named = named or [pair for pair in pairs if not pair[1].on_request]
-    fitting = [pair for pair in named if set(pair[1].files) == set(files)]
-    if fitting:
+    named = named or [form for form in forms if not form.on_request]
+    if fitting := [form for form in named if set(form.files) == set(files)]:
         return fitting
-    form, probe = named[0][1], request.preset and family.presets[request.preset].probe
     raise ConversionError(
-        f"{form.architecture} is made from {' and '.join(form.files)}; the files given are "
-        f"{' and '.join(sorted(files))}." + (f" The preset's probe is {probe}." if probe else "")
+        f"{named[0].architecture} is made from {' and '.join(named[0].files)}; the files given are "
+        f"{' and '.join(sorted(files))}."
+        + (f" The preset's probe is {preset.probe}." if preset and preset.probe else "")
     )
 
 
@@ -157,21 +158,6 @@ def family_of(model_type: str) -> Family:
     raise ConversionError(f"unknown model type {model_type!r}; there are {', '.join(known)}.")
 
 
-def _family_of(request: Request) -> Family | None:
-    """The family that the request names, itself or through its preset."""
-    if request.family is not None and request.family not in FAMILIES:
-        raise ConversionError(f"unknown family {request.family!r}{similar(request.family, FAMILIES)}")
-    if request.preset is None:
-        return FAMILIES.get(request.family)
-    for family in FAMILIES.values():
-        if request.preset in family.presets:
-            if request.family not in (None, family.model_type):
-                raise ConversionError(f"preset {request.preset} belongs to {family.model_type}, not {request.family}.")
-            return family
-    names = [name for family in FAMILIES.values() for name in family.presets]
-    raise ConversionError(f"unknown preset {request.preset!r}{similar(request.preset, names)}")
-
-
 def similar(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what was probably meant, or all there is."""
     known = list(known)
@@ -190,7 +176,7 @@ def public_class(name: str) -> type:
     return getattr(import_module("vidformers"), name)
 
 
-def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family, Form]], names: Names) -> str:
+def _unknown_file(files: Mapping[str, Source], forms: Sequence[Form], names: Names) -> str:
     """The message about files that have no form's fingerprint."""
     path = files["checkpoint"].path
     check_is_original(path)
@@ -198,13 +184,12 @@ def _unknown_file(files: Mapping[str, Source], candidates: Sequence[tuple[Family
         missing = "from_pretrained loads it from a directory with its config.json, which is missing here."
         return f"{path}: {NOTHING_TO_CONVERT}\n{missing}"
     held = " and ".join(f"{source.path.name} holds {overview(source)}" for source in files.values())
-    forms = [form for _, form in candidates]
     nearly = _nearly(forms, names)
     lines = [f"{path}: not recognized; {held}. Looked for:"]
     for form in nearly or forms:
         lacks = f"; the file lacks {', '.join(nearly[form])}" if nearly else ""
         lines.append(f"  {form.title}: known by {', '.join(form.fingerprint)}{lacks}")
-    if len(candidates) > 1:
+    if len(forms) > 1:
         lines.append("If it is one of them, name it with family or preset, or download it again.")
     return "\n".join(lines)
 
@@ -239,9 +224,9 @@ def check_is_original(path: Path) -> None:
         )
 
 
-def _chosen_places(family: Family, form: Form, request: Request) -> dict[str, str]:
+def _chosen_places(form: Form, request: Request) -> dict[str, str]:
     """The places that the preset and the user's checkpoint key say to read; the key is for entries with several."""
-    chosen = dict(family.presets[request.preset].checkpoint_keys) if request.preset else {}
+    chosen = dict(request.published.checkpoint_keys) if request.published else {}
     if request.checkpoint_key is not None:
         several = (key for key, entry in form.entries.items() if len(entry.all_places) > 1)
         chosen |= dict.fromkeys(several, request.checkpoint_key)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .found import Found
 from .ops import ConversionError
-from .rules import Form
 from .sources import listed
 
 
@@ -67,18 +66,13 @@ def rows_of(kept: Sequence[str], labels: Sequence[str] | None) -> list[int]:
     return [rows[name] for name in kept]
 
 
-def keep_rows(form: Form, found: Found, rows: Sequence[int], count: int | None = None) -> Found:
-    """What was found in files, with some rows of the classifier's head.
-
-    Args:
-        form: of the files.
-        found: their state dicts.
-        rows: the rows to keep.
-        count: how many rows there must be.
+def keep_rows(found: Found, rows: Sequence[int], count: int | None = None) -> Found:
+    """What was found in files, with some rows of the classifier's head, which has `count` if that is given.
 
     Raises:
         ConversionError: the form has no head, or one of another number of rows.
     """
+    form = found.form
     if not form.label_rows:
         raise ConversionError(f"{found.path}: {form.title} has no classifier of which labels could be kept.")
     shapes, parts = found.shapes, dict(found)
@@ -88,4 +82,4 @@ def keep_rows(form: Form, found: Found, rows: Sequence[int], count: int | None =
             raise ConversionError(f"{found.path}: {count} labels were given, but {name} has {shapes[name][0]} rows.")
         if bare in parts[key].names:
             parts[key] = replace(parts[key], rows={**parts[key].rows, parts[key].names[bare]: rows})
-    return Found(parts, found.left_out, found.strays)
+    return Found(form, parts, found.left_out, found.strays)

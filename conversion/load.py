@@ -14,7 +14,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from vidformers.models.records import Family, Preset
+from vidformers.families import FAMILIES
+from vidformers.models.records import Family, Part
 from vidformers.progress import Progress, no_progress
 
 from .configure import fields_of
@@ -44,7 +45,9 @@ class Plan:
     """All that is known of a conversion before a value is read.
 
     Attributes:
+        request: what it was planned for.
         found: the state dicts that the model is made of.
+        record: the entry of the family's record that the model's configuration belongs to.
         rules: the form's rules for the model's configuration.
         model: the model, its parameters without memory until `build` fills them.
         new_modules: modules of the model that no file holds and that start as in a new one.
@@ -52,10 +55,9 @@ class Plan:
         label_rows: rows of the original's classifier that are kept; empty for all.
     """
 
-    family: Family
-    preset: str | None
-    form: Form
+    request: Request
     found: Found
+    record: Family | Part
     rules: Sequence[Rule]
     model: PreTrainedModel
     new_modules: Sequence[str]
@@ -63,9 +65,14 @@ class Plan:
     label_rows: Sequence[int] = ()
 
     @property
-    def published(self) -> Preset | None:
-        """The published checkpoint that the preset is."""
-        return self.family.presets.get(self.preset)
+    def form(self) -> Form:
+        """That of the files."""
+        return self.found.form
+
+    @property
+    def family(self) -> Family:
+        """That of the form."""
+        return FAMILIES[self.form.family]
 
 
 def load_original(
@@ -105,7 +112,9 @@ def load_original(
     Raises:
         ConversionError: files or fields that make no model; the message names each tensor or field.
     """
-    request = Request(family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, config_overrides)
+    request = Request(
+        family, preset, checkpoint_key, probe_index, model_class, labels, keep_labels, **config_overrides
+    )
     with planned(path, probe, request) as plan:
         return build(plan, dtype, progress)
 
@@ -131,17 +140,19 @@ def opened(path: str | os.PathLike, probe: str | os.PathLike | None) -> Iterator
 
 def plan_of(files: Mapping[str, Source], request: Request) -> Plan:
     """Find out what opened files are and check every name and shape; no value is read."""
-    family, form, found = identify(files, request)
+    found = identify(files, request)
     names, kept, rows, overrides = names_of(request.labels), names_of(request.keep_labels), [], request.overrides
     if kept is not None:
         rows = rows_of(kept, names)
-        found = keep_rows(form, found, rows, len(names))
+        found = keep_rows(found, rows, len(names))
     if names is not None:
         overrides = {**overrides, "id2label": dict(enumerate(kept or names))}
-    fields, processor_settings = fields_of(family, form, found, family.presets.get(request.preset), overrides)
+    fields, processor_settings = fields_of(found, request.published, overrides)
+    form = found.form
     model, rules = target(form, request.model_class or public_class(form.architecture), fields)
     new = [name for name in form.new_modules if getattr(model, name) is not None]
-    plan = Plan(family, request.preset, form, found, rules, model, new, processor_settings, rows)
+    record = FAMILIES[form.family].record(model.config.model_type)
+    plan = Plan(request, found, record, rules, model, new, processor_settings, rows)
     _check_tensors(plan, files)
     return plan
 
@@ -174,7 +185,7 @@ def _check_tensors(plan: Plan, files: Mapping[str, Source]) -> None:
     if count:
         paths = " and ".join(str(path) for path in found.paths)
         lines = [line for kind, each in kinds.items() for line in shortened(each, kind)]
-        lines += damaged_forms(plan.family, plan.form, files)
+        lines += damaged_forms(plan.form, files)
         raise ConversionError(f"{paths}: {count} tensor(s) don't fit {plan.form.title}.\n  " + "\n  ".join(lines))
 
 

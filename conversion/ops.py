@@ -75,17 +75,12 @@ class Split(Op):
     axis: int = 0
 
     def forward(self, tensors: Tensors) -> Tensors:
-        return [piece for tensor in tensors for piece in self._cut(tensor)]
+        (tensor,) = tensors
+        cut = tensor.tensor_split if isinstance(self.parts, int) else tensor.split
+        return list(cut(self.parts, dim=self.axis))
 
     def inverse(self, tensors: Tensors) -> Tensors:
-        count = self.parts if isinstance(self.parts, int) else len(self.parts)
-        groups = [tensors[start : start + count] for start in range(0, len(tensors), count)]
-        return [torch.cat(group, dim=self.axis) for group in groups]
-
-    def _cut(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if isinstance(self.parts, int):
-            return tensor.tensor_split(self.parts, dim=self.axis)
-        return tensor.split(self.parts, dim=self.axis)
+        return [torch.cat(tensors, dim=self.axis)]
 
 
 @dataclass(frozen=True)

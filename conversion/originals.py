@@ -9,7 +9,7 @@ under the names that `verify.run_stages` gives our model's outputs. Where the or
 import importlib
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -86,15 +86,7 @@ def recorded(blocks: Sequence[nn.Module], prefix: str) -> Iterator[dict[str, tor
             hook.remove()
 
 
-def filled(module: nn.Module, parts: Mapping[str, FoundPart] | FoundPart, drops: Collection[str] = ()) -> nn.Module:
-    """A module of the original with the tensors of a file, in float32 and evaluation mode.
-
-    Args:
-        module: what to fill.
-        parts: the tensors; several with what the module's names begin with.
-        drops: names of tensors that it has no place for.
-    """
-    parts = {"": parts} if isinstance(parts, FoundPart) else parts
-    tensors = {f"{prefix}{name}": part.read(name).float() for prefix, part in parts.items() for name in part.names}
-    module.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in drops})
+def filled(module: nn.Module, part: FoundPart, drops: Collection[str] = ()) -> nn.Module:
+    """A module of the original with the tensors of a file but for `drops`, in float32 and evaluation mode."""
+    module.load_state_dict({name: part.read(name).float() for name in part.names if name not in drops})
     return module.eval()

@@ -5,8 +5,6 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from vidformers.models.records import Family, Part
-
 from .identify import public_class
 from .load import Plan
 from .ops import ConversionError
@@ -14,12 +12,12 @@ from .ops import ConversionError
 
 def processors_of(plan: Plan, tokenizer_file: Path | None) -> list[Any]:
     """The processors of a planned model; one that joins them if there is a tokenizer and the model has its class."""
-    record, form, processors = _record(plan), plan.form, []
-    settings = form.processor_settings(plan.model.config) if form.images or form.videos else {}
-    if form.images:
+    record, processors = plan.record, []
+    settings = plan.form.processor_settings(plan.model.config) if record.input != "text" else {}
+    if record.image_processor_class:
         processors.append(public_class(record.image_processor_class)(**settings))
-    if form.videos:
-        preset = plan.published.video_processor if plan.published else {}
+    if record.input == "videos":
+        preset = plan.request.published.video_processor if plan.request.published else {}
         video_processor_class = public_class(plan.family.video_processor_class)
         processors.append(video_processor_class(**settings | plan.processor_settings | preset))
     if tokenizer_file is not None:
@@ -31,20 +29,15 @@ def processors_of(plan: Plan, tokenizer_file: Path | None) -> list[Any]:
 
 def tokenizer_beside(plan: Plan) -> Path | None:
     """The tokenizer's file beside the weights, where the original, like the model, leaves its class to the file."""
-    record, file = _record(plan), plan.found.path.with_name("tokenizer.json")
+    record, file = plan.record, plan.found.path.with_name("tokenizer.json")
     return file if record.processor_class and record.tokenizer_class is None and file.is_file() else None
-
-
-def _record(plan: Plan) -> Family | Part:
-    """The entry of the family's record that the model's configuration belongs to."""
-    return plan.family.record(plan.model.config.model_type)
 
 
 def _tokenizer(plan: Plan, file: Path) -> Any:
     """The tokenizer of a vocabulary's file, if the model can take its ids."""
-    config, record = plan.model.config.get_text_config(), _record(plan)
-    vocab_size, tokenizer_class = getattr(config, "vocab_size", None), record.tokenizer_class
-    if vocab_size is None or (tokenizer_class is None and record.processor_class is None):
+    config, tokenizer_class = plan.model.config.get_text_config(), plan.record.tokenizer_class
+    vocab_size = getattr(config, "vocab_size", None)
+    if vocab_size is None or (tokenizer_class is None and plan.record.processor_class is None):
         raise ConversionError(f"{file}: {plan.form.architecture} takes no text; leave the tokenizer out.")
     if not file.is_file():
         raise ConversionError(

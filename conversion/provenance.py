@@ -1,6 +1,5 @@
 """`provenance.json`: where a directory's weights come from, written when they are converted and read ever after."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -9,12 +8,11 @@ from typing import Any
 
 import torch
 
-from vidformers.progress import Progress, no_progress
+from vidformers.progress import Progress
 
-from .found import unwrapped
 from .load import Plan
 from .ops import ConversionError
-from .rules import Entry, Form
+from .rules import WRAPPERS, Entry, Form
 from .sources import sha256
 
 
@@ -27,18 +25,19 @@ def write_provenance(
     plan: Plan,
     dtype: torch.dtype,
     parity: Sequence[Mapping[str, Any]],
-    progress: Progress = no_progress,
-    tokenizer: Path | None = None,
+    progress: Progress,
+    tokenizer: Path | None,
 ) -> dict[str, Any]:
     """Write where a directory's weights come from and, in `parity`, what was found when they were checked."""
-    urls = [plan.published.source, plan.published.probe] if plan.published else [None, None]
+    published = plan.request.published
+    urls = [published.source, published.probe] if published else [None, None]
     provenance = {
         "family": plan.family.model_type,
         "architecture": plan.form.architecture,
         "form": plan.form.title,
-        "preset": plan.preset,
+        "preset": plan.request.preset,
         "sources": [
-            {"file": path.name, "bytes": path.stat().st_size, "sha256": _hash(path, progress), "preset_url": url}
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path, progress), "preset_url": url}
             for path, url in zip(plan.found.paths, urls, strict=False)
         ],
         "parts": {
@@ -49,10 +48,8 @@ def write_provenance(
         "left_out": dict(plan.found.left_out),
         "label_rows": list(plan.label_rows),
         "initialized": list(plan.new_modules),
-        # A digest of the rules: it changes whenever one of them does.
-        "rule_table": hashlib.sha256(repr(plan.rules).encode()).hexdigest()[:12],
         "dtype": str(dtype).removeprefix("torch."),
-        "weights": {path.name: _hash(path, progress) for path in sorted(folder.glob("*.safetensors"))},
+        "weights": {path.name: sha256(path, progress) for path in sorted(folder.glob("*.safetensors"))},
         "parity": parity,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -82,7 +79,7 @@ def noted_entries(form: Form, provenance: Mapping[str, Any]) -> dict[str, dict[s
         if own:
             place, prefix = own[0][0], own[0][1]["prefix"]
             dtypes = sorted({dtype for _, each in own for dtype in each["dtypes"]})
-            noted[key] = {"entry": place, "prefix": prefix.removesuffix(unwrapped(prefix)), "dtypes": dtypes}
+            noted[key] = {"entry": place, "prefix": WRAPPERS.match(prefix).group(), "dtypes": dtypes}
     return noted
 
 
@@ -95,7 +92,3 @@ def _place_in(entry: Entry, noted: str) -> str | None:
         if noted == place or (place and noted.startswith(f"{place}/")):
             return place
     return None
-
-
-def _hash(path: Path, progress: Progress) -> str:
-    return sha256(path, lambda done, total: progress(f"hashing {path.name}", done, total))

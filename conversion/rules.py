@@ -5,6 +5,7 @@ fields from shapes, and yields a `Rule` for every tensor. The same rules serve c
 names and shapes, and the table in the docs.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,7 @@ from .ops import Copy, Op
 
 COPY = Copy()
 
-WRAPPERS = ("module.", "backbone.", "_orig_mod.")
+WRAPPERS = re.compile(r"^(module\.|backbone\.|_orig_mod\.)*")
 """What training code puts before the names of all tensors of a state dict: DDP and the like, a wrapper, compile."""
 
 TRAINING_STATE: Mapping[str, str] = {
@@ -36,7 +37,11 @@ TRAINING_STATE: Mapping[str, str] = {
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-@dataclass(frozen=True)
+Names = str | Iterable[str]
+"""A name, or several."""
+
+
+@dataclass(init=False)
 class Rule:
     """Which of our tensors come from which of the original's.
 
@@ -49,41 +54,40 @@ class Rule:
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    op: Op = COPY
-    why: str = ""
+    op: Op
+    why: str
 
-    def __post_init__(self):
-        if not self.why and (not self.ours or not self.theirs or not isinstance(self.op, Copy)):
+    def __init__(self, ours: Names, theirs: Names, op: Op = COPY, why: str = ""):
+        self.ours, self.theirs, self.op, self.why = _names(ours), _names(theirs), op, why
+        if not why and (not self.ours or not self.theirs or not isinstance(op, Copy)):
             raise ValueError(f"the rule for {', '.join(self.ours or self.theirs)} is no plain copy and needs a `why`.")
 
 
-def rule(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY, why: str = "") -> Rule:
-    """A `Rule` from names given alone or as several."""
-    return Rule(_names(ours), _names(theirs), op, why)
+def linear(ours: Names, theirs: Names, op: Op = COPY, why: str = "", bias: bool = True) -> Iterator[Rule]:
+    """The rules of the weight and, where it has one, the bias of a layer or a norm."""
+    for leaf in ("weight", "bias") if bias else ("weight",):
+        yield Rule(*([f"{name}.{leaf}" for name in _names(side)] for side in (ours, theirs)), op, why)
 
 
-def linear(ours: str | Iterable[str], theirs: str | Iterable[str], op: Op = COPY, why: str = "") -> tuple[Rule, Rule]:
-    """The rules of the weight and the bias of a layer, or of a norm."""
-    weight, bias = (
-        Rule(*(tuple(f"{name}.{leaf}" for name in _names(side)) for side in (ours, theirs)), op, why)
-        for leaf in ("weight", "bias")
-    )
-    return weight, bias
+def linears(names: Mapping[str, str]) -> Iterator[Rule]:
+    """The rules of layers and norms with biases, from our names of them to theirs."""
+    for ours, theirs in names.items():
+        yield from linear(ours, theirs)
 
 
-def linears(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Rule]:
-    """The rules of layers and norms, `<theirs>.<value>` → `<ours>.<key>` for the items of `names`."""
-    for our_name, their_name in names.items():
-        yield from linear(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+def under(rules: Iterable[Rule], ours: str, theirs: str = "") -> Iterator[Rule]:
+    """The rules of a part, whose names begin with `ours` and `theirs` in the whole."""
+    for each in rules:
+        yield Rule([ours + name for name in each.ours], [theirs + name for name in each.theirs], each.op, each.why)
 
 
 def leave_out(rules_or_names: Iterable[Rule | str], why: str) -> Iterator[Rule]:
     """Rules that leave out the originals of other rules, or tensors by their names."""
     for entry in rules_or_names:
-        yield Rule((), (entry,) if isinstance(entry, str) else entry.theirs, why=why)
+        yield Rule((), entry if isinstance(entry, str) else entry.theirs, why=why)
 
 
-def _names(names: str | Iterable[str]) -> tuple[str, ...]:
+def _names(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
@@ -92,10 +96,10 @@ def _names(names: str | Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Bounded:
-    """What shapes say of a field without fixing it: `value`, unless another one is given that `fits`."""
+    """What shapes say of a field without fixing it: `value`, unless another one is given that `fits`, as any may."""
 
     value: Any
-    fits: Callable[[Any], bool]
+    fits: Callable[[Any], bool] = lambda given: True
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -106,6 +110,10 @@ class Shapes(dict[str, tuple[int, ...]]):
     def __getitem__(self, name: str) -> tuple[int, ...]:
         self.asked = name
         return super().__getitem__(name)
+
+    def get(self, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        self.asked = name if name in self else self.asked
+        return super().get(name, default)
 
     def count(self, pattern: str) -> int:
         """How many tensors of a numbered name there are, from 0 on without a gap; "{}" is the number."""
@@ -122,7 +130,7 @@ class Shapes(dict[str, tuple[int, ...]]):
         return Bounded(ratio, lambda given: int(columns * given) == rows)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Entry:
     """A state dict of original files.
 
@@ -134,14 +142,10 @@ class Entry:
         prefix: what files put before the names of its tensors, for `reverse`.
     """
 
-    places: tuple[str, ...]
-    versions: tuple[str, ...]
-    file: str
-    prefix: str
-
-    def __init__(self, *places: str, versions: tuple[str, ...] = (), file: str = "checkpoint", prefix: str = ""):
-        for name, value in (("places", places), ("versions", versions), ("file", file), ("prefix", prefix)):
-            object.__setattr__(self, name, value)
+    places: tuple[str, ...] = ("",)
+    versions: tuple[str, ...] = ()
+    file: str = "checkpoint"
+    prefix: str = ""
 
     @property
     def all_places(self) -> tuple[str, ...]:
@@ -168,8 +172,6 @@ class Form:
         required: dotted paths of configuration fields that no shape tells and no default is right for.
         new_modules: modules of our model, where it has them, that no file holds and that start as in a new model.
         label_rows: tensors with a row for each class, of which a part may be kept, by the names of the classes.
-        videos: whether the model takes videos, and its directory a video processor.
-        images: whether it takes images, and its directory an image processor.
         settings_file: name of a JSON file beside the checkpoint that `read_settings` reads.
     """
 
@@ -184,17 +186,11 @@ class Form:
     required: tuple[str, ...] = ()
     new_modules: tuple[str, ...] = ()
     label_rows: tuple[str, ...] = ()
-    videos: bool = True
-    images: bool = False
     settings_file: str | None = None
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         """Configuration fields that the shapes fix, nested, or bound (`Bounded`); one given otherwise is an error."""
         raise NotImplementedError
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        """Fields that the tensors suggest, nested, and that presets and users may give otherwise."""
-        return {}
 
     def rules(self, config: Any) -> Iterator[Rule]:
         """The rules of all tensors of a model with this configuration, and of what is left out on purpose."""
@@ -254,12 +250,9 @@ def check_ours(rules: Iterable[Rule], ours: Iterable[str]) -> list[str]:
 def check_theirs(
     rules: Sequence[Rule], found: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]
 ) -> dict[str, list[tuple[str, str]]]:
-    """What keeps original tensors from being converted: names and what is wrong, by kind of problem.
+    """What keeps tensors of a file from being converted: names and what is wrong, by kind of problem.
 
-    Args:
-        rules: the rules of a form for one configuration.
-        found: shapes of the file's tensors by their names in the form's namespace.
-        ours: shapes of our model's tensors by name.
+    Both the file's tensors and ours are given by their names and shapes, the former in the form's namespace.
     """
     expected = their_shapes(rules, ours)
     left_out = {name for entry in rules if not entry.ours for name in entry.theirs}

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from vidformers.progress import Progress, no_progress
+
 from .ops import ConversionError
 from .pickles import refusal, storage_checksums, unpickled
 
@@ -316,12 +318,12 @@ def open_source(path: str | os.PathLike) -> Iterator[Source]:
         source.close()
 
 
-def sha256(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """The SHA-256 of a file as hexadecimal digits; `progress(bytes done, bytes in all)` is called as it goes."""
+def sha256(path: Path, progress: Progress = no_progress) -> str:
+    """The SHA-256 of a file as hexadecimal digits; `progress` is told the bytes."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(2**22):
             digest.update(block)
             done += len(block)
-            progress(done, total)
+            progress(f"hashing {path.name}", done, total)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ which stage is the first that is too far.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from vidformers.models.records import Family
 from vidformers.progress import Progress, no_progress
 
 from .found import Found
@@ -29,7 +28,7 @@ from .labels import keep_rows
 from .load import form_of, opened
 from .ops import ConversionError
 from .provenance import noted_entries, read_provenance
-from .rules import Form, Rule, convert
+from .rules import Rule, convert
 from .sources import Source, open_source, sha256
 
 
@@ -166,23 +165,15 @@ def named_tensors(output: Any, name: str = "") -> Iterator[tuple[str, torch.Tens
             yield from named_tensors(entry, f"{name}.{index}".lstrip("."))
 
 
-def adapter(family: Family) -> ModuleType:
-    """The module that knows how to call a family's models and its original code."""
-    return import_module(f"{__package__}.{family.model_type}.original")
+def adapter(family: str) -> ModuleType:
+    """The module that knows how to call the models and the original code of a family, by its `model_type`."""
+    return import_module(f"{__package__}.{family}.original")
 
 
-def compare_reloaded(
-    directory: Path, model_class: type[PreTrainedModel], expected: Mapping[str, torch.Tensor], calls: Mapping, dtype
-) -> Report:
-    """Load a directory and compare its stages with those recorded before it was written."""
-    model = model_class.from_pretrained(directory, dtype=dtype).eval()
-    return compare("reloaded directory", expected, run_stages(model, calls), RELOAD_TOLERANCE)
-
-
-def compare_with_original(model: PreTrainedModel, form: Form, found: Found, repository: str | os.PathLike) -> Report:
+def compare_with_original(model: PreTrainedModel, found: Found, repository: str | os.PathLike) -> Report:
     """Run the original code from a checkout of its repository on the same weights and compare it with the model."""
-    original = adapter(family_of(model.config.model_type))
-    calls = getattr(original, "original_calls", original.example_calls)(model.config, form.architecture)
+    original = adapter(found.form.family)
+    calls = getattr(original, "original_calls", original.example_calls)(model.config, found.form.architecture)
     expected = original.original_stages(Path(repository), model.config, found, calls)
     return compare("original code", expected, run_stages(model, calls), TOLERANCES[model.dtype])
 
@@ -224,10 +215,10 @@ def verify_directory(
         raise ConversionError("running the original code needs the original checkpoint: source.")
     if source is not None:
         with opened(source, probe) as files:
-            form, found = _identify_again(files, model, provenance)
-            reports.append(compare_tensors(directory, form.rules(model.config), found, progress))
+            found = _identify_again(files, model, provenance)
+            reports.append(compare_tensors(directory, found.form.rules(model.config), found, progress))
             if original_repo is not None:
-                reports.append(compare_with_original(model, form, found, original_repo))
+                reports.append(compare_with_original(model, found, original_repo))
     return reports
 
 
@@ -237,16 +228,12 @@ def _check_digests(directory: Path, provenance: Mapping[str, Any]) -> None:
             raise ConversionError(f"{directory / name}: missing or changed since it was converted; convert it again.")
 
 
-def _identify_again(
-    files: Mapping[str, Source], model: PreTrainedModel, provenance: Mapping[str, Any]
-) -> tuple[Form, Found]:
-    """The form of a model's original files, and its state dicts at the places, with the rows, that were noted."""
-    noted = noted_entries(form_of(model, provenance.get("form")), provenance)
-    places = {key: entry["entry"] for key, entry in noted.items()}
-    request = Request(family_of(model.config.model_type).model_type, model_class=type(model))
-    _, form, found = identify(files, request, places)
-    rows = provenance.get("label_rows")
-    return form, keep_rows(form, found, rows) if rows else found
+def _identify_again(files: Mapping[str, Source], model: PreTrainedModel, provenance: Mapping[str, Any]) -> Found:
+    """The state dicts of a model's original files at the places, with the rows, that were noted."""
+    form, rows = form_of(model, provenance.get("form")), provenance.get("label_rows")
+    places = {key: entry["entry"] for key, entry in noted_entries(form, provenance).items()}
+    found = identify(files, Request(form.family, model_class=type(model)), places)
+    return keep_rows(found, rows) if rows else found
 
 
 def load_directory(directory: Path) -> PreTrainedModel:
@@ -267,7 +254,7 @@ def load_directory(directory: Path) -> PreTrainedModel:
 
 def _finite_report(model: PreTrainedModel) -> Report:
     """A report in which a stage with a NaN or an infinity differs."""
-    original = adapter(family_of(model.config.model_type))
+    original = adapter(family_of(model.config.model_type).model_type)
     stages = run_stages(model, original.example_calls(model.config, type(model).__name__))
     return compare("finite outputs", {name: stage.nan_to_num() for name, stage in stages.items()}, stages, 0.0)
 
@@ -287,7 +274,7 @@ def _compare_recording(model: PreTrainedModel, folder: Path) -> Report:
     return compare("recorded outputs", expected, actual, TOLERANCES[model.dtype])
 
 
-def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progress: Progress = no_progress) -> Report:
+def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progress: Progress) -> Report:
     """Compare a directory's tensors with those of the original files, in the directory's type; all must be equal."""
     stages: list[Stage] = []
     with ExitStack() as stack:
@@ -299,8 +286,3 @@ def compare_tensors(directory: Path, rules: Iterable[Rule], found: Found, progre
             del tensor, actual  # a view would keep its stack in memory while the next one is read
             progress("comparing tensors", len(stages), len(weights))
     return Report("tensors of the original files", 0.0, tuple(stages), "every bit counts")
-
-
-def failures(reports: Sequence[Report]) -> str:
-    """The reports that failed, as text; empty if none did."""
-    return "\n\n".join(str(report) for report in reports if not report.passed)

@@ -4,7 +4,7 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from .provenance import noted_entries, read_provenance, write_provenance
 from .rules import Form, reverse
 from .sources import check_suffix, tensor_leaves
 from .verify import (
+    RELOAD_TOLERANCE,
     Report,
     adapter,
-    compare_reloaded,
+    compare,
     compare_tensors,
     compare_with_original,
-    failures,
     load_directory,
     run_stages,
 )
@@ -72,50 +72,35 @@ def convert_checkpoint(
     """
     with _as_conversion_error():
         out = check_target(out, folder=True)
-    with planned(source, probe, Request.of(options)) as plan:
+    with planned(source, probe, Request(**options)) as plan:
         tokenizer = Path(tokenizer) if tokenizer else tokenizer_beside(plan)
-        return _convert(plan, out, tokenizer, dtype, original_repo, hub_repo, progress)
-
-
-def _convert(
-    plan: Plan,
-    out: Path,
-    tokenizer: Path | None,
-    dtype: torch.dtype,
-    original_repo: str | os.PathLike | None,
-    hub_repo: str | None,
-    progress: Progress,
-) -> list[Report]:
-    processors, model_class, reports = processors_of(plan, tokenizer), type(plan.model), []
-    build(plan, dtype, progress)
-    _return_memory(plan)
-    calls = adapter(plan.family).example_calls(plan.model.config, plan.form.architecture)
-    expected = run_stages(plan.model, calls)
-    if original_repo is not None:
-        reports.append(compare_with_original(plan.model, plan.form, plan.found, original_repo))
-        _stop_on_failure(reports)
-    with written_whole(out, folder=True) as (folder,):
-        progress("writing", 0, 1)
-        _save_pretrained(plan.model, processors, folder, out)
-        progress("writing", 1, 1)
-        del plan.model  # Two models at once would need twice the memory.
+        processors, model_class, reports = processors_of(plan, tokenizer), type(plan.model), []
+        build(plan, dtype, progress)
         _return_memory(plan)
-        reports.append(compare_tensors(folder, plan.rules, plan.found, progress))
-        _return_memory(plan)
-        reports.append(compare_reloaded(folder, model_class, expected, calls, dtype))
-        _stop_on_failure(reports)
-        with _as_conversion_error(), explained_write(out):
-            parity = [report.summary for report in reports]
-            provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
-            write_card(folder, plan, provenance, hub_repo)
+        calls = adapter(plan.form.family).example_calls(plan.model.config, plan.form.architecture)
+        expected = run_stages(plan.model, calls)
+        if original_repo is not None:
+            reports.append(compare_with_original(plan.model, plan.found, original_repo))
+            _stop_on_failure(reports)
+        with written_whole(out, folder=True) as (folder,):
+            progress("writing", 0, 1)
+            with _as_conversion_error(), explained_write(out, sum(each.nbytes for each in plan.model.parameters())):
+                plan.model.save_pretrained(folder)
+                for processor in processors:
+                    processor.save_pretrained(folder)
+            progress("writing", 1, 1)
+            del plan.model  # Two models at once would need twice the memory.
+            _return_memory(plan)
+            reports.append(compare_tensors(folder, plan.rules, plan.found, progress))
+            _return_memory(plan)
+            actual = run_stages(model_class.from_pretrained(folder, dtype=dtype).eval(), calls)
+            reports.append(compare("reloaded directory", expected, actual, RELOAD_TOLERANCE))
+            _stop_on_failure(reports)
+            with _as_conversion_error(), explained_write(out):
+                parity = [report.summary for report in reports]
+                provenance = write_provenance(folder, plan, dtype, parity, progress, tokenizer)
+                write_card(folder, plan, provenance, hub_repo)
     return reports
-
-
-def _save_pretrained(model: PreTrainedModel, processors: Sequence[Any], folder: Path, out: Path) -> None:
-    """Fill the folder that becomes `out`."""
-    with _as_conversion_error(), explained_write(out, sum(tensor.nbytes for tensor in model.parameters())):
-        for each in (model, *processors):
-            each.save_pretrained(folder)
 
 
 def _return_memory(plan: Plan) -> None:
@@ -139,9 +124,8 @@ def _as_conversion_error() -> Iterator[None]:
 
 
 def _stop_on_failure(reports: list[Report]) -> None:
-    text = failures(reports)
-    if text:
-        raise ConversionError(f"the converted model is not the original; nothing was written.\n{text}")
+    if failed := [str(report) for report in reports if not report.passed]:
+        raise ConversionError("the converted model is not the original; nothing was written.\n" + "\n\n".join(failed))
 
 
 # ------------------------------------------------------------------------------------------------------ and back
@@ -186,8 +170,10 @@ def reverse_directory(
     # A file that lacks what is new in the model has no place for it: the usual form is another.
     has_new_modules = provenance.get("initialized") or provenance.get("initialised")  # as older ones spell it
     trees = _original_trees(model, form, {} if has_new_modules else noted_entries(form, provenance))
-    if out_of_numpy := [targets[file] for file in trees if _needs_bfloat16(targets[file], trees[file])]:
-        raise ConversionError(f"{out_of_numpy[0]}: cannot be written (numpy has no BFloat16); name a .pt file.")
+    for file, tree in trees.items():
+        types = {tensor.dtype for _, tensor in tensor_leaves(tree)}
+        if targets[file].suffix == ".npz" and torch.bfloat16 in types:
+            raise ConversionError(f"{targets[file]}: cannot be written (numpy has no BFloat16); name a .pt file.")
     with written_whole(*(targets[file] for file in trees)) as places:
         for done, (file, place) in enumerate(zip(trees, places, strict=True)):
             progress("writing files", done, len(trees))
@@ -240,10 +226,6 @@ def _not_given(model: PreTrainedModel, form: Form) -> dict[str, str]:
     left_out = {form.split(name)[1]: rule.why for rule in rules if not rule.ours for name in rule.theirs}
     made = {name for rule in rules if rule.theirs for name in rule.ours}
     return left_out | {name: "the original has no such tensor" for name in model.state_dict() if name not in made}
-
-
-def _needs_bfloat16(target: Path, tree: dict) -> bool:
-    return target.suffix == ".npz" and any(tensor.dtype == torch.bfloat16 for _, tensor in tensor_leaves(tree))
 
 
 def _save(tree: dict, place: Path) -> None:

@@ -157,7 +157,7 @@ def zero_packet(path: Path, number: int) -> Path:
 
 
 def drop_transport_packets(path: Path, number: int, count: int | None = None) -> Path:
-    """A copy of a transport stream without the last packets, or all, of one encoded picture, with no gap in their count."""
+    """A copy of a transport stream without the last packets, or all, of an encoded picture; no count tells."""
     data, places = path.read_bytes(), packet_places(path)
     stop = places[number + 1][0]
     start = places[number][0] if count is None else stop - 188 * count

@@ -12,7 +12,7 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import ConversionError, Op, Reshape, Split, Tensors, Transpose
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, linears, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, linear, linears, under
 
 
 MLP = {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -84,57 +84,55 @@ def _block_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def vision_rules(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
-    """A vision tower whose names begin with `ours` and `theirs`."""
+def vision_rules(config: Any) -> Iterator[Rule]:
+    """A vision tower."""
     width = config.hidden_size
-    yield rule(f"{ours}patch_embed.proj.weight", f"{theirs}conv1.weight")
+    yield Rule("patch_embed.proj.weight", "conv1.weight")
     if config.use_cls_token:
-        yield rule(f"{ours}cls_token", f"{theirs}class_embedding", Reshape((width,), (1, 1, width)), TABLE)
-    yield _table(f"{ours}pos_embed", f"{theirs}positional_embedding", width)
-    yield from linear(f"{ours}norm_pre", f"{theirs}ln_pre")
+        yield Rule("cls_token", "class_embedding", Reshape((width,), (1, 1, width)), TABLE)
+    yield _table(width)
+    yield from linear("norm_pre", "ln_pre")
     for i in range(config.num_hidden_layers):
-        block, resblock = f"{ours}blocks.{i}", f"{theirs}transformer.resblocks.{i}"
-        yield from _block(block, resblock)
+        yield from under(_block(), f"blocks.{i}.", f"transformer.resblocks.{i}.")
         if config.layer_scale_init_value:
-            yield rule(f"{block}.gamma_1", f"{resblock}.ls_1.gamma")
-            yield rule(f"{block}.gamma_2", f"{resblock}.ls_2.gamma")
+            yield Rule(f"blocks.{i}.gamma_1", f"transformer.resblocks.{i}.ls_1.gamma")
+            yield Rule(f"blocks.{i}.gamma_2", f"transformer.resblocks.{i}.ls_2.gamma")
     if config.use_post_norm:
-        yield from linear(f"{ours}norm", f"{theirs}ln_post")
+        yield from linear("norm", "ln_post")
     if config.use_attention_pooling:
-        yield from _pooler(f"{ours}attn_pool", f"{theirs}attn_pool", width)
+        yield from under(_pooler(width), "attn_pool.", "attn_pool.")
     if config.projection_dim:
-        names = [f"{ours}head.weight", f"{ours}head.bias"]
-        yield rule(names, f"{theirs}proj", TransposeAndZeroBias(), "timm's projection is a layer with a bias")
+        why = "timm's projection is a layer with a bias"
+        yield Rule(["head.weight", "head.bias"], "proj", TransposeAndZeroBias(), why)
 
 
-def _pooler(ours: str, theirs: str, width: int) -> Iterator[Rule]:
-    yield rule(f"{ours}.latent", f"{theirs}.probe")
+def _pooler(width: int) -> Iterator[Rule]:
+    yield Rule("latent", "probe")
     for leaf in ("weight", "bias"):
-        names = [f"{ours}.q.{leaf}", f"{ours}.kv.{leaf}"]
         why = "timm has a projection for the queries and one for keys and values"
-        yield rule(names, f"{theirs}.attn.in_proj_{leaf}", Split((width, 2 * width)), why)
-    yield from linears(ours, theirs, {"proj": "attn.out_proj", "norm": "layernorm", **MLP})
+        yield Rule([f"q.{leaf}", f"kv.{leaf}"], f"attn.in_proj_{leaf}", Split((width, 2 * width)), why)
+    yield from linears({"proj": "attn.out_proj", "norm": "layernorm", **MLP})
 
 
-def text_rules(config: Any, ours: str) -> Iterator[Rule]:
-    """A text tower, which our model calls `ours`."""
-    yield rule(f"{ours}token_embedding.weight", "token_embedding.weight")
-    yield _table(f"{ours}pos_embed", "positional_embedding", config.hidden_size)
+def text_rules(config: Any) -> Iterator[Rule]:
+    """A text tower."""
+    yield Rule("token_embedding.weight", "token_embedding.weight")
+    yield _table(config.hidden_size)
     for i in range(config.num_hidden_layers):
-        yield from _block(f"{ours}blocks.{i}", f"transformer.resblocks.{i}")
-    yield from linear(f"{ours}norm", "ln_final")
-    yield rule(f"{ours}head.weight", "text_projection", Transpose(), "the original multiplies with it from the right")
+        yield from under(_block(), f"blocks.{i}.", f"transformer.resblocks.{i}.")
+    yield from linear("norm", "ln_final")
+    yield Rule("head.weight", "text_projection", Transpose(), "the original multiplies with it from the right")
 
 
-def _block(ours: str, theirs: str) -> Iterator[Rule]:
+def _block() -> Iterator[Rule]:
     """A block, alike in both towers."""
     for leaf in ("weight", "bias"):
-        yield rule(f"{ours}.attn.qkv.{leaf}", f"{theirs}.attn.in_proj_{leaf}")
-    yield from linears(ours, theirs, {"norm1": "ln_1", "attn.proj": "attn.out_proj", "norm2": "ln_2", **MLP})
+        yield Rule(f"attn.qkv.{leaf}", f"attn.in_proj_{leaf}")
+    yield from linears({"norm1": "ln_1", "attn.proj": "attn.out_proj", "norm2": "ln_2", **MLP})
 
 
-def _table(ours: str, theirs: str, width: int) -> Rule:
-    return rule(ours, theirs, Reshape((-1, width), (1, -1, width)), TABLE)
+def _table(width: int) -> Rule:
+    return Rule("pos_embed", "positional_embedding", Reshape((-1, width), (1, -1, width)), TABLE)
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -144,7 +142,7 @@ class PeCoreForm(Form):
     """What all files of the family have in common."""
 
     family = "pe_core"
-    entries = {"": Entry("", "state_dict", "weights")}
+    entries = {"": Entry(("", "state_dict", "weights"))}
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"size": getattr(config, "vision_config", config).image_size}
@@ -157,16 +155,15 @@ class CoreFile(PeCoreForm):
     architecture = "PeCoreModel"
     fingerprint = ("visual.conv1.weight", "token_embedding.weight", "logit_scale")
     required = ("vision_config.num_attention_heads", "text_config.num_attention_heads")
-    images = True
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         vision = {**vision_fields(shapes, "visual."), "projection_dim": shapes["visual.proj"][1]}
         return {"vision_config": vision, "text_config": text_fields(shapes)}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from vision_rules(config.vision_config, "vision_model.", "visual.")
-        yield from text_rules(config.text_config, "text_model.")
-        yield rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
+        yield from under(vision_rules(config.vision_config), "vision_model.", "visual.")
+        yield from under(text_rules(config.text_config), "text_model.")
+        yield Rule("logit_scale", "logit_scale", Reshape((), (1,)), "FSDP2 cuts no scalars")
 
 
 class VisionTower(PeCoreForm):
@@ -176,14 +173,13 @@ class VisionTower(PeCoreForm):
     architecture = "PeVisionModel"
     fingerprint = ("conv1.weight",)
     required = ("num_attention_heads",)
-    videos, images = False, True
     beginning = ""
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return vision_fields(shapes, self.beginning)
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from vision_rules(config, "", self.beginning)
+        yield from under(vision_rules(config), "", self.beginning)
 
 
 class NestedVisionTower(VisionTower):
@@ -216,13 +212,12 @@ class TextTower(PeCoreForm):
     architecture = "PeCoreTextModel"
     fingerprint = ("token_embedding.weight", "text_projection")
     required = ("num_attention_heads",)
-    videos = False
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         return text_fields(shapes)
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from text_rules(config, "")
+        yield from text_rules(config)
 
 
 class TextTowerOfCoreFile(TextTower):

@@ -9,7 +9,7 @@ from typing import Any
 
 from vidformers.conversion.ops import Constant
 from vidformers.conversion.pe_core.checkpoint import vision_fields, vision_rules
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, under
 from vidformers.models.pe_core.presets import PE_ARCHITECTURES, PE_TOWERS
 
 
@@ -18,9 +18,7 @@ FRAME_TOWER = f"{VISUAL}.pe_encoder."
 TEMPORAL = f"{VISUAL}.visual_transformer"
 MODERNBERT_LAYERS = 28
 """Layers of ModernBERT-large, the text tower of the published files, of which the original reads fewer."""
-UNREAD_LAYERS = "a layer after the one that the original takes text embeddings from"
 TEXT_LAYERS = ("attn.Wqkv.weight", "attn.Wo.weight", "mlp_norm.weight", "mlp.Wi.weight", "mlp.Wo.weight")
-NO_AUDIO = "PE Video is the model's video and text part"
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -82,50 +80,46 @@ def text_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def encoder_rules(config: Any, ours: str) -> Iterator[Rule]:
-    """The video encoder, whose names begin with `ours`."""
-    yield from vision_rules(config.vision_config, f"{ours}embedder.vision_model.timm_model.", FRAME_TOWER)
-    yield rule(f"{ours}embedder.proj.weight", f"{VISUAL}.proj.weight")
-    yield from linear(f"{ours}embedder.data_proj", f"{VISUAL}.data_proj")
-    embedder, embeddings = f"{ours}patch_embedder", f"{TEMPORAL}.embeddings"
-    yield rule(f"{embedder}.class_embedding", f"{embeddings}.cls_token")
+def encoder_rules(config: Any) -> Iterator[Rule]:
+    """The video encoder."""
+    yield from under(vision_rules(config.vision_config), "embedder.vision_model.timm_model.", FRAME_TOWER)
+    yield from linear("embedder.proj", f"{VISUAL}.proj", bias=False)
+    yield from linear("embedder.data_proj", f"{VISUAL}.data_proj")
+    yield Rule("patch_embedder.class_embedding", f"{TEMPORAL}.embeddings.cls_token")
     for block in ("block1", "block2"):
         for name in ("groupnorm", "project"):
             layer = f"resnet_block.{block}.{name}"
-            yield from linear(f"{embedder}.{layer}", f"{embeddings}.{layer}")
+            yield from linear(f"patch_embedder.{layer}", f"{TEMPORAL}.embeddings.{layer}")
     for i in range(config.num_hidden_layers):
-        yield from _temporal_block(f"{ours}layers.{i}", f"{TEMPORAL}.layers.{i}", config.attention_bias)
-    yield rule(f"{ours}norm.weight", f"{TEMPORAL}.norm.weight")
-    yield rule(f"{ours}output.weight", f"{TEMPORAL}.output.weight")
+        yield from under(_temporal_block(config), f"layers.{i}.", f"{TEMPORAL}.layers.{i}.")
+    yield from linear("norm", f"{TEMPORAL}.norm", bias=False)
+    yield from linear("output", f"{TEMPORAL}.output", bias=False)
 
 
-def _temporal_block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
-    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        weight, bias = linear(f"{ours}.self_attn.{name}", f"{theirs}.self_attn.{name}")
-        yield weight
-        if has_bias:
-            yield bias
+def _temporal_block(config: Any) -> Iterator[Rule]:
+    for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"):
+        yield from linear(name, name, bias=config.attention_bias)
     norms = ("self_attn.q_norm", "self_attn.k_norm", "input_layernorm", "post_attention_layernorm")
     for name in (*norms, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
-        yield rule(f"{ours}.{name}.weight", f"{theirs}.{name}.weight")
+        yield from linear(name, name, bias=False)
 
 
 def text_rules(config: Any) -> Iterator[Rule]:
     """The text tower; its first layer has no norm before its attention."""
     for name in ("embeddings.tok_embeddings.weight", "embeddings.norm.weight", "final_norm.weight"):
-        yield rule(f"text_model.{name}", f"text_model.{name}")
+        yield Rule(name, name)
     for i in range(config.num_hidden_layers):
         for name in (*TEXT_LAYERS, *(["attn_norm.weight"] if i else [])):
-            yield rule(f"text_model.layers.{i}.{name}", f"text_model.layers.{i}.{name}")
+            yield Rule(f"layers.{i}.{name}", f"layers.{i}.{name}")
     for i in range(config.num_hidden_layers, MODERNBERT_LAYERS):
-        names = [f"text_model.layers.{i}.{name}" for name in (*TEXT_LAYERS, "attn_norm.weight")]
-        yield from leave_out(names, UNREAD_LAYERS)
+        names = [f"layers.{i}.{name}" for name in (*TEXT_LAYERS, "attn_norm.weight")]
+        yield from leave_out(names, "a layer after the one that the original takes text embeddings from")
 
 
-def head_rules(ours: str, theirs: str) -> Iterator[Rule]:
+def head_rules() -> Iterator[Rule]:
     """A norm and a projection into the space that videos and texts share."""
-    yield from linear(f"{ours}.layer_norm", f"{theirs}.layer_norm")
-    yield rule(f"{ours}.proj.weight", f"{theirs}.proj.weight")
+    yield from linear("layer_norm", "layer_norm")
+    yield from linear("proj", "proj", bias=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -135,7 +129,7 @@ class PeAvForm(Form):
     """What all files of the family have in common."""
 
     family = "pe_video"
-    entries = {"": Entry("")}
+    entries = {"": Entry()}
     settings_file = "config.json"
     left_out = dict.fromkeys(
         (
@@ -148,7 +142,7 @@ class PeAvForm(Form):
             "audio_visual_text_head",
             "visual_plus_text_head",
         ),
-        NO_AUDIO,
+        "PE Video is the model's video and text part",
     )
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
@@ -178,13 +172,13 @@ class PeAvDirectory(PeAvForm):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config.video_config, "video_encoder.")
-        yield from head_rules("video_head", "visual_head")
-        yield from head_rules("text_video_head", "visual_text_head")
+        yield from under(encoder_rules(config.video_config), "video_encoder.")
+        yield from under(head_rules(), "video_head.", "visual_head.")
+        yield from under(head_rules(), "text_video_head.", "visual_text_head.")
         why = "the original compares embeddings by their dot products as they are"
-        yield rule("text_video_logit_scale", (), Constant(1.0, (1,)), why)
-        yield rule("text_video_logit_bias", (), Constant(0.0, (1,)), why)
-        yield from text_rules(config.text_config)
+        yield Rule("text_video_logit_scale", (), Constant(1.0, (1,)), why)
+        yield Rule("text_video_logit_bias", (), Constant(0.0, (1,)), why)
+        yield from under(text_rules(config.text_config), "text_model.", "text_model.")
 
     def read_settings(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         encoder, processor = super().read_settings(settings)
@@ -206,7 +200,7 @@ class VideoEncoder(PeAvForm):
         return encoder_fields(shapes)
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "")
+        yield from encoder_rules(config)
 
 
 class VideoEncoderOfDirectory(VideoEncoder):

@@ -12,60 +12,51 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidformers.conversion.ops import Split
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, under
 from vidformers.models.videomae.configuration_videomae import is_of_remote_code, remote_fields
+
+
+NO_CLASSIFIER = "the classifier, which an encoder does not have"
 
 
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def _encoder(config: Any, ours: str, theirs: str, has_norm: bool) -> Iterator[Rule]:
-    yield from linear(f"{ours}embeddings.patch_embeddings.projection", f"{theirs}patch_embed.proj")
+def _encoder(config: Any, has_norm: bool) -> Iterator[Rule]:
+    yield from linear("embeddings.patch_embeddings.projection", "patch_embed.proj")
     if config.use_learnable_pos_emb:
-        yield rule(f"{ours}embeddings.position_embeddings.table", f"{theirs}pos_embed")
+        yield Rule("embeddings.position_embeddings.table", "pos_embed")
     for i in range(config.num_hidden_layers):
-        yield from _block(config, f"{ours}encoder.layer.{i}", f"{theirs}blocks.{i}")
+        yield from under(_block(config), f"encoder.layer.{i}.", f"blocks.{i}.")
     if has_norm:
-        yield from linear(f"{ours}layernorm", f"{theirs}norm")
+        yield from linear("layernorm", "norm")
 
 
-def _block(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
-    attention = f"{ours}.attention.attention"
-    projections = tuple(f"{attention}.{name}.weight" for name in ("query", "key", "value"))
-    yield from linear(f"{ours}.layernorm_before", f"{theirs}.norm1")
-    yield rule(projections, f"{theirs}.attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
+def _block(config: Any) -> Iterator[Rule]:
+    projections = [f"attention.attention.{name}.weight" for name in ("query", "key", "value")]
+    yield from linear("layernorm_before", "norm1")
+    yield Rule(projections, "attn.qkv.weight", Split(3), "one layer computes queries, keys and values")
     if config.qv_bias:
-        yield rule(f"{attention}.q_bias", f"{theirs}.attn.q_bias")
-        yield rule(f"{attention}.v_bias", f"{theirs}.attn.v_bias")
+        yield Rule("attention.attention.q_bias", "attn.q_bias")
+        yield Rule("attention.attention.v_bias", "attn.v_bias")
     if config.cos_attn:
-        yield rule(f"{attention}.scale", f"{theirs}.attn.scale")
-    yield from linear(f"{ours}.attention.output.dense", f"{theirs}.attn.proj")
-    yield from linear(f"{ours}.layernorm_after", f"{theirs}.norm2")
-    yield from linear(f"{ours}.intermediate.dense", f"{theirs}.mlp.fc1")
-    yield from linear(f"{ours}.output.dense", f"{theirs}.mlp.fc2")
+        yield Rule("attention.attention.scale", "attn.scale")
+    yield from linear("attention.output.dense", "attn.proj")
+    yield from linear("layernorm_after", "norm2")
+    yield from linear("intermediate.dense", "mlp.fc1")
+    yield from linear("output.dense", "mlp.fc2")
     if config.layer_scale_init_value:
-        yield rule(f"{ours}.lambda_1", f"{theirs}.gamma_1")
-        yield rule(f"{ours}.lambda_2", f"{theirs}.gamma_2")
+        yield Rule("lambda_1", "gamma_1")
+        yield Rule("lambda_2", "gamma_2")
 
 
 def _decoder(config: Any) -> Iterator[Rule]:
-    yield rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
-    yield rule("mask_token", "mask_token")
+    yield Rule("encoder_to_decoder.weight", "encoder_to_decoder.weight")  # The layer has no bias.
+    yield Rule("mask_token", "mask_token")
     for i in range(config.decoder_num_hidden_layers):
-        yield from _block(config, f"decoder.decoder_layers.{i}", f"decoder.blocks.{i}")
+        yield from under(_block(config), f"decoder.decoder_layers.{i}.", f"decoder.blocks.{i}.")
     yield from linear("decoder.norm", "decoder.norm")
     yield from linear("decoder.head", "decoder.head")
-
-
-def _pooling_norm(theirs: str) -> Iterator[Rule]:
-    """The norm of the mean, which stands beside the encoder in a classifier and in it where it pools by itself."""
-    yield from linear("fc_norm", f"{theirs}fc_norm")
-
-
-def _head(config: Any) -> Iterator[Rule]:
-    if config.use_mean_pooling:
-        yield from _pooling_norm("")
-    yield from linear("classifier", "head")
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
@@ -79,77 +70,56 @@ class _VideoMAEForm(Form):
     """
 
     family = "videomae"
-    entries = {"": Entry("model", "module", "", versions=("model_ema",))}
+    entries = {"": Entry(("model", "module", ""), versions=("model_ema",))}
     required = ("num_attention_heads", "image_size", "num_frames")
-    images = True
     label_rows = ("head.weight", "head.bias")
     ours, theirs = "videomae.", ""  # what the names of the encoder's tensors begin with
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         width, channels, tubelet, *patch = shapes[f"{self.theirs}patch_embed.proj.weight"]
-        patch_size = patch[0] if patch[0] == patch[1] else patch
-        has_factors = f"{self.theirs}blocks.0.gamma_1" in shapes
-        has_scales = f"{self.theirs}blocks.0.attn.scale" in shapes
+        patch_size, block = patch[0] if patch[0] == patch[1] else patch, f"{self.theirs}blocks.0"
+        has_scales, has_factors = f"{block}.attn.scale" in shapes, f"{block}.gamma_1" in shapes
         return {
             "cos_attn": has_scales,
-            **({"num_attention_heads": shapes[f"{self.theirs}blocks.0.attn.scale"][0]} if has_scales else {}),
+            **({"num_attention_heads": shapes[f"{block}.attn.scale"][0]} if has_scales else {}),
             "hidden_size": width,
             "num_channels": channels,
             "tubelet_size": tubelet,
             "patch_size": Bounded(patch_size, lambda given: given == patch_size or given in (patch, tuple(patch))),
             "num_hidden_layers": shapes.count(f"{self.theirs}blocks.{{}}.norm1.weight"),
-            "intermediate_size": shapes[f"{self.theirs}blocks.0.mlp.fc1.weight"][0],
-            "qv_bias": f"{self.theirs}blocks.0.attn.q_bias" in shapes,
+            "intermediate_size": shapes[f"{block}.mlp.fc1.weight"][0],
+            "qv_bias": f"{block}.attn.q_bias" in shapes,
             "use_learnable_pos_emb": f"{self.theirs}pos_embed" in shapes,
             # Where the factors began matters to new models alone.
             "layer_scale_init_value": Bounded(0.1 if has_factors else 0.0, lambda given: bool(given) == has_factors),
         }
 
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from under(_encoder(config, has_norm=not config.use_mean_pooling), self.ours, self.theirs)
+
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.image_size, "num_frames": config.num_frames}
 
 
-class _PretrainingForm(_VideoMAEForm):
-    title = "VideoMAE pre-training file"
-    architecture = "VideoMAEForPreTraining"
-    fingerprint = ("encoder_to_decoder.weight",)
-    required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
-    label_rows = ()
-    theirs = "encoder."
-
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        scale = shapes.get("decoder.blocks.0.attn.scale")
-        return super().config_from(shapes) | {
-            **({"decoder_num_attention_heads": scale[0]} if scale else {}),
-            "decoder_hidden_size": shapes["mask_token"][2],
-            "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
-            "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
-        }
-
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        has_norm = "encoder.norm.weight" in shapes
-        return {"use_mean_pooling": not has_norm, "use_pretraining_norm": has_norm}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        # transformers trains without the norm where its configuration says `use_mean_pooling`.
-        has_norm = config.use_pretraining_norm or not config.use_mean_pooling
-        yield from _encoder(config, self.ours, "encoder.", has_norm)
-        yield from _decoder(config)
-
-
-class _EncoderOfPretrainingForm(_PretrainingForm):
+class _EncoderOfPretrainingForm(_VideoMAEForm):
     title = "encoder of a VideoMAE pre-training file"
     architecture = "VideoMAEModel"
     on_request = True
-    required = _VideoMAEForm.required
-    ours = ""
+    fingerprint = ("encoder_to_decoder.weight",)
+    label_rows = ()
+    ours, theirs = "", "encoder."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        depth = shapes.count("decoder.blocks.{}.norm1.weight")  # All that is to be known of what is left out.
-        return {**_VideoMAEForm.config_from(self, shapes), "decoder_num_hidden_layers": depth}
+        has_norm = "encoder.norm.weight" in shapes
+        return super().config_from(shapes) | {
+            # Where the decoder is left out, its depth is all that is to be known of it.
+            "decoder_num_hidden_layers": shapes.count("decoder.blocks.{}.norm1.weight"),
+            "use_mean_pooling": Bounded(not has_norm),
+            "use_pretraining_norm": Bounded(has_norm),
+        }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "encoder.", has_norm=not config.use_mean_pooling)
+        yield from super().rules(config)
         if config.use_mean_pooling:
             norm = ("encoder.norm.weight", "encoder.norm.bias")
             yield from leave_out(norm, "the norm of the tokens; with `use_mean_pooling` their mean has one instead")
@@ -163,8 +133,31 @@ class _ClassifierOfPretrainingForm(_EncoderOfPretrainingForm):
     new_modules = ("fc_norm", "classifier")
     ours = "videomae."
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {"use_mean_pooling": True}  # as the original fine-tunes
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        # The original fine-tunes so; the norm of pre-training is of no use then.
+        return super().config_from(shapes) | {"use_mean_pooling": Bounded(True), "use_pretraining_norm": Bounded(True)}
+
+
+class _PretrainingForm(_EncoderOfPretrainingForm):
+    title = "VideoMAE pre-training file"
+    architecture = "VideoMAEForPreTraining"
+    on_request = False
+    required = (*_VideoMAEForm.required, "decoder_num_attention_heads")
+    ours = "videomae."
+
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        scale = shapes.get("decoder.blocks.0.attn.scale")
+        return super().config_from(shapes) | {
+            **({"decoder_num_attention_heads": scale[0]} if scale else {}),
+            "decoder_hidden_size": shapes["mask_token"][2],
+            "decoder_intermediate_size": shapes["decoder.blocks.0.mlp.fc1.weight"][0],
+        }
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        # transformers trains without the norm where its configuration says `use_mean_pooling`.
+        has_norm = config.use_pretraining_norm or not config.use_mean_pooling
+        yield from under(_encoder(config, has_norm), self.ours, self.theirs)
+        yield from _decoder(config)
 
 
 class _FinetunedForm(_VideoMAEForm):
@@ -177,8 +170,10 @@ class _FinetunedForm(_VideoMAEForm):
         return super().config_from(shapes) | fields
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        yield from _head(config)
+        yield from super().rules(config)
+        if config.use_mean_pooling:
+            yield from linear("fc_norm", "fc_norm")
+        yield from linear("classifier", "head")
 
 
 class _EncoderOfFinetunedForm(_VideoMAEForm):
@@ -192,12 +187,10 @@ class _EncoderOfFinetunedForm(_VideoMAEForm):
         return super().config_from(shapes) | {"use_mean_pooling": "norm.weight" not in shapes}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "", has_norm=not config.use_mean_pooling)
-        head = list(_head(config))
-        if config.use_pooler and config.use_mean_pooling:
-            yield from _pooling_norm("")
-            head = [entry for entry in head if entry.ours[0].startswith("classifier.")]
-        yield from leave_out(head, "the classifier, which an encoder does not have")
+        yield from super().rules(config)
+        norm = linear("fc_norm", "fc_norm") if config.use_mean_pooling else ()
+        yield from norm if config.use_pooler else leave_out(norm, NO_CLASSIFIER)
+        yield from leave_out(linear("classifier", "head"), NO_CLASSIFIER)
 
 
 class _HubForm(_VideoMAEForm):
@@ -206,7 +199,7 @@ class _HubForm(_VideoMAEForm):
     title = "VideoMAE V2 Hub directory"
     architecture = "VideoMAEModel"
     fingerprint = ("model.patch_embed.proj.weight", "model.blocks.0.attn.qkv.weight")
-    entries = {"": Entry("")}
+    entries = {"": Entry()}
     settings_file = "config.json"
     label_rows = ()
     ours, theirs = "", "model."
@@ -220,14 +213,13 @@ class _HubForm(_VideoMAEForm):
         return {name: value for name, value in fields.items() if name != "use_mean_pooling"}, {}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        if not config.use_pooler:
-            return  # Another form's encoder.
-        yield from self._rules(config)
+        if config.use_pooler:  # Without, it is another form's encoder.
+            yield from self._rules(config)
 
     def _rules(self, config: Any) -> Iterator[Rule]:
-        yield from _encoder(config, self.ours, "model.", has_norm=not config.use_mean_pooling)
+        yield from super().rules(config)
         if config.use_mean_pooling:
-            yield from _pooling_norm("model.")
+            yield from linear("fc_norm", "model.fc_norm")
 
 
 class _ClassifierOfHubForm(_HubForm):

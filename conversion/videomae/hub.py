@@ -6,8 +6,9 @@ import os
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from vidformers.conversion.configure import bounds
 from vidformers.conversion.found import find
-from vidformers.conversion.rules import Bounded, convert
+from vidformers.conversion.rules import convert
 from vidformers.conversion.sources import open_source
 
 from .checkpoint import FORMS
@@ -38,8 +39,7 @@ def read_hub_weights(
     form, config = forms[architecture], copy.deepcopy(config)
     with open_source(file) as source:
         found = find(form, {"checkpoint": source}, {})
-        for name, value in form.config_from(found.shapes).items():
-            if isinstance(value, Bounded):
-                value = getattr(config, name) if value.fits(getattr(config, name)) else value.value
-            setattr(config, name, value)
+        for name, bound in bounds(form.config_from(found.shapes)).items():
+            if not bound.fits(getattr(config, name)):
+                setattr(config, name, bound.value)
         return config, dict(convert(form.rules(config), found.read))

@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any
 
 from vidformers.conversion.ops import Chain, Constant, Reshape, Transpose, Unstack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, under
 
 
 CHANNELS = 3
@@ -24,45 +24,45 @@ OF_A_BATCH = "ours has an axis for the batch"
 
 
 def _norm(ours: str, theirs: str) -> Iterator[Rule]:
-    yield rule(f"{ours}.weight", f"{theirs}/scale")
-    yield rule(f"{ours}.bias", f"{theirs}/bias")
+    yield Rule(f"{ours}.weight", f"{theirs}/scale")
+    yield Rule(f"{ours}.bias", f"{theirs}/bias")
 
 
 def _linear(ours: str, theirs: str) -> Iterator[Rule]:
-    yield rule(f"{ours}.weight", f"{theirs}/kernel", Transpose(), "theirs is (inputs, outputs)")
-    yield rule(f"{ours}.bias", f"{theirs}/bias")
+    yield Rule(f"{ours}.weight", f"{theirs}/kernel", Transpose(), "theirs is (inputs, outputs)")
+    yield Rule(f"{ours}.bias", f"{theirs}/bias")
 
 
-def _attention(config: Any, ours: str, theirs: str) -> Iterator[Rule]:
+def _attention(config: Any) -> Iterator[Rule]:
     width, heads = config.hidden_size, config.num_attention_heads
     merge, flatten = Reshape((width, heads, -1), (width, -1)), Reshape((heads, -1), (-1,))
     turn = Chain((merge, Transpose()))
     for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield rule(f"{ours}.{letter}_proj.weight", f"{theirs}/{name}/w", turn, "theirs is (inputs, heads, channels)")
-        yield rule(f"{ours}.{letter}_proj.bias", f"{theirs}/{name}/b", flatten, "theirs is (heads, channels)")
+        yield Rule(f"{letter}_proj.weight", f"{name}/w", turn, "theirs is (inputs, heads, channels)")
+        yield Rule(f"{letter}_proj.bias", f"{name}/b", flatten, "theirs is (heads, channels)")
     # The original multiplies with "...NH,DNH->...D".
-    yield rule(f"{ours}.o_proj.weight", f"{theirs}/post/w", merge, "theirs is (outputs, heads, channels)")
-    yield rule(f"{ours}.o_proj.bias", f"{theirs}/post/b")
+    yield Rule("o_proj.weight", "post/w", merge, "theirs is (outputs, heads, channels)")
+    yield Rule("o_proj.bias", "post/b")
 
 
-def _layer(config: Any, ours: str, theirs: str, is_hybrid: bool) -> Iterator[Rule]:
-    yield from _attention(config, f"{ours}.attention", f"{theirs}/self_attention")
-    yield from _linear(f"{ours}.mlp.fc1", f"{theirs}/ff_layer/ffn_layer1/linear")
-    yield from _linear(f"{ours}.mlp.fc2", f"{theirs}/ff_layer/ffn_layer2/linear")
+def _layer(config: Any, is_hybrid: bool) -> Iterator[Rule]:
+    yield from under(_attention(config), "attention.", "self_attention/")
+    yield from _linear("mlp.fc1", "ff_layer/ffn_layer1/linear")
+    yield from _linear("mlp.fc2", "ff_layer/ffn_layer2/linear")
     before = "pre_layer_norm" if is_hybrid else "layer_norm"
-    yield from _norm(f"{ours}.layernorm_before", f"{theirs}/{before}")
-    yield from _norm(f"{ours}.layernorm_after", f"{theirs}/ff_layer/{before}")
+    yield from _norm("layernorm_before", before)
+    yield from _norm("layernorm_after", f"ff_layer/{before}")
     if is_hybrid:
-        yield from _norm(f"{ours}.attention_post_layernorm", f"{theirs}/post_layer_norm")
-        yield from _norm(f"{ours}.mlp_post_layernorm", f"{theirs}/ff_layer/post_layer_norm")
+        yield from _norm("attention_post_layernorm", "post_layer_norm")
+        yield from _norm("mlp_post_layernorm", "ff_layer/post_layer_norm")
 
 
-def _pooler(config: Any, theirs: str) -> Iterator[Rule]:
+def _pooler(config: Any) -> Iterator[Rule]:
     queries = Reshape((-1, config.hidden_size), (1, -1, config.hidden_size))
-    yield from _attention(config, "head", f"{theirs}/pooling_attention")
-    yield rule("head.per_dim_scale", f"{theirs}/pooling_attention/per_dim_scale/per_dim_scale")
-    yield rule("head.pooling_attention_query", f"{theirs}/pooling_attention_query", queries, OF_A_BATCH)
-    yield from _norm("head_layernorm", f"{theirs}/pooling_attention_layer_norm")
+    yield from under(_attention(config), "head.", "pooling_attention/")
+    yield Rule("head.per_dim_scale", "pooling_attention/per_dim_scale/per_dim_scale")
+    yield Rule("head.pooling_attention_query", "pooling_attention_query", queries, OF_A_BATCH)
+    yield from _norm("head_layernorm", "pooling_attention_layer_norm")
 
 
 def _pooler_fields(shapes: Shapes, theirs: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class _VideoPrismForm(Form):
     """What all trees have in common; `is_scanned` says how a file holds its stacks."""
 
     family = "videoprism"
-    entries = {"": Entry("params")}
+    entries = {"": Entry(("params",))}
     tree: str  # the title without `is_scanned`
     stacks: tuple[str, ...]  # those that tell the tree from others
 
@@ -100,12 +100,14 @@ class _VideoPrismForm(Form):
     def stack(self, config: Any, count: int, ours: str, theirs: str, is_hybrid: bool = False) -> Iterator[Rule]:
         """The rules of `count` layers."""
         names = ["x_layers" if self.is_scanned else f"x_layers_{i}" for i in range(count)]
-        layers = [_layer(config, f"{ours}.{i}", f"{theirs}/{name}", is_hybrid) for i, name in enumerate(names)]
+        layers = [
+            under(_layer(config, is_hybrid), f"{ours}.{i}.", f"{theirs}/{name}/") for i, name in enumerate(names)
+        ]
         for same in zip(*layers, strict=True):  # what the layers have in the same place
             if self.is_scanned:
                 of_all = [name for each in same for name in each.ours]
                 why = "; ".join(filter(None, ["one array holds all layers", same[0].why]))
-                yield rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
+                yield Rule(of_all, same[0].theirs, Chain((Unstack(), same[0].op)), why)
             else:
                 yield from same
 
@@ -140,23 +142,23 @@ class _EncoderForm(_VideoPrismForm):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        ours, theirs, width, side = self.ours, self.theirs, config.hidden_size, config.tubelet_size[1]
-        projection, linear = (
-            f"{ours}spatial_embeddings.patch_embeddings.projection",
-            f"{theirs}patch_projection/linear",
-        )
+        yield from under(self.encoder_rules(config), self.ours, self.theirs)
+
+    def encoder_rules(self, config: Any) -> Iterator[Rule]:
+        """The encoder."""
+        width, side = config.hidden_size, config.tubelet_size[1]
         pixels = Reshape((-1, width), (side, side, config.num_channels, 1, width))
-        patches = Chain((pixels, Transpose((4, 2, 3, 0, 1))))
-        yield rule(
-            f"{projection}.weight", f"{linear}/kernel", patches, "theirs is (rows · columns · channels, outputs)"
+        patches, why = Chain((pixels, Transpose((4, 2, 3, 0, 1)))), "theirs is (rows · columns · channels, outputs)"
+        yield Rule(
+            "spatial_embeddings.patch_embeddings.projection.weight", "patch_projection/linear/kernel", patches, why
         )
-        yield rule(f"{projection}.bias", f"{linear}/bias")
+        yield Rule("spatial_embeddings.patch_embeddings.projection.bias", "patch_projection/linear/bias")
         for name, count in (("spatial", config.num_spatial_layers), ("temporal", config.num_temporal_layers)):
-            positions, table = f"{ours}{name}_embeddings.position_embeddings", f"{theirs}{name}_pos_emb/emb_var"
-            yield rule(positions, table, Reshape((-1, width), (1, -1, width)), OF_A_BATCH)
-            yield from self.stack(config, count, f"{ours}{name}_layers", f"{theirs}{name}_encoder/transformers_stack")
-        yield from _norm(f"{ours}layernorm1", f"{theirs}spatial_ln")
-        yield from _norm(f"{ours}layernorm2", f"{theirs}temporal_ln")
+            table = Reshape((-1, width), (1, -1, width))
+            yield Rule(f"{name}_embeddings.position_embeddings", f"{name}_pos_emb/emb_var", table, OF_A_BATCH)
+            yield from self.stack(config, count, f"{name}_layers", f"{name}_encoder/transformers_stack")
+        yield from _norm("layernorm1", "spatial_ln")
+        yield from _norm("layernorm2", "temporal_ln")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"num_frames": config.num_frames, "size": config.image_size}
@@ -174,7 +176,7 @@ class _ClassifierForm(_EncoderForm):
 
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from super().rules(config)
-        yield from _pooler(config, "atten_pooler")
+        yield from under(_pooler(config), "", "atten_pooler/")
         yield from _linear("classifier", "projection/linear")
 
 
@@ -192,14 +194,13 @@ class _VideoTowerForm(_EncoderForm):
     def rules(self, config: Any) -> Iterator[Rule]:
         yield from super().rules(config)
         yield from self.stack(config, config.num_auxiliary_layers, "auxiliary_layers", AUXILIARY)
-        yield from _pooler(config, "contrastive_vision_pooler")
+        yield from under(_pooler(config), "", "contrastive_vision_pooler/")
 
 
 class _TextTowerForm(_VideoPrismForm):
     tree = "VideoPrism text tower"
     architecture = "VideoPrismTextModel"
     stacks = (TEXT,)
-    videos = False
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         vocabulary, width = shapes["text_encoder/token_emb/emb_var"]
@@ -214,8 +215,8 @@ class _TextTowerForm(_VideoPrismForm):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield rule("embeddings.token_embedding.weight", "text_encoder/token_emb/emb_var")
-        yield rule("embeddings.cls_emb", "text_encoder/cls_emb")
+        yield Rule("embeddings.token_embedding.weight", "text_encoder/token_emb/emb_var")
+        yield Rule("embeddings.cls_emb", "text_encoder/cls_emb")
         yield from self.stack(config, config.num_hidden_layers, "layers", TEXT, config.norm_policy == "primer_hybrid")
         yield from _norm("layernorm", "text_encoder/unimodal_ln")
 
@@ -234,13 +235,11 @@ class _ClipForm(_VideoPrismForm):
         return {"vision_config": self.video.config_from(shapes), "text_config": self.text.config_from(shapes)}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        video, text = self.video.rules(config.vision_config), self.text.rules(config.text_config)
-        for tower, rules in (("video_model", video), ("text_model", text)):
-            for each in rules:
-                yield rule([f"{tower}.{name}" for name in each.ours], each.theirs, each.op, each.why)
+        yield from under(self.video.rules(config.vision_config), "video_model.")
+        yield from under(self.text.rules(config.text_config), "text_model.")
         if config.logit_scale_init_value is not None:
             temperature = Constant(config.logit_scale_init_value, (1,))
-            yield rule("logit_scale", (), temperature, "the original learns no temperature")
+            yield Rule("logit_scale", (), temperature, "the original learns no temperature")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return self.video.processor_settings(config.vision_config)

@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from vidformers.conversion.ops import Split, Stack
-from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears, rule
+from vidformers.conversion.rules import Bounded, Entry, Form, Rule, Shapes, leave_out, linear, linears, under
 from vidformers.models.vjepa2.presets import VJEPA2_1_LEVELS
 
 
 FUSED = "the original computes queries, keys and values in one projection"
+FUSED_PAIR = "the original computes keys and values in one projection"
 ROTARY = "a table of absolute positions; the model has rotary ones and never reads it"
 MODALITIES = ("img_mod_embed", "video_mod_embed")
 MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
 LAYERS = {"norm1": "norm1", "attention.proj": "attn.proj", "norm2": "norm2", **MLP}
-POOLER_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP}
+SELF_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP, "self_attn.out_proj": "attn.proj"}
+CROSS_LAYERS = {"layer_norm1": "norm1", "layer_norm2": "norm2", **MLP, "cross_attn.q_proj": "xattn.q"}
 
 
 # ---------------------------------------------------------------------------------------------- what the shapes tell
@@ -44,6 +46,9 @@ def encoder_fields(shapes: Shapes) -> dict[str, Any]:
         ),
         "use_modality_embeddings": "encoder/video_mod_embed" in shapes,
         "use_image_patch_embedder": "encoder/patch_embed_img.proj.weight" in shapes,
+        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
+        "use_rope_interleave": Bounded(levels > 0),
+        "interpolate_rope": Bounded(levels > 0),
     }
 
 
@@ -75,90 +80,97 @@ def predictor_fields(shapes: Shapes) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def encoder_rules(config: Any, ours: str = "encoder", theirs: str = "encoder") -> Iterator[Rule]:
-    """An encoder, which our model calls `ours` and the form `theirs`."""
-    yield from linear(f"{ours}.embeddings.patch_embeddings.proj", f"{theirs}/patch_embed.proj")
+def encoder_rules(config: Any) -> Iterator[Rule]:
+    """An encoder."""
+    yield from linear("embeddings.patch_embeddings.proj", "patch_embed.proj")
     if config.use_image_patch_embedder:
-        yield from linear(f"{ours}.embeddings.patch_embeddings_img.proj", f"{theirs}/patch_embed_img.proj")
+        yield from linear("embeddings.patch_embeddings_img.proj", "patch_embed_img.proj")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"{theirs}/{name}") for name in MODALITIES)
+        yield from (Rule(f"embeddings.{name}", name) for name in MODALITIES)
     for i in range(config.num_hidden_layers):
-        yield from _block(f"{ours}.layer.{i}", f"{theirs}/blocks.{i}", config.qkv_bias)
+        yield from under(_block(config), f"layer.{i}.", f"blocks.{i}.")
     if config.hierarchical_layers:
         for i in range(len(config.hierarchical_layers)):
-            yield from linear(f"{ours}.norms_block.{i}", f"{theirs}/norms_block.{i}")
+            yield from linear(f"norms_block.{i}", f"norms_block.{i}")
     else:
-        yield from linear(f"{ours}.layernorm", f"{theirs}/norm")
-    yield from leave_out([f"{theirs}/pos_embed"], ROTARY)
+        yield from linear("layernorm", "norm")
+    yield from leave_out(["pos_embed"], ROTARY)
 
 
-def predictor_rules(config: Any, ours: str = "predictor") -> Iterator[Rule]:
-    """The predictor of masked tokens, which our model calls `ours`."""
-    embeddings = f"{ours}.embeddings.predictor_embeddings"
+def predictor_rules(config: Any) -> Iterator[Rule]:
+    """The predictor of masked tokens."""
+    embeddings = "embeddings.predictor_embeddings"
     if config.num_distillation_outputs == 1:
-        yield from linear(embeddings, "predictor/predictor_embed")
+        yield from linear(embeddings, "predictor_embed")
     else:
         for i in (0, 2):
-            yield from linear(f"{embeddings}.{i}", f"predictor/predictor_embed.{i}")
+            yield from linear(f"{embeddings}.{i}", f"predictor_embed.{i}")
     if config.use_modality_embeddings:
-        yield from (rule(f"{ours}.embeddings.{name}", f"predictor/{name}") for name in MODALITIES)
-    tokens = [f"predictor/mask_tokens.{i}" for i in range(config.pred_num_mask_tokens)]
-    yield rule(f"{ours}.embeddings.mask_tokens", tokens, Stack(), "ours are one parameter")
-    yield from predictor_blocks(config, ours)
+        yield from (Rule(f"embeddings.{name}", name) for name in MODALITIES)
+    tokens = [f"mask_tokens.{i}" for i in range(config.pred_num_mask_tokens)]
+    yield Rule("embeddings.mask_tokens", tokens, Stack(), "ours are one parameter")
+    yield from _predictor_blocks(config)
     if config.use_context_projection:
-        yield from linear(f"{ours}.proj_context", "predictor/predictor_proj_context")
-    yield from leave_out(["predictor/predictor_pos_embed"], ROTARY)
+        yield from linear("proj_context", "predictor_proj_context")
+    yield from leave_out(["predictor_pos_embed"], ROTARY)
 
 
-def predictor_blocks(config: Any, ours: str) -> Iterator[Rule]:
-    """What all predictors have."""
+def action_predictor_rules(config: Any) -> Iterator[Rule]:
+    """The predictor of the next frames from actions."""
+    yield from linear("embeddings.predictor_embeddings", "predictor_embed")
+    for name in ("action_encoder", "state_encoder", "extrinsics_encoder"):
+        yield from linear(f"embeddings.{name}", name)
+    yield from _predictor_blocks(config)
+
+
+def _predictor_blocks(config: Any) -> Iterator[Rule]:
     for i in range(config.pred_num_hidden_layers):
-        yield from _block(f"{ours}.layer.{i}", f"predictor/predictor_blocks.{i}", config.qkv_bias)
-    yield from linear(f"{ours}.layernorm", "predictor/predictor_norm")
-    yield from linear(f"{ours}.proj", "predictor/predictor_proj")
+        yield from under(_block(config), f"layer.{i}.", f"predictor_blocks.{i}.")
+    yield from linear("layernorm", "predictor_norm")
+    yield from linear("proj", "predictor_proj")
 
 
 def pooler_rules(config: Any) -> Iterator[Rule]:
     """The attentive pooler of a probe."""
-    yield rule("pooler.query_tokens", "probe/pooler.query_tokens")
+    yield Rule("query_tokens", "query_tokens")
     for i in range(config.num_pooler_layers):
-        layer, block = f"pooler.self_attention_layers.{i}", f"probe/pooler.blocks.{i}"
-        yield from linears(layer, block, {**POOLER_LAYERS, "self_attn.out_proj": "attn.proj"})
-        names = [f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        yield from linear(names, f"{block}.attn.qkv", Split(3), FUSED)
-    layer, block = "pooler.cross_attention_layer", "probe/pooler.cross_attention_block"
-    yield from linears(layer, block, {**POOLER_LAYERS, "cross_attn.q_proj": "xattn.q"})
-    names = [f"{layer}.cross_attn.{name}" for name in ("k_proj", "v_proj")]
-    yield from linear(names, f"{block}.xattn.kv", Split(2), "the original computes keys and values in one projection")
+        attention = [f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        block = [*linears(SELF_LAYERS), *linear(attention, "attn.qkv", Split(3), FUSED)]
+        yield from under(block, f"self_attention_layers.{i}.", f"blocks.{i}.")
+    attention = ["cross_attn.k_proj", "cross_attn.v_proj"]
+    block = [*linears(CROSS_LAYERS), *linear(attention, "xattn.kv", Split(2), FUSED_PAIR)]
+    yield from under(block, "cross_attention_layer.", "cross_attention_block.")
 
 
-def _block(ours: str, theirs: str, has_bias: bool) -> Iterator[Rule]:
-    yield from linears(ours, theirs, LAYERS)
-    names = [f"{ours}.attention.{name}" for name in ("query", "key", "value")]
-    weight, bias = linear(names, f"{theirs}.attn.qkv", Split(3), FUSED)
-    yield weight
-    if has_bias:
-        yield bias
+def _block(config: Any) -> Iterator[Rule]:
+    yield from linears(LAYERS)
+    names = [f"attention.{name}" for name in ("query", "key", "value")]
+    yield from linear(names, "attn.qkv", Split(3), FUSED, config.qkv_bias)
 
 
 # ------------------------------------------------------------------------------------------------------------- forms
 
-ENCODER = Entry("target_encoder", "", versions=("encoder", "ema_encoder"), prefix="module.backbone.")
-PREDICTOR = Entry("predictor", prefix="module.backbone.")
-PROBE = Entry("classifiers/{index}", file="probe", prefix="module.")
+ENCODER = Entry(("target_encoder", ""), versions=("encoder", "ema_encoder"), prefix="module.backbone.")
+PREDICTOR = Entry(("predictor",), prefix="module.backbone.")
+PROBE = Entry(("classifiers/{index}",), file="probe", prefix="module.")
 PATCHES = "encoder/patch_embed.proj.weight"
 
 
 class VJEPA2Form(Form):
-    """What all files of the family have in common."""
+    """What all files of the family have in common: an encoder and, as an entry of their own, maybe a predictor."""
 
     family = "vjepa2"
     required = ("num_attention_heads", "crop_size", "frames_per_clip")
+    ours = ""  # what the names of our encoder and predictor begin with
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        # Several norms, which V-JEPA 2.1 alone has, go with computations that leave no trace of their own.
-        is_2_1 = "encoder/norms_block.0.weight" in shapes
-        return {"use_rope_interleave": is_2_1, "interpolate_rope": is_2_1}
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        fields = encoder_fields(shapes)
+        return fields | (predictor_fields(shapes) if "predictor" in self.entries else {"use_predictor": False})
+
+    def rules(self, config: Any) -> Iterator[Rule]:
+        yield from under(encoder_rules(config), f"{self.ours}encoder.", "encoder/")
+        if "predictor" in self.entries:
+            yield from under(predictor_rules(config), f"{self.ours}predictor.", "predictor/")
 
     def processor_settings(self, config: Any) -> dict[str, Any]:
         return {"crop_size": config.crop_size}
@@ -170,8 +182,8 @@ class ActionConditionedFile(VJEPA2Form):
     title = "V-JEPA 2-AC hub file"
     architecture = "VJEPA2ACModel"
     entries = {
-        "encoder": Entry("encoder", "", versions=("target_encoder",), prefix="module."),
-        "predictor": Entry("predictor", prefix="module."),
+        "encoder": Entry(("encoder", ""), versions=("target_encoder",), prefix="module."),
+        "predictor": Entry(("predictor",), prefix="module."),
     }
     fingerprint = (PATCHES, "predictor/action_encoder.weight")
 
@@ -180,11 +192,8 @@ class ActionConditionedFile(VJEPA2Form):
         return {**encoder_fields(shapes), **predictor_sizes(shapes), "action_embed_dim": actions}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
-        yield from linear("predictor.embeddings.predictor_embeddings", "predictor/predictor_embed")
-        for name in ("action_encoder", "state_encoder", "extrinsics_encoder"):
-            yield from linear(f"predictor.embeddings.{name}", f"predictor/{name}")
-        yield from predictor_blocks(config, "predictor")
+        yield from under(encoder_rules(config), "encoder.", "encoder/")
+        yield from under(action_predictor_rules(config), "predictor.", "predictor/")
 
 
 class ActionTrainingFile(ActionConditionedFile):
@@ -203,13 +212,6 @@ class HubFile(VJEPA2Form):
     entries = {"encoder": ENCODER, "predictor": PREDICTOR}
     fingerprint = (PATCHES, "predictor/mask_tokens.0")
 
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_fields(shapes), **predictor_fields(shapes)}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
-        yield from predictor_rules(config)
-
 
 class PreTrainingFile(HubFile):
     """Encoder, predictor and teacher, which a training goes on from."""
@@ -218,21 +220,21 @@ class PreTrainingFile(HubFile):
     architecture = "VJEPA2ForPreTraining"
     on_request = True
     entries = {
-        "encoder": Entry("encoder", prefix="module.backbone."),
+        "encoder": Entry(("encoder",), prefix="module.backbone."),
         "predictor": PREDICTOR,
-        "teacher": Entry("target_encoder", "ema_encoder", prefix="module.backbone."),
+        "teacher": Entry(("target_encoder", "ema_encoder"), prefix="module.backbone."),
     }
     fingerprint = (PATCHES, "predictor/mask_tokens.0", "teacher/patch_embed.proj.weight")
+    ours = "vjepa2."
 
-    def implied_from(self, shapes: Shapes) -> dict[str, Any]:
-        implied = super().implied_from(shapes)
+    def config_from(self, shapes: Shapes) -> dict[str, Any]:
+        fields = super().config_from(shapes)
         # The original trains with one setting for both; its hub loader leaves the predictor's off.
-        return {**implied, "pred_interpolate_rope": implied["interpolate_rope"]}
+        return fields | {"pred_interpolate_rope": fields["interpolate_rope"]}
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
-        yield from predictor_rules(config, "vjepa2.predictor")
-        yield from encoder_rules(config, "teacher", "teacher")
+        yield from super().rules(config)
+        yield from under(encoder_rules(config), "teacher.", "teacher/")
 
 
 class EncoderFile(VJEPA2Form):
@@ -244,12 +246,6 @@ class EncoderFile(VJEPA2Form):
     fingerprint = (PATCHES,)
     absent = ("encoder/head.weight",)  # which flat fine-tuned files of VideoMAE have
 
-    def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {**encoder_fields(shapes), "use_predictor": False}
-
-    def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config)
-
 
 class AttentiveProbe(VJEPA2Form):
     """A classifier on top of an encoder."""
@@ -259,18 +255,17 @@ class AttentiveProbe(VJEPA2Form):
     entries = {"encoder": ENCODER, "probe": PROBE}
     fingerprint = (PATCHES, "probe/linear.weight")
     left_out = {"predictor": "VJEPA2ForVideoClassification has no predictor"}
+    ours = "vjepa2."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
-        return {
-            **encoder_fields(shapes),
-            "use_predictor": False,
+        return super().config_from(shapes) | {
             "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
             "num_labels": shapes["probe/linear.weight"][0],
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
-        yield from pooler_rules(config)
+        yield from super().rules(config)
+        yield from under(pooler_rules(config), "pooler.", "probe/pooler.")
         yield from linear("classifier", "probe/linear")
 
 
@@ -281,12 +276,11 @@ class AnticipationProbe(VJEPA2Form):
     architecture = "VJEPA2ForActionAnticipation"
     entries = {"encoder": ENCODER, "predictor": PREDICTOR, "probe": PROBE}
     fingerprint = (PATCHES, "predictor/mask_tokens.0", "probe/action_classifier.weight")
+    ours = "vjepa2."
 
     def config_from(self, shapes: Shapes) -> dict[str, Any]:
         verbs, nouns = (shapes.get(f"probe/{name}_classifier.weight", (0,)) for name in ("verb", "noun"))
-        return {
-            **encoder_fields(shapes),
-            **predictor_fields(shapes),
+        return super().config_from(shapes) | {
             "num_pooler_layers": shapes.count("probe/pooler.blocks.{}.norm1.weight"),
             "num_verb_labels": verbs[0],
             "num_noun_labels": nouns[0],
@@ -294,9 +288,8 @@ class AnticipationProbe(VJEPA2Form):
         }
 
     def rules(self, config: Any) -> Iterator[Rule]:
-        yield from encoder_rules(config, "vjepa2.encoder")
-        yield from predictor_rules(config, "vjepa2.predictor")
-        yield from pooler_rules(config)
+        yield from super().rules(config)
+        yield from under(pooler_rules(config), "pooler.", "probe/pooler.")
         if config.num_verb_labels:
             yield from linear("verb_classifier", "probe/verb_classifier")
             yield from linear("noun_classifier", "probe/noun_classifier")

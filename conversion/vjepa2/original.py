@@ -60,7 +60,7 @@ def original_stages(
     if config.hierarchical_layers:
         raise ConversionError(f"{repository}: only V-JEPA 2 and 2-AC can be compared with a checkout, not V-JEPA 2.1.")
     with importable(repository, ("src", "evals")):
-        encoder = filled(_build_encoder(config), found["encoder"], drops=("pos_embed",))
+        encoder = _encoder(config, found)
         if "predictor" in found and "action_encoder.weight" in found["predictor"].names:
             return _act(config, found, encoder, calls["video"])
         video = calls["video"]["pixel_values_videos"].transpose(1, 2)  # (B, C, T, H, W)
@@ -76,8 +76,8 @@ def original_stages(
     return stages
 
 
-def _build_encoder(config: Any) -> nn.Module:
-    return import_module("src.models.vision_transformer").VisionTransformer(
+def _encoder(config: Any, found: Found) -> nn.Module:
+    encoder = import_module("src.models.vision_transformer").VisionTransformer(
         **_arguments(config, config.frames_per_clip),
         in_chans=config.in_chans,
         depth=config.num_hidden_layers,
@@ -85,15 +85,17 @@ def _build_encoder(config: Any) -> nn.Module:
         mlp_ratio=config.mlp_ratio,
         use_rope=True,
     )
+    return filled(encoder, found["encoder"], drops=("pos_embed",))
 
 
-def _build_predictor(config: Any, num_frames: int) -> nn.Module:
-    return import_module("src.models.predictor").VisionTransformerPredictor(
+def _predictor(config: Any, found: Found, num_frames: int) -> nn.Module:
+    predictor = import_module("src.models.predictor").VisionTransformerPredictor(
         **_predictor_arguments(config, num_frames),
         use_mask_tokens=True,
         num_mask_tokens=config.pred_num_mask_tokens,
         use_rope=True,
     )
+    return filled(predictor, found["predictor"], drops=("predictor_pos_embed",))
 
 
 def _predictor_arguments(config: Any, num_frames: int) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _arguments(config: Any, num_frames: int) -> dict[str, Any]:
 
 
 def _predict(config: Any, found: Found, encoder: nn.Module, call: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    predictor = filled(_build_predictor(config, config.frames_per_clip), found["predictor"], ("predictor_pos_embed",))
+    predictor = _predictor(config, found, config.frames_per_clip)
     context, target = call["context_mask"], call["target_mask"]
     stages = {"masked.last_hidden_state": encoder(call["pixel_values_videos"].transpose(1, 2), context)}
     stages["masked.predictor_output.last_hidden_state"] = predictor(*stages.values(), context, target)
@@ -165,10 +167,9 @@ def _anticipate(
     # The predictor lays its mask tokens out over all frames that it is built for: clip, waiting time and prediction.
     steps = int(times.max() * config.anticipation_frames_per_second / config.tubelet_size)
     num_frames = video.shape[2] + steps * config.tubelet_size + config.anticipation_num_output_frames
-    predictor = filled(_build_predictor(config, num_frames), found["predictor"], ("predictor_pos_embed",))
     model = wrapper.AnticipativeWrapper(
         encoder,
-        predictor,
+        _predictor(config, found, num_frames),
         frames_per_second=config.anticipation_frames_per_second,
         crop_size=config.crop_size,
         patch_size=config.patch_size,

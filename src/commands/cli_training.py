@@ -23,8 +23,8 @@ def finetune(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder of video files for each class, a CSV file of paths and labels, or the name "
-            "of a data set of `datasets` (NAME or NAME:SPLIT)."
+            help="A folder with a folder of video files for each class, a CSV file of paths and labels, or a data set "
+            "of `datasets` (its saved folder, NAME or NAME:SPLIT)."
         ),
     ],
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of the model to start from.")],
@@ -106,6 +106,10 @@ def pretrain(
         str | None, typer.Option(help="vjepa2 or videomae; by default that of model or recipe.")
     ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Share of a source, in their order; repeatable.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Images to learn from beside the videos: a source in the same forms; repeatable."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a step, of all processes together.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
@@ -131,6 +135,9 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Decides a new model, the order, the clips and the masks.")] = 0,
     workers: Workers = 2,
     resume: Resume = False,
+    skip_step: Annotated[
+        bool, typer.Option("--skip-step", help="With --resume: leave out the step whose loss was no number.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -150,6 +157,7 @@ def pretrain(
             recipe=recipe,
             objective=objective,
             weights=weight,
+            images=images or [],
             changes=job.parse(set_ or []) | {name: value for name, value in named.items() if value is not None},
             seed=seed,
         )
@@ -172,6 +180,7 @@ def pretrain(
                 most_unusable=most_unusable,
                 trackers=tracker,
                 resume=resume,
+                skip_step=skip_step,
                 progress=say.progress,
                 on_record=show_record,
                 on_unusable=lambda reason: say.problem(f"passed over: {reason}"),
@@ -194,18 +203,20 @@ def probe(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder of video files for each class, a CSV file of paths and labels, the name of a "
-            "data set of `datasets` (NAME or NAME:SPLIT), or a CSV file of actions as EPIC-KITCHENS-100 has them."
+            help="A folder with a folder of videos or of pictures for each class, or with such folders `train` and "
+            "`val`; a CSV file of paths and labels; a data set of `datasets` (NAME, NAME:SPLIT or its folder); or a "
+            "CSV file of actions as EPIC-KITCHENS-100 has them."
         ),
     ],
     model: Annotated[str, typer.Option(help="Directory or name on the Hub of a model, whose encoder stays as it is.")],
     out: Annotated[Path, typer.Option(help="Directory to write.")],
     validation: Annotated[
         str | None,
-        typer.Option(help="Clips to choose a head by, in the form of SOURCE; by default a share of its clips."),
+        typer.Option(help="Clips to choose a head by, in the form of SOURCE; by default its `val` or a share of it."),
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help="Clips to test the chosen head with, once; by default a share of SOURCE.")
+        str | None,
+        typer.Option(help="Clips to test the chosen head with, once; by default SOURCE's `test` or a share of it."),
     ] = None,
     validation_share: Annotated[float, typer.Option(help="Share of every class to choose by.")] = 0.2,
     test_share: Annotated[float, typer.Option(help="Share of every class to test with; 0 for no test.")] = 0.2,
@@ -224,6 +235,8 @@ def probe(
     decay: Annotated[
         list[float] | None, typer.Option(help="Weight decay; repeatable, for a head of each rate. 0.1 by default.")
     ] = None,
+    warmup: Annotated[float | None, typer.Option(min=0, help="Epochs in which rates rise; none by default.")] = None,
+    start_rate: Annotated[float | None, typer.Option(help="Rate that they rise from; 0 by default.")] = None,
     layers: Annotated[
         int | None, typer.Option(min=0, help="Self-attention blocks before a head's cross-attention; none by default.")
     ] = None,
@@ -245,7 +258,7 @@ def probe(
     loss: Annotated[Loss | None, typer.Option(help="Cross-entropy by default.")] = None,
     num_frames: NumFrames = None,
     max_unreadable: Annotated[
-        float | None, typer.Option(help="Share of the clips that may be unreadable; 0.1 by default.")
+        float | None, typer.Option(help="Share of the clips that may be unusable; 0.1 by default.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides the splits, the order and the heads; 0 by default.")
@@ -264,6 +277,7 @@ def probe(
         from vidformers.files import check_target
 
         from .probe import Settings, prepare, train
+        from .probe_task import kind_of
 
         check_target(out, folder=True)
         given = {
@@ -271,6 +285,8 @@ def probe(
             "batch_size": batch_size,
             "rates": tuple(rate or ()) or None,
             "decays": tuple(decay or ()) or None,
+            "warmup": warmup,
+            "start_rate": start_rate,
             "layers": layers,
             "segments": segments,
             "views": views,
@@ -282,11 +298,11 @@ def probe(
             "max_unreadable": max_unreadable,
             "seed": seed,
         }
-        make = Settings.original if as_original else Settings
+        given = {name: value for name, value in given.items() if value is not None}
         task = prepare(
             source,
             model,
-            make(**{name: value for name, value in given.items() if value is not None}),
+            Settings.original(kind_of(source), **given) if as_original else Settings(**given),
             validation=validation,
             test=test,
             videos=videos,

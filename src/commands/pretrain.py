@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import PreTrainedConfig, set_seed
 from transformers.models.auto.modeling_auto import AutoModelForPreTraining
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -21,13 +21,14 @@ from vidformers.families import FAMILIES
 from vidformers.files import check_target, written_whole
 from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.directory import Directory, loading_unreported, new_and_left_out
-from vidformers.inference.labeled_clips import Clip, find_unlabeled
+from vidformers.inference.labeled_clips import find_unlabeled
+from vidformers.inference.media import PICTURES, Clip
 from vidformers.models.pretrained import VideoPreTrainedModel
-from vidformers.models.records import Family, Recipe
+from vidformers.models.records import Family, ImageRecipe, Recipe
 from vidformers.progress import Progress, no_progress
-from vidformers.training.batches import ClipBatches, ClipReader, seeded
-from vidformers.training.pretraining import PreTrainer, batches_of_a_step, check_recipe
-from vidformers.training.state import check_installed, check_state
+from vidformers.training.batches import ClipBatches, ClipReader, ImageReader, MixedBatches, seeded
+from vidformers.training.pretraining import DIVERGED_FILE, RATES, PreTrainer, Shares, check_recipe, share_out
+from vidformers.training.state import OPTIMIZER_FILE, check_installed, check_state, read_optimizer_state
 from vidformers.video.processor import VideoProcessor
 
 from .pretraining_card import write_card
@@ -47,8 +48,10 @@ class Task:
         recipe: how it is trained.
         videos: for each source, as given, what was found there.
         weights: share of each source.
+        images: for each source of images, as given, what was found there.
         base: what the model was made from: a directory, or the name of a recipe for a new one.
         seed: decides what is drawn.
+        optimizer_state: what the optimizer that trained the model knew, if its directory has kept it.
     """
 
     model: VideoPreTrainedModel
@@ -57,14 +60,19 @@ class Task:
     recipe: Recipe
     videos: Mapping[str, Sequence[Clip]]
     weights: tuple[float, ...]
+    images: Mapping[str, Sequence[Clip]]
     base: str
     seed: int
+    optimizer_state: Mapping[str, torch.Tensor] | None = None
 
     @property
     def record(self) -> dict[str, Any]:
         """What the task is, in plain values."""
-        sources = {source: len(found) for source, found in self.videos.items()}
-        noted = {"base": self.base, "videos": sources, "weights": self.weights, "seed": self.seed}
+        videos, images = (
+            {source: len(found) for source, found in each.items()} for each in (self.videos, self.images)
+        )
+        noted = {"base": self.base, "videos": videos, "weights": self.weights, "images": images, "seed": self.seed}
+        noted["optimizer"] = "new" if self.optimizer_state is None else "goes on"
         return json.loads(json.dumps(noted | {"recipe": asdict(self.recipe)}))
 
 
@@ -80,6 +88,7 @@ def prepare(
     recipe: str | None = None,
     objective: str | None = None,
     weights: Sequence[float] | None = None,
+    images: Sequence[str | os.PathLike] = (),
     changes: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Task:
@@ -92,6 +101,8 @@ def prepare(
             frames and crop.
         objective: a family whose models can be pre-trained, "vjepa2" or "videomae"; by default that of the others.
         weights: share of each source; by default its share of the videos.
+        images: sources of images to learn from beside the videos, for recipes that say how; each has its share of all
+            images.
         changes: fields of the recipe to change, see [`~vidformers.models.records.Recipe`].
         seed: decides the new model, the order, the clips and the masks.
 
@@ -107,24 +118,47 @@ def prepare(
         check_installed(package, purpose)
     opened = Directory.open(model) if model is not None else None
     family, base = _choose(opened, recipe, objective)
+    name, base = str(model or _name(base)), _with_images(base) if images else replace(base, images=None)
     videos = {str(source): find_unlabeled(source) for source in sources}
+    found_images = {str(source): find_unlabeled(source, PICTURES) for source in images}
     given = tuple(weights) if weights else tuple(float(len(found)) for found in videos.values())
     if len(given) != len(videos) or not min(given) >= 0 or not sum(given) > 0:
         raise ValueError(f"Expected a weight for each of {len(videos)} sources, none below 0, got {list(given)}.")
     set_seed(seed)
+    if opened is not None and recipe is None:
+        base = replace(base, **_size_of(opened))
+    chosen = change(base, changes or {})
     if opened is None:
-        chosen = change(base, changes or {})
         trained, loading = new_model(family, chosen), "New: everything."
         processor = _package(family.video_processor_class)(crop_size=chosen.crop_size)
     else:
-        if recipe is None:
-            base = replace(base, **_size_of(opened))
-        chosen = change(base, changes or {})
         trained, loading, processor = load_model(opened, chosen)
-    task = Task(trained, loading, processor, chosen, videos, given, str(model or _name(base)), seed)
-    with seeded(seed):
-        collator(task).model_inputs([{"pixel_values_videos": torch.zeros(chosen.num_frames, 1, 1, 1)}])
+    kept = Path(opened.path) / OPTIMIZER_FILE if opened is not None else None
+    optimizer_state = read_optimizer_state(kept, trained) if kept and kept.is_file() else None
+    if images and not trained.learns_from_images:
+        raise ValueError(
+            f"{name}: this model has no embedding of images (`use_image_patch_embedder`), so that it can learn from "
+            "videos alone; those of V-JEPA 2.1 have one."
+        )
+    task = Task(trained, loading, processor, chosen, videos, given, found_images, name, seed, optimizer_state)
+    _try_masks(task)
     return task
+
+
+def _with_images(recipe: Recipe) -> Recipe:
+    """The recipe, or a ValueError if it says nothing of images."""
+    if recipe.images is None:
+        able = ", ".join(name for name, (_, each) in recipes().items() if each.images)
+        raise ValueError(f"The recipe {_name(recipe)} doesn't say how to learn from images. These do: {able}.")
+    return recipe
+
+
+def _try_masks(task: Task) -> None:
+    """A ValueError if the masks of a task leave nothing."""
+    with seeded(task.seed):
+        collator(task).model_inputs([{"pixel_values_videos": torch.zeros(task.recipe.num_frames, 1, 1, 1)}])
+        if task.recipe.images:
+            image_collator(task).model_inputs([{"pixel_values_videos": torch.zeros(1, 1, 1, 1)}])
 
 
 def _choose(opened: Directory | None, recipe: str | None, objective: str | None) -> tuple[Family, Recipe]:
@@ -173,7 +207,9 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Args:
         recipe: the recipe.
         changes: values by the names of fields. Of `fps` and `frame_step`, one takes the other's place; and what ends
-            as it begins, such as `momentum` and `final_momentum`, goes on doing so where the end isn't given.
+            as it begins, such as `momentum` and `final_momentum`, goes on doing so where the end isn't given. Of
+            `images`, a mapping changes some fields; their batch grows and shrinks with that of clips if it isn't
+            given.
 
     Raises:
         ValueError: there is no such field, or a value cannot be.
@@ -189,7 +225,22 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     for name in ("learning_rate", "weight_decay", "momentum"):
         if name in values and getattr(recipe, name) == getattr(recipe, f"final_{name}"):
             values.setdefault(f"final_{name}", values[name])
+    if "images" in values or recipe.images:
+        values["images"] = _changed_images(recipe, values)
     return check_recipe(replace(recipe, **values))
+
+
+def _changed_images(recipe: Recipe, values: Mapping[str, Any]) -> ImageRecipe:
+    """What a recipe with these values says of images."""
+    given = values.get("images", {})
+    known = [each.name for each in fields(ImageRecipe)]
+    if recipe.images is None or not isinstance(given, Mapping) or not given.keys() <= set(known):
+        raise ValueError(
+            f"Expected `images` as a mapping with some of {', '.join(known)}, for a training with images "
+            f"(`--images`), got {given}."
+        )
+    ratio = values.get("batch_size", recipe.batch_size) / recipe.batch_size
+    return replace(recipe.images, **{"batch_size": round(recipe.images.batch_size * ratio), **given})
 
 
 def parse(settings: Sequence[str]) -> dict[str, Any]:
@@ -212,8 +263,13 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
 
 def notes(task: Task) -> list[str]:
     """What a user should know before a training begins, a line each."""
-    recipe, counts = task.recipe, ", ".join(f"{len(found)} in {source}" for source, found in task.videos.items())
-    lines = [f"Videos: {counts}.", f"{type(task.model).__name__} from {task.base}. {task.loading}", *recipe.notes]
+    recipe, lines = task.recipe, []
+    for kind, sources in (("Videos", task.videos), ("Images", task.images)):
+        counts = ", ".join(f"{len(found)} in {source}" for source, found in sources.items())
+        lines += [f"{kind}: {counts}."] if counts else []
+    lines += [f"{type(task.model).__name__} from {task.base}. {task.loading}", *recipe.notes]
+    if task.optimizer_state is not None:
+        lines.append("The optimizer goes on from where the model's training left it.")
     if recipe.warmup_steps >= recipe.steps:
         lines.append(
             f"The warm-up of {recipe.warmup_steps} steps outlasts the training of {recipe.steps}: see `warmup_steps`."
@@ -239,13 +295,23 @@ def new_model(family: Family, recipe: Recipe) -> VideoPreTrainedModel:
         raise ValueError("This recipe goes on from a model: name one, of an earlier recipe or a published one.")
     model_class = _package(family.auto_models[AUTO_CLASS])
     config = model_class.config_class(**recipe.config)
-    return model_class(model_class.for_pretraining(config, recipe.num_frames, recipe.crop_size))
+    return model_class(_config_for(model_class, config, recipe))
+
+
+def _config_for(model_class: type[VideoPreTrainedModel], config: PreTrainedConfig, recipe: Recipe) -> PreTrainedConfig:
+    """The configuration of a model that a recipe trains."""
+    config = model_class.for_pretraining(config, recipe.num_frames, recipe.crop_size)
+    for name, value in recipe.loss.items():
+        setattr(config, name, value)
+    if recipe.images and recipe.images.crop_size != recipe.crop_size:
+        config.pred_positions_from_input = True  # as the original's processes with images have a grid of their own
+    return config
 
 
 def load_model(opened: Directory, recipe: Recipe) -> tuple[VideoPreTrainedModel, str, VideoProcessor]:
     """A directory's model for clips of a recipe's size, what is new in it in a line, and its processor."""
     model_class = _package(opened.record.auto_models[AUTO_CLASS])
-    config = model_class.for_pretraining(opened.config, recipe.num_frames, recipe.crop_size)
+    config = _config_for(model_class, opened.config, recipe)
     with loading_unreported():  # said in the line
         model, found = AutoModelForPreTraining.from_pretrained(
             opened.path, config=config, dtype=torch.float32, output_loading_info=True
@@ -262,6 +328,42 @@ def collator(task: Task) -> Any:
     return task.model.mask_collator(recipe.masks, recipe.num_frames, recipe.crop_size)
 
 
+def image_collator(task: Task) -> Any:
+    """What draws the masks of a task's images."""
+    return task.model.mask_collator(task.recipe.images.masks, 1, task.recipe.images.crop_size)
+
+
+def batches_of(task: Task, shares: Shares) -> ClipBatches | MixedBatches:
+    """The batches that a task is learned from.
+
+    Args:
+        task: the task.
+        shares: how clips and images of a step are shared out.
+    """
+    clips = ClipBatches(
+        list(task.videos.values()),
+        task.weights,
+        ClipReader(task.recipe),
+        collator(task),
+        shares.clips,
+        per_step=shares.batches,
+        seed=task.seed,
+    )
+    if not task.images:
+        return clips
+    images = ClipBatches(
+        list(task.images.values()),
+        [float(len(found)) for found in task.images.values()],
+        ImageReader(task.recipe, task.recipe.images),
+        image_collator(task),
+        shares.images,
+        per_step=shares.image_batches,
+        seed=task.seed + 1,  # other crops than those of clips
+        of_images=True,
+    )
+    return MixedBatches(images, clips)
+
+
 def pretrain(
     task: Task,
     out: str | os.PathLike,
@@ -275,6 +377,7 @@ def pretrain(
     most_unusable: float = 0.1,
     trackers: str | Sequence[str] | None = None,
     resume: bool = False,
+    skip_step: bool = False,
     progress: Progress = no_progress,
     on_record: Callable[[Mapping[str, float]], None] = lambda record: None,
     on_unusable: Callable[[str], None] = lambda reason: None,
@@ -294,10 +397,12 @@ def pretrain(
         workers: processes that make batches; 0 to make them in this one.
         most_unusable: share of the videos that may be unusable.
         trackers: of accelerate, such as "tensorboard", "wandb" or "all".
-        resume: go on where an earlier run with the same task stopped.
+        resume: go on where an earlier run with the same task stopped; if a DivergedError stopped it, rates may differ.
+        skip_step: leave out the step of that error.
         progress: called with an activity and how much of it is done.
         on_record: called with every record: `step`, `loss` and its parts, the rates, `gradient_norm`, `target_std` and
-            `target_effective_rank`, `unusable` videos so far, and `seconds_per_step`.
+            `target_effective_rank`, `unusable` videos so far, and `seconds_per_step`; with images also `image_loss`
+            and `video_loss`, whose mean, weighted by their batches, is `loss`.
         on_unusable: called with the reason why a video was passed over.
 
     Returns:
@@ -305,10 +410,10 @@ def pretrain(
 
     Raises:
         DivergedError: the loss is no number; the state before that step is kept.
-        ValueError: `out` exists already; there is a state beside it that is not to be resumed, or of another task; or
-            too many videos are unusable.
+        ValueError: clips and images cannot be shared out; `out` exists already; there is a state beside it that is not
+            to be resumed, or of another task; or too many videos are unusable.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedType
     from accelerate.utils import ProjectConfiguration
 
     out, recipe = check_target(out, folder=True), task.recipe
@@ -318,27 +423,19 @@ def pretrain(
         project_config=ProjectConfiguration(logging_dir=str(out.with_name(f"{out.name}.logs"))),
         kwargs_handlers=_distribution(task.model),
     )
-    processes = accelerator.num_processes
-    size, accelerator.gradient_accumulation_steps = batches_of_a_step(recipe, micro_batch, processes)
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    shares = share_out(recipe, micro_batch, accelerator.num_processes, sharded)
+    accelerator.gradient_accumulation_steps = shares.times
     with accelerator.main_process_first():
         own = accelerator.is_main_process
-        state = check_state(out, task.record | {"clips_at_once": size}, resume or not own)
+        state = _checked_state(out, task, shares, resume or not own)
     if checkpointing:
         # Before 5.23, transformers has the second name alone.
         getattr(task.model, "activation_checkpointing_enable", task.model.gradient_checkpointing_enable)()
     accelerator.init_trackers(out.name, {key: each for key, each in asdict(recipe).items() if not _is_compound(each)})
-    batches = ClipBatches(
-        list(task.videos.values()),
-        task.weights,
-        ClipReader(recipe),
-        collator(task),
-        size,
-        per_step=accelerator.gradient_accumulation_steps * processes,
-        seed=task.seed,
-    )
     trainer = PreTrainer(
         task.model,
-        batches,
+        batches_of(task, shares),
         recipe,
         accelerator,
         state,
@@ -346,6 +443,8 @@ def pretrain(
         log_every=log_every,
         workers=workers,
         most_unusable=most_unusable,
+        skip_step=skip_step,
+        optimizer_state=task.optimizer_state,
     )
     history = trainer.train(on_record, progress, on_unusable)
     _write(trainer, task, out)
@@ -353,6 +452,15 @@ def pretrain(
         shutil.rmtree(state)
     accelerator.end_training()
     return history
+
+
+def _checked_state(out: Path, task: Task, shares: Shares, resume: bool) -> Path:
+    """The folder for the state of a training; where it ended at a step, other rates may follow."""
+    noted = task.record
+    recipe = {f"recipe.{name}": value for name, value in noted.pop("recipe").items()}
+    has_diverged = (out.with_name(f"{out.name}.training") / DIVERGED_FILE).is_file()
+    free = [f"recipe.{name}" for name in RATES] if has_diverged else []
+    return check_state(out, noted | recipe | {"clips_at_once": shares.clips}, resume, free)
 
 
 def _distribution(model: VideoPreTrainedModel) -> list[Any]:
@@ -367,10 +475,11 @@ def _is_compound(value: Any) -> bool:
 
 def _write(trainer: PreTrainer, task: Task, out: Path) -> None:
     """Write the directory; in the main process, with what the others hold of the weights."""
-    weights = trainer.weights()
+    weights, optimizer_state = trainer.weights(), trainer.optimizer_state()
     if trainer.accelerator.is_main_process:
         with written_whole(out, folder=True) as (place,):
             trainer.bare_model.save_pretrained(place, state_dict=weights)
             task.processor.save_pretrained(place)
+            torch.save(optimizer_state, place / OPTIMIZER_FILE)
             write_card(place, task.record, trainer.history)
     trainer.accelerator.wait_for_everyone()

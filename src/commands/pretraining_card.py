@@ -35,6 +35,9 @@ def card(name: str, task: Mapping[str, Any], history: Sequence[Mapping[str, floa
         f"| `{Path(source).name}` | {count} | {weight / sum(task['weights']):.1%} |"
         for (source, count), weight in zip(task["videos"].items(), task["weights"], strict=True)
     )
+    images = "".join(f"\n| `{Path(source).name}` | {count} |" for source, count in task["images"].items())
+    heading = "\n\n| source | images |\n|---|---|" if images else ""
+    learned = "videos and images" if images else "videos"
     left_out = {"config", "data", "notes", "source"}
     how = table_of({key: value for key, value in task["recipe"].items() if key not in left_out})
     last = history[-1]
@@ -44,8 +47,8 @@ def card(name: str, task: Mapping[str, Any], history: Sequence[Mapping[str, floa
 
 # {name}
 
-Pre-trained from `{task["base"]}` on videos without labels: {last["step"]} steps of {task["recipe"]["batch_size"]}
-clips.
+Pre-trained from `{task["base"]}` on {learned} without labels: {last["step"]} steps of
+{task["recipe"]["batch_size"]} clips.
 
 ```python
 import vidformers
@@ -66,7 +69,7 @@ The loss ended at {last["loss"]:.4f}.
 
 | source | videos | share |
 |---|---|---|
-{counts}
+{counts}{heading}{images}
 
 ## Settings
 

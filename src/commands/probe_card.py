@@ -72,11 +72,12 @@ def card(
 # {name}
 
 An attentive probe with {len(task["classes"])} classes on the frozen encoder of `{task["base"]}`, trained on
-{task["training_clips"]} clips of `{source}`. {about}
+{task["training_clips"]} {"pictures" if task["pictures"] else "clips"} of `{source}`. {about}
 
 {numbers}
 
-`from_pretrained` of `{task["model_class"]}` loads it after `import vidformers`; it takes {task["num_frames"]} frames.
+`from_pretrained` of `{task["model_class"]}` loads it after `import vidformers`; it takes {task["num_frames"]} frames
+{"that all show the picture" if task["pictures"] else "of a video"}.
 {confusion}
 ## The heads
 
@@ -99,10 +100,11 @@ def _about(task: Mapping[str, Any], settings: Mapping[str, Any], measures: Mappi
     """What the numbers were measured on, and how far they can be trusted."""
     chosen = f"The head was chosen on {task['validation_clips']} others"
     left_out = task["unreadable"] + len(measures["left_out"])
-    skipped = f" {left_out} clips could not be read, and were left out." if left_out else ""
+    skipped = f" {left_out} could not be used, and were left out." if left_out else ""
     if measures["test"] is not None:
         return f"{chosen}, and measured once on {task['test_clips']} that had no part in either:{skipped}"
-    how = "as the original evaluates it, on drawn clips of whole batches" if settings["as_original"] else "all of them"
+    drawn = settings["as_original"] and not task["pictures"]
+    how = "as the original evaluates it, on drawn clips of whole batches" if drawn else "all of them"
     return f"{chosen}, {how}. The numbers are of those same clips, so that they flatter it:{skipped}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from vidformers.training.labels import NUMBERS, LabelSets, unify_labels
 
 from .clips import videos_below
-from .labeled_clips import Clip
+from .media import Clip
 
 
 COLUMNS = ("video_id", *NUMBERS)

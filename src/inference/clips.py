@@ -1,7 +1,7 @@
 """Video files, and the frames that a model takes of each."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,12 @@ VIDEO_SUFFIXES = frozenset(
 
 def videos_below(folder: str | os.PathLike) -> list[Path]:
     """The files with one of `VIDEO_SUFFIXES` in a folder and its subfolders, sorted."""
-    return sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+    return files_below(folder, VIDEO_SUFFIXES)
+
+
+def files_below(folder: str | os.PathLike, suffixes: Collection[str]) -> list[Path]:
+    """The files with one of these suffixes in a folder and its subfolders, sorted."""
+    return sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in suffixes and file.is_file())
 
 
 def find_videos(paths: Sequence[str | os.PathLike]) -> dict[str, Path]:

@@ -7,7 +7,7 @@ A folder holds `settings.json`, what all of its features are made with, and a `.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from vidformers.models.attentive_pooler import ProbeFeatures
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.progress import Progress
 
-from .labeled_clips import Clip
-from .probe_clips import PreparedClips, stacked
+from .media import Clip
+from .probe_clips import Prepare, PreparedClips, stacked
 from .store import FileState
 
 
@@ -84,7 +84,7 @@ class KeptFeatures:
         self,
         model: VideoPreTrainedModel,
         clips: Sequence[Clip],
-        prepare: Callable[..., dict[str, torch.Tensor]],
+        prepare: Prepare,
         *,
         batch_size: int,
         workers: int,
@@ -103,20 +103,20 @@ class KeptFeatures:
             activity: what it is called.
 
         Returns:
-            The clips that could not be read, and why.
+            The clips that cannot be used, and why.
         """
         missing = [clip for clip in clips if not self.file_of(clip, prepare.views).is_file()]
         problems, done = {}, len(clips) - len(missing)
         loader = DataLoader(
             PreparedClips(missing, prepare), batch_size=batch_size, num_workers=workers, collate_fn=stacked
         )
-        for kept, inputs, unreadable in loader:
-            problems |= unreadable
+        for kept, inputs, unusable in loader:
+            problems |= unusable
             if kept:
                 tokens = encode(model, inputs).tokens.unflatten(0, (len(kept), -1))
                 for clip, each in zip(kept, tokens, strict=True):
                     self.save(clip, each)
-            done += len(kept) + len(unreadable)
+            done += len(kept) + len(unusable)
             progress(activity, done, len(clips))
         return problems
 

@@ -1,10 +1,10 @@
-"""Clips with labels: a folder for each class, a CSV file, or a data set of `datasets`. They are read when used."""
+"""Clips with labels: a folder for each class, a CSV file, or a data set of `datasets`."""
 
 import csv
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,48 +13,16 @@ import numpy as np
 import torch
 
 from vidformers.progress import Progress
-from vidformers.video import VideoDecodeError, probe_video
-from vidformers.video.inputs import unwrapped
+from vidformers.video import VideoDecodeError
 from vidformers.video.processor import VideoProcessor
 
-from .clips import VIDEO_SUFFIXES, read_clip, videos_below
+from .clips import VIDEO_SUFFIXES, read_clip
+from .media import IMAGE_SUFFIXES, PICTURES, VIDEOS, Clip, Medium, Row
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 SAVED_DATA_SETS = ("state.json", "dataset_dict.json")
 """Files by which a folder that `datasets` has saved is known."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A video and the number of its class.
-
-    Attributes:
-        name: what messages call it.
-        label: the number of its class.
-        source: its file, or a row of a data set.
-    """
-
-    name: str
-    label: int
-    source: Any
-
-    def open(self) -> Any:
-        """What [`~vidformers.decode_video`] takes."""
-        return self.source() if callable(self.source) else self.source
-
-
-@dataclass(frozen=True)
-class Row:
-    """A video in a row of a data set, fetched when it is called."""
-
-    rows: Any
-    index: int
-    column: str
-
-    def __call__(self) -> Any:
-        """A path or bytes."""
-        return unwrapped(self.rows[self.index][self.column])
 
 
 class Clips(torch.utils.data.Dataset):
@@ -68,77 +36,98 @@ class Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
         clip = self.clips[index]
-        return prepared(clip, self.processor, self.num_frames) | {"labels": clip.label}
+        frames, _ = read_clip(clip.open(), self.processor, self.num_frames, exactly=True)
+        inputs = self.processor(frames, do_sample_frames=False, return_tensors="pt")
+        return {name: values[0] for name, values in inputs.items()} | {"labels": clip.label}
 
 
-def prepared(clip: Clip, processor: VideoProcessor, num_frames: int) -> dict[str, torch.Tensor]:
-    """A clip as its model's processor makes it: pixels (T, C, H, W), and what else the processor returns."""
-    frames, _ = read_clip(clip.open(), processor, num_frames, exactly=True)
-    inputs = processor(frames, do_sample_frames=False, return_tensors="pt")
-    return {name: values[0] for name, values in inputs.items()}
-
-
-def find_clips(source: str | os.PathLike) -> tuple[list[Clip], list[str]]:
+def find_clips(source: str | os.PathLike, medium: Medium = VIDEOS) -> tuple[list[Clip], list[str]]:
     """The clips of a source, and the names of their classes in the order of their numbers.
 
     Args:
-        source: a folder that holds a folder of video files for each class; a table of two columns, path and label,
-            in which paths are relative to its own folder; or the name of a data set of `datasets`, "NAME" or
-            "NAME:SPLIT" (the split "train" by default).
+        source: a folder that holds a folder of files for each class; a table of two columns, path and label, in which
+            paths are relative to its own folder; or a data set of `datasets`: a folder that holds a saved one, or
+            "NAME" or "NAME:SPLIT" (the split "train" by default).
+        medium: what to look for.
 
     Raises:
-        ValueError: fewer than two classes, or a table or data set without videos or labels.
-        ModuleNotFoundError: `datasets` is not installed, and there is no such folder or file.
+        ValueError: fewer than two classes, or a table or data set without clips or labels.
+        ModuleNotFoundError: `datasets` is needed and not installed.
     """
     path = Path(source)
-    if path.is_dir():
-        return _in_folders(path)
+    if path.is_dir() and not _is_saved(path):
+        return _in_folders(path, medium)
     if path.suffix in TABLE_SUFFIXES:
-        return _in_table(path)
-    return _in_data_set(str(source))
+        return _in_table(path, medium)
+    return _in_data_set(str(source), medium)
 
 
-def find_unlabeled(source: str | os.PathLike) -> list[Clip]:
-    """The videos of a source, whatever their labels.
+def medium_of(source: str | os.PathLike) -> Medium:
+    """What a source for `find_clips` holds: pictures, if these are all that it holds, and else videos.
+
+    Raises:
+        ModuleNotFoundError: `datasets` is needed and not installed.
+    """
+    path = Path(source)
+    if path.is_dir() and not _is_saved(path):
+        suffixes = {file.suffix.lower() for file in path.rglob("*")}
+    elif path.suffix in TABLE_SUFFIXES:
+        rows, _, files, _ = _rows(path)
+        suffixes = {Path(row[files].strip()).suffix.lower() for row in rows if len(row) > files}
+    else:
+        kinds = {type(feature).__name__ for feature in _data_set(str(source)).features.values()}
+        return PICTURES if PICTURES.feature in kinds and VIDEOS.feature not in kinds else VIDEOS
+    return PICTURES if suffixes & IMAGE_SUFFIXES and not suffixes & VIDEO_SUFFIXES else VIDEOS
+
+
+def find_unlabeled(source: str | os.PathLike, medium: Medium = VIDEOS) -> list[Clip]:
+    """The videos, or images, of a source, whatever their labels.
 
     Args:
         source: a folder, which is searched with all that is below it, or which holds a saved data set of `datasets`; a
             table as for `find_clips`, or with a path alone in every line; or the name of a data set of `datasets`.
+        medium: what to look for.
 
     Returns:
         Clips of one class.
 
     Raises:
-        ValueError: no video, or a table or data set without a column of them.
+        ValueError: none was found, or a table or data set has no column of them.
         ModuleNotFoundError: `datasets` is needed and not installed.
     """
     path = Path(source)
-    if path.is_dir() and not any((path / name).is_file() for name in SAVED_DATA_SETS):
-        found = [Clip(str(file), 0, file) for file in videos_below(path)]
+    if path.is_dir() and not _is_saved(path):
+        found = medium.clips_below(path)
         if not found:
-            raise ValueError(f"{path}: holds no video (looked for {' '.join(sorted(VIDEO_SUFFIXES))}).")
+            raise ValueError(f"{path}: holds no {medium.called} (looked for {' '.join(sorted(medium.suffixes))}).")
     elif path.suffix in TABLE_SUFFIXES:
-        rows, _, videos, _ = _rows(path)
-        found = [Clip(str(file), 0, file) for row in rows for file in [path.parent / row[videos].strip()]]
+        rows, _, column, _ = _rows(path)
+        found = [medium.kind(str(file), 0, file) for row in rows for file in [path.parent / row[column].strip()]]
         if not found:
-            raise ValueError(f"{path}: expected the path of a video in every line, got no line.")
+            raise ValueError(f"{path}: expected a path in every line, got no line.")
     else:
-        rows, video = _data_set(str(source))
-        rows = rows.select_columns([video])
-        found = [Clip(f"{source}[{index}]", 0, Row(rows, index, video)) for index in range(len(rows))]
+        rows, column = _encoded(str(source), medium)
+        rows = rows.select_columns([column])
+        found = [medium.kind(f"{source}[{index}]", 0, Row(rows, index, column)) for index in range(len(rows))]
     return found
 
 
-def _in_folders(folder: Path) -> tuple[list[Clip], list[str]]:
+def _is_saved(folder: Path) -> bool:
+    """Whether `datasets` has saved a data set there."""
+    return any((folder / name).is_file() for name in SAVED_DATA_SETS)
+
+
+def _in_folders(folder: Path, medium: Medium) -> tuple[list[Clip], list[str]]:
     names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
     if len(names) < 2:
         found = f"only {names[0]}" if names else "none"
-        raise ValueError(f"{folder}: expected a folder of video files for each of two classes or more, found {found}.")
-    clips = [Clip(str(file), label, file) for label, name in enumerate(names) for file in videos_below(folder / name)]
-    return clips, names
+        raise ValueError(
+            f"{folder}: expected a folder of {medium.called} for each of two classes or more, found {found}."
+        )
+    return [clip for label, name in enumerate(names) for clip in medium.clips_below(folder / name, label)], names
 
 
-def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
+def _in_table(path: Path, medium: Medium) -> tuple[list[Clip], list[str]]:
     """Clips of a CSV file with a heading, or of two columns without one as the originals' lists have."""
     rows, delimiter, videos, labels = _rows(path)
     if labels is None:
@@ -150,7 +139,7 @@ def _in_table(path: Path) -> tuple[list[Clip], list[str]]:
     names = _in_order({row[labels].strip() for row in rows})
     numbers = {name: number for number, name in enumerate(names)}
     files = [path.parent / row[videos].strip() for row in rows]
-    clips = [Clip(str(file), numbers[row[labels].strip()], file) for file, row in zip(files, rows, strict=True)]
+    clips = [medium.kind(str(file), numbers[row[labels].strip()], file) for file, row in zip(files, rows, strict=True)]
     return clips, names
 
 
@@ -165,7 +154,7 @@ def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
         list(map(_cells_of_the_originals, lines)) if delimiter == " " else list(csv.reader(lines, delimiter=delimiter))
     )
     heading = [cell.strip().lower() for cell in rows[0]] if rows else []
-    videos = next((heading.index(name) for name in ("path", "video", "file") if name in heading), 0)
+    videos = next((heading.index(name) for name in ("path", "video", "image", "file") if name in heading), 0)
     has_heading = "label" in heading or "path" in heading
     labels = heading.index("label") if "label" in heading else None if has_heading else 1
     return rows[has_heading:], delimiter, videos, labels
@@ -174,7 +163,7 @@ def _rows(path: Path) -> tuple[list[list[str]], str, int, int | None]:
 def _cells_of_the_originals(line: str) -> list[str]:
     """A path, which may hold spaces, and the number after the last space, if there is one."""
     line = line.strip()
-    return [line] if Path(line).suffix.lower() in VIDEO_SUFFIXES else line.rsplit(maxsplit=1)
+    return [line] if Path(line).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else line.rsplit(maxsplit=1)
 
 
 def _in_order(names: set[str]) -> list[str]:
@@ -182,8 +171,8 @@ def _in_order(names: set[str]) -> list[str]:
     return sorted(names, key=int) if all(name.isdigit() for name in names) else sorted(names)
 
 
-def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
-    rows, video = _data_set(name)
+def _in_data_set(name: str, medium: Medium) -> tuple[list[Clip], list[str]]:
+    rows, column = _encoded(name, medium)
     import datasets
 
     features = rows.features
@@ -196,12 +185,26 @@ def _in_data_set(name: str) -> tuple[list[Clip], list[str]]:
     else:
         names = _in_order({str(value) for value in values})
         numbers = [names.index(str(value)) for value in values]
-    videos = rows.select_columns([video])
-    return [Clip(f"{name}[{i}]", int(n), Row(videos, i, video)) for i, n in enumerate(numbers)], names
+    files = rows.select_columns([column])
+    return [medium.kind(f"{name}[{i}]", int(n), Row(files, i, column)) for i, n in enumerate(numbers)], names
 
 
-def _data_set(name: str) -> tuple[Any, str]:
-    """A data set whose videos aren't decoded, and the column that holds them. A folder may hold a saved one."""
+def _encoded(name: str, medium: Medium) -> tuple[Any, str]:
+    """A data set whose videos or pictures aren't decoded, and the column that holds them."""
+    rows = _data_set(name)
+    import datasets
+
+    kind = getattr(datasets, medium.feature)
+    column = _column(rows.features, kind, medium.columns)
+    if column is None:
+        raise ValueError(f"{name}: finds no column of {medium.columns[0]}s among {', '.join(rows.features)}.")
+    if isinstance(rows.features[column], kind):
+        rows = rows.cast_column(column, kind(decode=False))
+    return rows, column
+
+
+def _data_set(name: str) -> Any:
+    """A data set by its name, or out of the folder that holds it."""
     if find_spec("datasets") is None:
         place = "a saved data set" if Path(name).is_dir() else "the name of a data set"
         raise ModuleNotFoundError(
@@ -212,16 +215,9 @@ def _data_set(name: str) -> tuple[Any, str]:
 
     if Path(name).is_dir():
         rows = datasets.load_from_disk(name)
-        rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
-    else:
-        repo, _, split = name.partition(":")
-        rows = datasets.load_dataset(repo, split=split or "train")
-    video = _column(rows.features, datasets.Video, ("video", "path", "file"))
-    if video is None:
-        raise ValueError(f"{name}: finds no column of videos among {', '.join(rows.features)}.")
-    if isinstance(rows.features[video], datasets.Video):
-        rows = rows.cast_column(video, datasets.Video(decode=False))
-    return rows, video
+        return rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
+    repo, _, split = name.partition(":")
+    return datasets.load_dataset(repo, split=split or "train")
 
 
 def _column(features: Any, kind: type, names: Sequence[str]) -> str | None:
@@ -249,7 +245,7 @@ def relabeled(clips: Sequence[Clip], names: Sequence[str], classes: Sequence[str
     return [replace(clip, label=classes.index(names[clip.label])) for clip in clips]
 
 
-def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> None:
+def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int, medium: Medium = VIDEOS) -> None:
     """A ValueError unless every class has so many clips."""
     counts = np.bincount([clip.label for clip in clips], minlength=len(names))
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < fewest]
@@ -257,17 +253,17 @@ def check_counts(clips: Sequence[Clip], names: Sequence[str], fewest: int) -> No
         listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         purposes = "to train on", "one to train on and one to measure with", "for training, choice and test one each"
         raise ValueError(
-            f"Expected at least {fewest} video files of every class, {purposes[fewest - 1]}; too few of {listed}. "
-            f"Folders are searched for {' '.join(sorted(VIDEO_SUFFIXES))}."
+            f"Expected at least {fewest} {medium.called} of every class, {purposes[fewest - 1]}; too few of {listed}. "
+            f"Folders are searched for {' '.join(sorted(medium.suffixes))}."
         )
 
 
 def unreadable(clips: Sequence[Clip], progress: Progress) -> dict[Clip, str]:
-    """Of the clips those that no frame can be read of, and why. Files are opened, not decoded."""
+    """Of the clips those that cannot be opened, and why."""
 
     def problem(clip: Clip) -> str | None:
         try:
-            probe_video(clip.open())
+            clip.check()
         except (VideoDecodeError, OSError) as error:
             return str(error)
         return None

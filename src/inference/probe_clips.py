@@ -1,20 +1,24 @@
 """Clips as probes see them: which frames of a video are taken, and what becomes of their pixels.
 
-Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen` and
-`evals/action_anticipation_frozen`.
+Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen`, `evals/image_classification_frozen`
+and `evals/action_anticipation_frozen`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.video_utils import VideoMetadata
 
-from vidformers.training.batches import seeded
+from vidformers.training.batches import UnusableVideo, seeded
 from vidformers.video import (
     VideoDecodeError,
     VJEPA2EvaluationViews,
+    VJEPA2ImageAugmentation,
+    VJEPA2ImageView,
     VJEPA2ProbeAugmentation,
     anticipation_indices,
     clip_indices,
@@ -23,11 +27,27 @@ from vidformers.video.decode import decode_video
 from vidformers.video.processor import VideoProcessor
 
 from .actions import Action
-from .labeled_clips import Clip, prepared
+from .clips import clip_indices_of
+from .media import Clip, Picture
 
 
 TRAINING_TIMES, TRAINING_POINTS = (0.25, 1.75), (0.0, 0.25)
 TEST_TIMES, TEST_POINTS = (1.0, 1.0), (0.0, 0.0)
+
+
+class Prepare(Protocol):
+    """Makes model input of clips.
+
+    Attributes:
+        views: crops of a clip.
+        repeats: whether it makes the same of a clip every time.
+    """
+
+    views: int
+    repeats: bool
+
+    def __call__(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """Arguments of a model with a probe, without a batch."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,11 @@ class ClipViews:
     drawn: bool = False
     augment: bool = False
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it makes the same of a clip every time."""
+        return not (self.drawn or self.augment)
+
     def __call__(self, clip: Clip) -> dict[str, torch.Tensor]:
         """Read a clip. What is drawn comes from global generators.
 
@@ -64,24 +89,26 @@ class ClipViews:
 
         Raises:
             VideoDecodeError: the video cannot be read.
+            UnusableVideo: no frames can be chosen of it.
         """
+        frames = read_frames(clip, self._indices)
         if self.frame_step is None and not self.augment:
-            pixels = prepared(clip, self.processor, self.num_frames)[self.processor.model_input_names[0]]
-            return {"pixel_values_videos": pixels[None, None]}
-
-        def sample(metadata):
-            return clip_indices(
-                metadata,
-                self.num_frames,
-                self.segments,
-                frame_step=self.frame_step,
-                allow_overlap=True,
-                random=self.drawn,
-            ).reshape(-1)
-
-        frames, _ = decode_video(clip.open(), sample)
+            return {"pixel_values_videos": as_processed(frames, self.processor)[None, None]}
         segments = np.split(frames, self.segments)
         return {"pixel_values_videos": torch.stack([self._pixels(frames) for frames in segments], dim=1)}
+
+    def _indices(self, metadata: VideoMetadata) -> np.ndarray:
+        if self.frame_step is None:
+            return clip_indices_of(self.processor, self.num_frames, metadata, exactly=True)
+        clips = clip_indices(
+            metadata,
+            self.num_frames,
+            self.segments,
+            frame_step=self.frame_step,
+            allow_overlap=True,
+            random=self.drawn,
+        )
+        return clips.reshape(-1)
 
     def _pixels(self, frames: np.ndarray) -> torch.Tensor:
         """Views of a segment (T, H, W, 3): (views, T, C, S, S)."""
@@ -91,6 +118,50 @@ class ClipViews:
         else:
             pixels = VJEPA2EvaluationViews(side, self.views)(frames)
         return renormalized(pixels, self.processor)
+
+
+@dataclass(frozen=True)
+class StillClips:
+    """Model input of a picture: a clip of which all frames are alike.
+
+    Attributes:
+        processor: the model's. Whatever way pixels are made, they are normalized as it does.
+        num_frames: frames of a clip.
+        as_original: whether the middle is cut out as the original does, and not by the processor. For V-JEPA 2 both
+            are the same, but that a middle between two pixels may be another one.
+        augment: whether a crop, a flip, changes and noise are drawn as the original does in training.
+    """
+
+    processor: VideoProcessor
+    num_frames: int
+    as_original: bool = False
+    augment: bool = False
+    views = 1
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it makes the same of a picture every time."""
+        return not self.augment
+
+    def __call__(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """Read a picture. What is drawn comes from global generators.
+
+        Args:
+            picture: a picture.
+
+        Returns:
+            `pixel_values_videos`, (1, 1, T, C, H, W) float32.
+
+        Raises:
+            VideoDecodeError: it cannot be read.
+        """
+        frame = picture.read()[None]  # (1, H, W, 3)
+        if self.augment or self.as_original:
+            make = VJEPA2ImageAugmentation if self.augment else VJEPA2ImageView
+            pixels = renormalized(make(side_of(self.processor))(frame), self.processor)
+        else:
+            pixels = as_processed(frame, self.processor)
+        return {"pixel_values_videos": pixels.expand(1, 1, self.num_frames, -1, -1, -1)}
 
 
 @dataclass(frozen=True)
@@ -111,6 +182,11 @@ class AnticipationClips:
     augment: bool = False
     views = 1
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it makes the same of an action every time."""
+        return not self.augment
+
     def __call__(self, action: Action) -> dict[str, torch.Tensor]:
         """Read what precedes an action. What is drawn comes from global generators.
 
@@ -122,7 +198,7 @@ class AnticipationClips:
 
         Raises:
             VideoDecodeError: the video cannot be read.
-            ValueError: it is slower than `fps`.
+            UnusableVideo: it is slower than `fps`.
         """
         seconds = 0.0
 
@@ -139,7 +215,7 @@ class AnticipationClips:
             )
             return indices
 
-        frames, _ = decode_video(action.open(), sample)
+        frames = read_frames(action, sample)
         side = side_of(self.processor)
         if self.augment:
             pixels = VJEPA2ProbeAugmentation(side, random_horizontal_flip=True)(frames)
@@ -149,6 +225,35 @@ class AnticipationClips:
             "pixel_values_videos": renormalized(pixels, self.processor),
             "anticipation_times": torch.tensor(seconds),
         }
+
+
+def read_frames(clip: Clip, sample: Callable[[VideoMetadata], np.ndarray]) -> np.ndarray:
+    """Decode frames of a clip.
+
+    Args:
+        clip: names a video.
+        sample: chooses frames by the video's metadata.
+
+    Returns:
+        uint8 (T, H, W, 3).
+
+    Raises:
+        VideoDecodeError: the video cannot be read.
+        UnusableVideo: a ValueError of `sample`, with the clip's name.
+    """
+
+    def chosen(metadata: VideoMetadata) -> np.ndarray:
+        try:
+            return sample(metadata)
+        except ValueError as error:
+            raise UnusableVideo(f"{clip.name}: {error}") from error
+
+    return decode_video(clip.open(), chosen)[0]
+
+
+def as_processed(frames: np.ndarray, processor: VideoProcessor) -> torch.Tensor:
+    """What a processor makes of frames (T, H, W, 3): (T, C, H, W)."""
+    return processor(frames, do_sample_frames=False, return_tensors="pt")[processor.model_input_names[0]][0]
 
 
 def labels_of(clips: Sequence[Clip]) -> dict[str, torch.Tensor]:
@@ -188,17 +293,15 @@ def renormalized(pixels: torch.Tensor, processor: VideoProcessor) -> torch.Tenso
 
 
 class PreparedClips(torch.utils.data.Dataset):
-    """Model input of clips, or why a clip cannot be read.
+    """Model input of clips, or why a clip cannot be used.
 
     Args:
         clips: what is read.
-        prepare: a [`ClipViews`] or [`AnticipationClips`].
+        prepare: a [`ClipViews`], [`StillClips`] or [`AnticipationClips`].
         seed: of what is drawn; together with a clip's place among the clips it decides.
     """
 
-    def __init__(
-        self, clips: Sequence[Clip], prepare: Callable[..., dict[str, torch.Tensor]], seed: Sequence[int] = (0,)
-    ):
+    def __init__(self, clips: Sequence[Clip], prepare: Prepare, seed: Sequence[int] = (0,)):
         self.clips, self.prepare, self.seed = clips, prepare, seed
 
     def __len__(self) -> int:
@@ -209,14 +312,14 @@ class PreparedClips(torch.utils.data.Dataset):
         try:
             with seeded(*self.seed, index):
                 return clip, self.prepare(clip)
-        except (VideoDecodeError, OSError) as error:
+        except (VideoDecodeError, UnusableVideo, OSError) as error:
             return clip, str(error)
 
 
 def stacked(
     items: Sequence[tuple[Clip, dict[str, torch.Tensor] | str]],
 ) -> tuple[list[Clip], dict[str, torch.Tensor], dict[Clip, str]]:
-    """A batch of [`PreparedClips`]: the clips that could be read, their input, and why others could not."""
+    """A batch of [`PreparedClips`]: the clips that can be used, their input, and why others cannot."""
     problems = {clip: inputs for clip, inputs in items if isinstance(inputs, str)}
     kept = [(clip, inputs) for clip, inputs in items if clip not in problems]
     names = kept[0][1] if kept else ()

@@ -44,6 +44,7 @@ class AttentiveProbeConfig(PreTrainedConfig):
     model_type = "attentive_probe"
     sub_configs = {"encoder_config": AutoConfig}
     has_no_defaults_at_init = True
+    keys_to_ignore_at_inference = ["view_logits"]
 
     encoder_config: dict | PreTrainedConfig | None = None
     hidden_size: int | None = None

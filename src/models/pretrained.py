@@ -376,6 +376,11 @@ class VideoPreTrainedModel(PreTrainedModel):
         """
 
     @property
+    def learns_from_images(self) -> bool:
+        """Whether pre-training may have batches of images, clips of one frame, beside those of clips."""
+        return False
+
+    @property
     def may_leave_parameters_out(self) -> bool:
         """Whether a step of pre-training may have no gradient for some parameter, which distribution must be told."""
         return False

@@ -34,6 +34,25 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class ImageRecipe:
+    """How a model is pre-trained on images beside clips. What isn't here is as for clips.
+
+    Attributes:
+        share: of the batches of a step. The first ones are of images, as many as it gives, rounded down.
+        batch_size: images of a step, those of all processes together.
+        crop_size: pixels of an image's side.
+        masks: for each selection of tokens, arguments of the family's sampler.
+        context_loss_weight: as for clips, in batches of images.
+    """
+
+    share: float
+    batch_size: int
+    crop_size: int
+    masks: tuple[Mapping[str, Any], ...]
+    context_loss_weight: float | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is pre-trained: what an original's configuration says, but for machines and data.
 
@@ -57,8 +76,10 @@ class Recipe:
         momentum: of the teacher, at first; unused without one.
         final_momentum: at the end of the schedule.
         masks: for each selection of tokens, arguments of the family's sampler.
+        loss: configuration fields of the loss, whatever the model was trained with before.
         context_loss_weight: weight of the loss of context tokens in the end, where the model has one.
         context_loss_steps: where this weight begins to rise from 0, and where it is reached, by default at once.
+        images: what is learned from images beside the clips, `None` where there are none.
         fps: frames a second, of a video's own rate every so-manieth; or
         frame_step: every so-manieth frame, whatever the rate.
         resize_scale: least and greatest share of the area that a crop has.
@@ -87,8 +108,10 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.99925
     final_momentum: float = 0.99925
+    loss: Mapping[str, Any] = field(default_factory=dict)
     context_loss_weight: float | None = None
     context_loss_steps: tuple[int, int] = (-1, 0)
+    images: ImageRecipe | None = None
     fps: float | None = None
     frame_step: int | None = None
     resize_scale: tuple[float, float] = (0.3, 1.0)

@@ -1,4 +1,4 @@
-"""Batches of clips for pre-training, each of which follows from its number alone.
+"""Batches of clips and of images for pre-training, each of which follows from its number alone.
 
 Whatever draws, places of clips, crops and masks, is seeded by the number. So batches are the same however many
 processes and workers share them, and a run that goes on where it stopped goes on with the same ones.
@@ -15,7 +15,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from vidformers.models.pretrained import MaskCollator
-from vidformers.models.records import Recipe
+from vidformers.models.records import ImageRecipe, Recipe
 from vidformers.video import VideoDecodeError, clip_indices, decode_video
 from vidformers.video.augment import VJEPA2PretrainingAugmentation
 
@@ -29,7 +29,7 @@ ORDERS, VIDEOS, MASKS = range(3)
 
 
 class UnusableVideo(ValueError):
-    """A video that no clip can be taken of."""
+    """A video that no clip can be taken of, or an image that cannot be read."""
 
 
 class Video(Protocol):
@@ -43,6 +43,19 @@ class Video(Protocol):
 
     def open(self) -> Any:
         """What [`~vidformers.decode_video`] takes."""
+
+
+class Picture(Protocol):
+    """An image to train on.
+
+    Attributes:
+        name: what messages call it.
+    """
+
+    name: str
+
+    def read(self) -> np.ndarray:
+        """The pixels, uint8 (H, W, 3). A `VideoDecodeError` says why there are none."""
 
 
 @contextmanager
@@ -102,20 +115,54 @@ class ClipReader:
             raise UnusableVideo(str(error)) from error
 
 
+class ImageReader:
+    """Reads an image and varies it.
+
+    Args:
+        recipe: says how it is cropped.
+        images: says how large it is then.
+    """
+
+    def __init__(self, recipe: Recipe, images: ImageRecipe):
+        self.augment = VJEPA2PretrainingAugmentation(
+            images.crop_size, recipe.resize_scale, recipe.resize_aspect_ratio, recipe.flip
+        )
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        """Read an image.
+
+        Args:
+            image: the image.
+
+        Returns:
+            (1, C, S, S) float32, normalized by the statistics of ImageNet.
+
+        Raises:
+            UnusableVideo: it cannot be read, or has not 8 bits a channel.
+        """
+        try:
+            pixels = image.read()
+        except (VideoDecodeError, OSError) as error:
+            raise UnusableVideo(str(error)) from error
+        return self.augment(pixels[None])
+
+
 class Batch(TypedDict):
     """A batch.
 
     Attributes:
         inputs: arguments of the model's `forward`.
-        names: of its videos.
-        tried: number of videos that were tried for it.
+        names: of its videos or images.
+        tried: number of those that were tried for it.
         unusable: why others were left out, a line each.
+        of_images: whether it is one of images.
     """
 
     inputs: dict[str, Any]
     names: list[str]
     tried: int
     unusable: list[str]
+    of_images: bool
 
 
 @dataclass
@@ -125,20 +172,22 @@ class ClipBatches(torch.utils.data.Dataset):
     Attributes:
         sources: data sets, each a sequence of videos.
         weights: share of each; with one data set all videos come once before one comes again.
-        read: makes a clip (T, C, S, S) of a video, such as [`ClipReader`].
+        read: makes a clip (T, C, S, S) of a video, such as [`ClipReader`], or (1, C, S, S) of an image.
         collator: makes a batch of clips, with masks.
         batch_size: clips of a batch.
         per_step: batches of a step of the optimizer, in all processes.
         seed: other numbers give other batches.
+        of_images: whether they are images, which the model weights by numbers of their own.
     """
 
-    sources: Sequence[Sequence[Video]]
+    sources: Sequence[Sequence[Video | Picture]]
     weights: Sequence[float]
-    read: Callable[[Video], torch.Tensor]
+    read: Callable[[Any], torch.Tensor]
     collator: MaskCollator
     batch_size: int
     per_step: int = 1
     seed: int = 0
+    of_images: bool = False
 
     def __post_init__(self) -> None:
         self._order: tuple[int, Sequence[int]] = -1, ()
@@ -162,7 +211,8 @@ class ClipBatches(torch.utils.data.Dataset):
         self.collator.step = number // self.per_step
         with seeded(self.seed, MASKS, number):
             inputs = self.collator.model_inputs(samples)
-        return Batch(inputs=inputs, names=names, tried=len(names) + len(unusable), unusable=unusable)
+        tried = len(names) + len(unusable)
+        return Batch(inputs=inputs, names=names, tried=tried, unusable=unusable, of_images=self.of_images)
 
     def _clip(self, place: int, unusable: list[str]) -> tuple[torch.Tensor, str]:
         """The clip at a place of the endless row and its video's name; adds why videos were passed over."""
@@ -177,8 +227,8 @@ class ClipBatches(torch.utils.data.Dataset):
                     reasons.append(_reason(video, error))
                     unusable.append(reasons[-1])
                     index = np.random.randint(sum(self.sizes))
-        listed = "\n".join(dict.fromkeys(reasons))
-        raise ValueError(f"None of {MOST_TRIES} videos that were tried one after the other can be used:\n{listed}")
+        listed, kind = "\n".join(dict.fromkeys(reasons)), "images" if self.of_images else "videos"
+        raise ValueError(f"None of {MOST_TRIES} {kind} that were tried one after the other can be used:\n{listed}")
 
     def _index(self, place: int) -> int:
         """Which of all videos comes at a place."""
@@ -192,7 +242,7 @@ class ClipBatches(torch.utils.data.Dataset):
                 self._order = number, list(self.sampler)
         return int(self._order[1][place])
 
-    def _video(self, index: int) -> Video:
+    def _video(self, index: int) -> Video | Picture:
         for source, size in zip(self.sources, self.sizes, strict=True):
             if index < size:
                 return source[index]
@@ -200,7 +250,39 @@ class ClipBatches(torch.utils.data.Dataset):
         raise IndexError(index)
 
 
-def _reason(video: Video, error: Exception) -> str:
+@dataclass
+class MixedBatches(torch.utils.data.Dataset):
+    """Batches by their numbers, of which the first ones of every step are of images and the others of clips.
+
+    Attributes:
+        images: batches of images, of which a step has `images.per_step`.
+        clips: likewise.
+    """
+
+    images: ClipBatches
+    clips: ClipBatches
+
+    @property
+    def per_step(self) -> int:
+        """Batches of a step of the optimizer, in all processes."""
+        return self.images.per_step + self.clips.per_step
+
+    def __getitem__(self, number: int) -> Batch:
+        """A batch.
+
+        Args:
+            number: its number, from 0.
+
+        Raises:
+            ValueError: none of the videos or images that were tried for a place can be used, or masks leave nothing.
+        """
+        step, place = divmod(number, self.per_step)
+        if place < self.images.per_step:
+            return self.images[step * self.images.per_step + place]
+        return self.clips[step * self.clips.per_step + place - self.images.per_step]
+
+
+def _reason(video: Video | Picture, error: Exception) -> str:
     """Why a video cannot be used, with its name once."""
     text = str(error)
     return text if video.name in text else f"{video.name}: {text}"
@@ -211,7 +293,7 @@ def as_it_is(batch: Mapping[str, Any]) -> Mapping[str, Any]:
     return batch
 
 
-def load_batches(batches: ClipBatches, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
+def load_batches(batches: ClipBatches | MixedBatches, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
     """Batches of these numbers in their order, made ahead by worker processes.
 
     Args:

@@ -13,6 +13,8 @@ _MODULES = {
     "VideoProcessor": ".processor",
     "all_indices": ".sample",
     "VJEPA2EvaluationViews": ".evaluation_views",
+    "VJEPA2ImageAugmentation": ".image_augment",
+    "VJEPA2ImageView": ".image_augment",
     "VJEPA2PretrainingAugmentation": ".augment",
     "VJEPA2ProbeAugmentation": ".augment",
     "anticipation_indices": ".clips",

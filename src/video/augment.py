@@ -42,7 +42,7 @@ class VJEPA2PretrainingAugmentation:
         random_horizontal_flip: bool = True,
         motion_shift: bool = False,
     ):
-        _check(crop_size, random_resize_scale, random_resize_aspect_ratio)
+        check_ranges(crop_size, random_resize_scale, random_resize_aspect_ratio)
         self.crop_size, self.motion_shift = crop_size, motion_shift
         self.scale, self.ratio = random_resize_scale, random_resize_aspect_ratio
         self.random_horizontal_flip = random_horizontal_flip
@@ -85,7 +85,7 @@ class VJEPA2ProbeAugmentation:
         reprob: float = 0.25,
         auto_augment: bool = True,
     ):
-        _check(crop_size, random_resize_scale, random_resize_aspect_ratio)
+        check_ranges(crop_size, random_resize_scale, random_resize_aspect_ratio)
         if not 0 <= reprob <= 1:
             raise ValueError(f"Expected `reprob` from 0 to 1, got {reprob}.")
         self.crop_size, self.reprob, self.auto_augment = crop_size, reprob, auto_augment
@@ -110,11 +110,12 @@ class VJEPA2ProbeAugmentation:
             video = _flip(video)
         video = video.transpose(0, 1).contiguous()  # (T, C, S, S)
         if self.reprob > 0 and random.random() <= self.reprob:
-            _erase(video)
+            erase(video)
         return video
 
 
-def _check(crop_size: int, *ranges: Range) -> None:
+def check_ranges(crop_size: int, *ranges: Range) -> None:
+    """A ValueError unless a crop can be drawn of these."""
     if crop_size < 1 or any(not 0 < low <= high for low, high in ranges):
         raise ValueError(
             f"Expected `crop_size` of at least 1, and ranges of scale and ratio with 0 < low ≤ high; got {crop_size}, "
@@ -124,13 +125,13 @@ def _check(crop_size: int, *ranges: Range) -> None:
 
 def _crop(video: torch.Tensor, size: int, scale: Range, ratio: Range) -> torch.Tensor:
     """A drawn box of a video (C, T, H, W), resized without antialiasing."""
-    top, left, height, width = _box(*video.shape[2:], scale, ratio)
+    top, left, height, width = draw_box(*video.shape[2:], scale, ratio)
     return _resized(video[:, :, top : top + height, left : left + width], size)
 
 
 def _moving_crop(video: torch.Tensor, size: int, scale: Range, ratio: Range) -> torch.Tensor:
     """Of each frame of a video (C, T, H, W) a box on the way from one drawn box to another."""
-    first, last = (_box(*video.shape[2:], scale, ratio) for _ in range(2))
+    first, last = (draw_box(*video.shape[2:], scale, ratio) for _ in range(2))
     steps = video.shape[1]
     path = torch.stack([torch.linspace(a, b, steps) for a, b in zip(first, last, strict=True)], dim=1).int().tolist()
     return torch.cat(
@@ -146,7 +147,7 @@ def _resized(video: torch.Tensor, size: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(video, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _box(height: int, width: int, scale: Range, ratio: Range) -> tuple[int, int, int, int]:
+def draw_box(height: int, width: int, scale: Range, ratio: Range) -> tuple[int, int, int, int]:
     """Top, left, height and width of a drawn box; after ten that don't fit, the largest in the middle."""
     for _ in range(10):
         area = random.uniform(*scale) * height * width
@@ -166,7 +167,7 @@ def _flip(video: torch.Tensor) -> torch.Tensor:
     return video.flip(-1) if np.random.uniform() < 0.5 else video
 
 
-def _erase(video: torch.Tensor) -> None:
+def erase(video: torch.Tensor) -> None:
     """Put noise in a drawn box of all frames of a clip (T, C, S, S), in place; other noise in every frame."""
     channels, height, width = video.shape[1:]
     for _ in range(100):

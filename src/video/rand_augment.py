@@ -43,22 +43,23 @@ def rand_augment(frames: torch.Tensor, translate: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures))
 
 
-def _sign() -> int:
+def draw_sign() -> int:
+    """1 or -1."""
     return -1 if random.random() > 0.5 else 1
 
 
 def _enhance(enhancer: type, strength: float, translate: int) -> Change:
-    factor = 1 + _sign() * 0.9 * strength
+    factor = 1 + draw_sign() * 0.9 * strength
     return lambda picture: enhancer(picture).enhance(factor)
 
 
 def _shear(down: bool, strength: float, translate: int) -> Change:
-    factor = _sign() * 0.3 * strength
+    factor = draw_sign() * 0.3 * strength
     return _affine((1, 0, 0, factor, 1, 0) if down else (1, factor, 0, 0, 1, 0))
 
 
 def _move(down: bool, strength: float, translate: int) -> Change:
-    pixels = _sign() * translate * strength
+    pixels = draw_sign() * translate * strength
     return _affine((1, 0, 0, 0, 1, pixels) if down else (1, 0, pixels, 0, 1, 0))
 
 
@@ -71,7 +72,7 @@ def _affine(matrix: tuple[float, ...]) -> Change:
 
 
 def _rotate(strength: float, translate: int) -> Change:
-    degrees = _sign() * 30 * strength
+    degrees = draw_sign() * 30 * strength
     return lambda picture: picture.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=GRAY)
 
 

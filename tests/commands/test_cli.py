@@ -1,6 +1,7 @@
 """The command `vidformers`, on tiny checkpoints."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -224,6 +225,9 @@ def test_nothing_is_pushed_when_the_conversion_fails(files, monkeypatch):
 @pytest.mark.slow
 def test_the_module_is_the_command_and_loads_no_more_than_it_needs():
     command = [sys.executable, "-X", "importtime", "-m", "vidformers.conversion", "list"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    unregistered = {**os.environ, "VIDFORMERS_AUTO": "0"}
+    result = subprocess.run(command, env=unregistered, capture_output=True, text=True, check=True)
     assert "vjepa2-vitl-fpc64-256" in result.stdout
-    assert "vidformers.commands.cli" in result.stderr and "vidformers.conversion.load" not in result.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "vidformers.commands.cli" in loaded
+    assert not {"torch", "transformers", "vidformers.conversion.load"} & loaded

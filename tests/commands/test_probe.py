@@ -5,7 +5,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,34 +12,24 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoModelForVideoClassification
-from typer.testing import CliRunner
 
 import vidformers
+from tests.commands.probes import TINY, prepared, run, settings, trained
 from tests.inference.directories import directory_of
 from tests.video_files import write_video
 from vidformers import VJEPA2Config, VJEPA2ForActionAnticipation, VJEPA2Model, VJEPA2VideoProcessor
-from vidformers.commands import probe, probe_card
+from vidformers.commands import probe, probe_run
 from vidformers.commands.classify import Classifier
-from vidformers.commands.cli import app
+from vidformers.commands.probe_task import PARTS, draw_parts, kind_of
 from vidformers.inference.kept_features import KeptFeatures, encode
-from vidformers.inference.labeled_clips import Clip
+from vidformers.inference.media import Clip
 from vidformers.inference.probe_clips import ClipViews, PreparedClips, renormalized, stacked
 
 
 SHAPES_MAE = Path(vidformers.__file__).parent / "demo_models/shapes_mae"
-TINY = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "pred_hidden_size": 24}
-TINY |= {"pred_num_hidden_layers": 1, "pred_num_attention_heads": 2, "crop_size": 32, "patch_size": 16}
-QUICK = {"epochs": 2, "batch_size": 3, "rates": (1e-2, 1e-3)}
 FAMILIES = ("VideoMAEModel", "VideoPrismVisionModel", "VideoPrismClipModel", "PeCoreModel", "PeVisionModel")
 FAMILIES = (*FAMILIES, "PeVideoModel", "VJEPA2Model")
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Cards without pictures, which take longer than all else, but in the test that looks at them."""
-    if "card" not in request.node.name:
-        monkeypatch.setattr(probe_card, "draw_curve", lambda *given: None)
-        monkeypatch.setattr(probe_card, "draw_confusion", lambda *given: None)
+pytestmark = pytest.mark.usefixtures("no_drawings")
 
 
 @pytest.fixture(scope="module")
@@ -52,28 +41,6 @@ def clips(tmp_path_factory) -> Path:
         for index in range(6):
             write_video(folder / name / f"{index}.mp4", num_frames=6 + 4 * index, height=height, width=48)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    """A V-JEPA 2 with random weights."""
-    folder = tmp_path_factory.mktemp("vjepa2")
-    torch.manual_seed(0)
-    VJEPA2Model(VJEPA2Config(**TINY, initializer_range=0.2)).save_pretrained(folder)
-    VJEPA2VideoProcessor(crop_size=32).save_pretrained(folder)
-    return folder
-
-
-def settings(**changes: Any) -> probe.Settings:
-    return probe.Settings(**{**QUICK, **changes})
-
-
-def prepared(clips: Path, model: Path, changes: probe.Settings | None = None, **options: Any) -> probe.Task:
-    return probe.prepare(clips, model, changes or settings(), **{"num_frames": 4, **options})
-
-
-def trained(task: probe.Task, out: Path, **options: Any) -> probe.Measures:
-    return probe.train(task, out, workers=0, **options)
 
 
 def inputs_of(task: probe.Task, part: str) -> tuple[list[Clip], dict[str, torch.Tensor]]:
@@ -185,9 +152,9 @@ def test_kept_features_are_those_of_the_model(clips, tiny, tmp_path, change):
 def test_features_are_made_once(clips, tiny, tmp_path, monkeypatch):
     """For any number of epochs and trainings; a folder of others is refused."""
     calls = []
-    usual = probe.KeptFeatures.save
+    usual = KeptFeatures.save
     monkeypatch.setattr(
-        probe.KeptFeatures, "save", lambda self, clip, tokens: calls.append(clip) or usual(self, clip, tokens)
+        KeptFeatures, "save", lambda self, clip, tokens: calls.append(clip) or usual(self, clip, tokens)
     )
     trained(prepared(clips, tiny), tmp_path / "out", features=tmp_path / "kept")
     assert len(calls) == len(set(calls)) == 12
@@ -247,7 +214,7 @@ def test_segments_lie_in_parts_of_the_video(clips):
 def recording(monkeypatch, task: probe.Task) -> list[tuple[str, int, tuple[str, ...]]]:
     """What is looked at, in order: the part, the epoch and the names of the clips."""
     looked = []
-    usual = probe._Run.batches
+    usual = probe_run.Run.batches
 
     def batches(self, part, epoch):
         names = [clip.name for clip in self.order(part, epoch)]
@@ -258,14 +225,14 @@ def recording(monkeypatch, task: probe.Task) -> list[tuple[str, int, tuple[str, 
             yield features, labels
         assert count == len(names)
 
-    monkeypatch.setattr(probe._Run, "batches", batches)
+    monkeypatch.setattr(probe_run.Run, "batches", batches)
     return looked
 
 
 def test_validation_is_complete_and_the_test_is_looked_at_once(clips, tiny, tmp_path, monkeypatch):
     task = prepared(clips, tiny, settings(epochs=3, batch_size=4), validation_share=0.34, test_share=0.17)
     parts = {part: {clip.name for clip in found} for part, found in task.parts.items()}
-    assert [len(parts[part]) for part in probe.PARTS] == [6, 4, 2] and len(set.union(*parts.values())) == 12
+    assert [len(parts[part]) for part in PARTS] == [6, 4, 2] and len(set.union(*parts.values())) == 12
     looked = recording(monkeypatch, task)
     measures = trained(task, tmp_path / "out")
     assert [part for part, *_ in looked] == ["training", "validation"] * 3 + ["test"]
@@ -286,8 +253,8 @@ def test_as_the_original(clips, tiny, tmp_path, monkeypatch):
     assert not task.keeps("training") and not task.keeps("validation") and not task.parts["test"]
     looked = recording(monkeypatch, task)
     drawn = []
-    usual = probe.encode
-    monkeypatch.setattr(probe, "encode", lambda model, inputs: drawn.append(inputs) or usual(model, inputs))
+    usual = probe_run.encode
+    monkeypatch.setattr(probe_run, "encode", lambda model, inputs: drawn.append(inputs) or usual(model, inputs))
     measures = trained(task, tmp_path / "out")
     assert [(part, len(names)) for part, _, names in looked] == [("training", 6), ("validation", 3)] * 2
     assert looked[1][2] == looked[3][2] != tuple(clip.name for clip in task.parts["validation"])[:3]
@@ -308,6 +275,24 @@ def test_what_is_drawn_is_drawn_again(clips, tiny, tmp_path):
     ]
     assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
     assert len(list((tmp_path / "a.features").glob("*.safetensors"))) == 4  # of validation and test alone
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [((), "validation 0.2 0, test 0.25 1"), (("validation",), "test 0.2 0"), (("test",), "validation 0.2 0")],
+)
+def test_parts_that_are_drawn(given, drawn):
+    """One after the other, each from what is left, with seeds in their order."""
+    calls = []
+
+    def draw(items, share, seed):
+        calls.append(f"{round(share, 3)} {seed}")
+        return items[1:], items[:1]
+
+    sources, shares = {part: part if part in given else None for part in PARTS[1:]}, dict.fromkeys(PARTS[1:], 0.2)
+    rest, parts = draw_parts([1, 2, 3], sources, shares, 0, draw)
+    assert ", ".join(f"{part} {call}" for part, call in zip(parts, calls, strict=True)) == drawn
+    assert parts == {part: [number] for number, part in enumerate(parts, 1)} and len(rest) == 3 - len(parts)
 
 
 def test_clips_of_ones_own(clips, tiny):
@@ -360,14 +345,6 @@ def test_a_training_that_only_had_to_write(clips, tiny, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------- the command
-
-
-def run(*arguments: Any, expect: int = 0) -> str:
-    """What the command prints."""
-    options = "--workers", "0", "--epochs", "2", "--batch-size", "3", "--num-frames", "4"
-    result = CliRunner().invoke(app, ["probe", *map(str, arguments), *options])
-    assert result.exit_code == expect, result.output + repr(result.exception)
-    return result.output
 
 
 def test_the_command_and_its_card(clips, tiny, tmp_path):
@@ -423,7 +400,7 @@ def test_unreadable_clips_are_counted(clips, tiny, tmp_path):
     broken.source.write_bytes(b"nothing any more")
     measures = trained(task, tmp_path / "out")
     assert len(measures.left_out) == 1 and broken.name in measures.left_out[0]
-    assert "2 clips could not be read" in (tmp_path / "out/README.md").read_text("utf-8")
+    assert "2 could not be used" in (tmp_path / "out/README.md").read_text("utf-8")
     with pytest.raises(ValueError, match="more than a share of 0.1"):
         prepared(folder, tiny)
 
@@ -480,6 +457,51 @@ def test_actions_are_anticipated(kitchen, tiny, tmp_path, original):
         expected = task.model.probe_output(encode(task.model, inputs)).verb_logits
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
     assert "action recall" in (tmp_path / "out/README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("augment", [False, True], ids=["kept", "drawn"])
+def test_videos_that_are_too_slow(kitchen, tiny, tmp_path, augment):
+    """They open, and no clip can be taken of them: left out, counted and named, as those that cannot be read."""
+    folder = shutil.copytree(kitchen, tmp_path / "kitchen")
+    given = settings(augment=augment, max_unreadable=0.25)
+    slow = prepared(folder / "actions.csv", tiny, given, test_share=0).parts["training"][0].source
+    write_video(slow, num_frames=40, height=32, width=48, rate=5)
+    measures = trained(prepared(folder / "actions.csv", tiny, given, test_share=0), tmp_path / "out")
+    assert len(measures.left_out) == 3 and len(measures.epochs) == 2
+    for reason in measures.left_out:
+        assert (
+            reason.startswith(f"{slow.stem}, frames ") and "Expected `fps` of at most the video's 5, got 8" in reason
+        )
+    assert "3 could not be used" in (tmp_path / "out/README.md").read_text("utf-8")
+    few = replace(given, max_unreadable=0.1)
+    with pytest.raises(ValueError, match="of 12 clips cannot be used, more than a share of 0.1"):
+        trained(prepared(folder / "actions.csv", tiny, few, test_share=0), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_cannot_be_used_counts_together(clips, tiny, tmp_path):
+    """Files that cannot be opened, and clips of any part that cannot be read."""
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    (folder / "tall/2.mp4").write_text("no video")
+    task = prepared(folder, tiny, settings(max_unreadable=0.1))
+    task.parts["validation"][0].source.write_bytes(b"nothing any more")
+    with pytest.raises(ValueError, match="2 of 12 clips cannot be used, more than a share of 0.1"):
+        trained(task, tmp_path / "out")
+
+
+def test_the_settings_of_the_original(kitchen, clips):
+    assert [kind_of(source) for source in (clips, kitchen / "actions.csv")] == ["videos", "actions"]
+    given = probe.Settings.original("actions", layers=1)
+    assert (given.loss, given.decays, given.layers, given.augment) == ("focal", (1e-4, 1e-3, 0.01, 0.1), 1, True)
+
+
+def test_clips_of_any_length(clips, tmp_path):
+    """A video of three frames has eight segments, too."""
+    clip = Clip("0", 0, write_video(tmp_path / "0.mp4", num_frames=3, height=32, width=48))
+    views = ClipViews(VJEPA2VideoProcessor(crop_size=32), 4, segments=8, frame_step=4)
+    for prepare in (views, replace(views, drawn=True, augment=True)):
+        _, inputs = PreparedClips([clip], prepare)[0]
+        assert inputs["pixel_values_videos"].shape == (1, 8, 4, 3, 32, 32)
 
 
 def test_annotations_that_are_none(kitchen, tiny, clips, tmp_path):

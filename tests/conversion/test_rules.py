@@ -25,7 +25,6 @@ from vidformers.conversion.rules import (
     leave_out,
     linear,
     reverse,
-    rule,
     section,
 )
 from vidformers.families import FAMILIES
@@ -36,10 +35,10 @@ SCANNED = Chain((Unstack(), Reshape((6, 2, 3), (6, 6)), Transpose()))
 WHY = "the test wants it so"
 RULES = [
     *linear("head", "head"),
-    rule("conv", "patches", PATCHES, WHY),
-    rule([f"layer.{i}.query" for i in range(3)], "stack/query", SCANNED, WHY),
-    *(rule((f"layer.{i}.k", f"layer.{i}.v"), f"blocks.{i}.kv", Split(2), WHY) for i in range(3)),
-    rule("tokens", [f"token.{i}" for i in range(3)], Stack(), WHY),
+    Rule("conv", "patches", PATCHES, WHY),
+    Rule([f"layer.{i}.query" for i in range(3)], "stack/query", SCANNED, WHY),
+    *(Rule((f"layer.{i}.k", f"layer.{i}.v"), f"blocks.{i}.kv", Split(2), WHY) for i in range(3)),
+    Rule("tokens", [f"token.{i}" for i in range(3)], Stack(), WHY),
     *leave_out(["stray"], "nothing reads it"),
 ]
 THEIR_SHAPES = {
@@ -143,6 +142,8 @@ def test_shapes_count_without_gaps_and_remember_what_was_asked():
     with pytest.raises(KeyError):
         shapes["norm"]
     assert shapes.asked == "norm"
+    assert shapes.get("blocks.1.w") == (1,) and shapes.asked == "blocks.1.w"
+    assert shapes.get("norm", (2,)) == (2,) and shapes.asked == "blocks.1.w"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ class Tiny(Form):
     family = "tiny"
     title = "tiny file"
     architecture = "VJEPA2Model"
-    entries = {"": Entry("model", "", versions=("ema",))}
+    entries = {"": Entry(("model", ""), versions=("ema",))}
     fingerprint = ("tiny.weight", "tiny.bias")
 
     def rules(self, config):
@@ -192,10 +193,10 @@ def sources(*names: str, **probe: str) -> dict:
 
 
 def test_a_file_is_what_its_fingerprint_says(tiny):
-    family, form, found = identify(sources("model/module.tiny.weight", "model/module.tiny.bias"), Request())
-    assert (family.title, form.title, found[""].prefix) == ("Tiny", "tiny file", "module.")
+    found = identify(sources("model/module.tiny.weight", "model/module.tiny.bias"), Request())
+    assert (found.form.family, found.form.title, found[""].prefix) == ("tiny", "tiny file", "module.")
     assert set(found[""].names) == {"tiny.weight", "tiny.bias"}
-    assert identify(sources("head.weight", "tiny.bias"), Request())[1].title == "tiny head"
+    assert identify(sources("head.weight", "tiny.bias"), Request()).form.title == "tiny head"
 
 
 def test_an_unknown_file_is_told_what_was_looked_for(tiny):
@@ -249,23 +250,23 @@ def test_a_file_of_two_families_asks_for_one(tiny):
     mixed = sources("tiny.weight", "tiny.bias", "patch_embed.proj.weight", "norm.weight")
     with pytest.raises(ConversionError, match=r"may be V-JEPA 2 .* and tiny file .*; say which family it is"):
         identify(mixed, Request())
-    assert identify(mixed, Request(family="tiny"))[1].title == "tiny file"
+    assert identify(mixed, Request(family="tiny")).form.title == "tiny file"
 
 
 def test_versions_are_read_on_request_alone(tiny):
     names = ("ema/tiny.weight", "ema/tiny.bias")
     with pytest.raises(ConversionError, match="has no entry 'model'; it holds .*checkpoint_key, such as 'ema'"):
         identify(sources(*names), Request())
-    found = identify(sources(*names, "model/tiny.weight"), Request(checkpoint_key="ema"))[2]
+    found = identify(sources(*names, "model/tiny.weight"), Request(checkpoint_key="ema"))
     assert (found[""].place, found.left_out) == ("ema", {"model": "another version of the model"})
 
 
 def test_training_state_is_read_past_and_the_unknown_is_not(tiny):
     names = ("model/tiny.weight", "model/tiny.bias", "optimizer/state/0/exp_avg", "epoch", "adapter/w")
-    found = identify(sources(*names), Request())[2]
+    found = identify(sources(*names), Request())
     assert found.left_out == {"optimizer": "state of the optimizer", "epoch": "progress of the training"}
     assert set(found.strays) == {"adapter/w"}
-    flat = identify(sources("tiny.weight", "tiny.bias", "optimizer/state/0/exp_avg"), Request())[2]
+    flat = identify(sources("tiny.weight", "tiny.bias", "optimizer/state/0/exp_avg"), Request())
     assert flat[""].place == "" and set(flat.left_out) == {"optimizer"}
 
 
@@ -283,14 +284,14 @@ def test_long_lists_end_after_five():
         files["checkpoint"].tensors[f"predictor/{name}"] = SimpleNamespace(shape=shape, dtype=torch.float32)
     fields = {"num_attention_heads": 2, "pred_num_attention_heads": 2, "crop_size": 32, "frames_per_clip": 4}
     with pytest.raises(ConversionError) as error:
-        plan_of(files, Request(overrides=fields))
+        plan_of(files, Request(**fields))
     lines = str(error.value).splitlines()
     assert sum("missing (" in line for line in lines) == 5
     assert any(line.strip().startswith("… and ") and line.endswith(" more missing") for line in lines)
     assert len(lines) < 20
     del files["checkpoint"].tensors["predictor/mask_tokens.0"]
     with pytest.raises(ConversionError, match="If it is meant as V-JEPA 2 hub file, it lacks predictor/mask_tokens.0"):
-        plan_of(files, Request(overrides=fields))
+        plan_of(files, Request(**fields))
 
 
 def test_settings_of_the_command_line():
@@ -330,7 +331,7 @@ def test_fields_by_dotted_paths_and_back():
 def test_fields_of_sub_configurations(fields, message):
     names = ("visual.conv1.weight", "token_embedding.weight", "logit_scale")
     with pytest.raises(ConversionError, match=message):
-        plan_of(sources(*names), Request(overrides=fields))
+        plan_of(sources(*names), Request(**fields))
     assert vidformers.PeCoreConfig().vision_config is not None
 
 

@@ -13,7 +13,15 @@ from tests.specs import SPECS
 
 CASES = [(spec, model) for spec in SPECS for model in spec.models]
 
-every_model: Callable = pytest.mark.parametrize("spec, model", CASES, ids=[model.label for _, model in CASES])
+WHOLE = [(spec, spec.models[-1]) for spec in SPECS]
+"""One model of each family, with the most kinds of layers, where a tool's further settings are tried."""
+
+
+def _over(cases: list[tuple[FamilySpec, ModelSpec]]) -> Callable:
+    return pytest.mark.parametrize("spec, model", cases, ids=[model.label for _, model in cases])
+
+
+every_model, one_of_each_family = _over(CASES), _over(WHOLE)
 
 
 def build(spec: FamilySpec, model: ModelSpec, **fields: Any) -> PreTrainedModel:

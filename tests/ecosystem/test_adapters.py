@@ -8,6 +8,7 @@ from tests.harness.compare import assert_close
 from tests.harness.family_spec import all_states
 from tests.harness.modeling import training_inputs
 from tests.harness.tolerances import NOTICEABLE, REORDERED
+from tests.specs import SPECS
 
 from .every_model import build, every_model, linear_layers
 
@@ -30,16 +31,20 @@ def adapted(spec, model, targets):
     return get_peft_model(build(spec, model), config)
 
 
+def targets_of(wrapped) -> set[str]:
+    """The names of the layers that have an adapter, as in the model without."""
+    suffix, prefix = ".lora_A.default", "base_model.model."
+    names = (name for name in linear_layers(wrapped) if name.endswith(suffix))
+    return {name.removeprefix(prefix).removesuffix(suffix) for name in names}
+
+
 @every_model
-@pytest.mark.parametrize("targets", ["all-linear", "attention"])
-def test_lora(spec, model, targets, tmp_path):
-    names = targets if targets == "all-linear" else ATTENTION[spec.family.model_type]
+def test_lora(spec, model, tmp_path):
+    """In every linear layer: all learn, they can be merged, and they are saved and loaded."""
     inputs = spec.inputs(model)
     plain = all_states(build(spec, model), inputs)
-    wrapped = adapted(spec, model, names)
-    targeted = {name.removesuffix(".lora_A.default") for name in linear_layers(wrapped) if name.endswith("A.default")}
-    if targets == "all-linear":
-        assert {f"base_model.model.{name}" for name in linear_layers(build(spec, model))} == targeted
+    wrapped = adapted(spec, model, "all-linear")
+    assert targets_of(wrapped) == set(linear_layers(build(spec, model)))
     expected = all_states(wrapped.eval(), inputs)
     assert (expected[model.output] - plain[model.output]).abs().max() > NOTICEABLE
 
@@ -53,6 +58,14 @@ def test_lora(spec, model, targets, tmp_path):
     terms = model.terms(loaded, expected)
     assert_close("loaded", expected, all_states(loaded, inputs), REORDERED, terms)
     assert_close("merged", expected, all_states(loaded.merge_and_unload(), inputs), REORDERED, terms)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=[spec.family.model_type for spec in SPECS])
+def test_names_of_attention(spec):
+    """Every model of a family has layers of these names, and each name is that of some layer."""
+    names = ATTENTION[spec.family.model_type]
+    found = [{name.rpartition(".")[2] for name in targets_of(adapted(spec, model, names))} for model in spec.models]
+    assert all(found) and set.union(*found) == set(names)
 
 
 def is_idle(name: str, model) -> bool:

@@ -1,7 +1,6 @@
 """Every block of docs/integrations.md runs here: all that they need is installed."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from .local_task import clips_task
 from .test_adapters import ATTENTION
 
 
-pytestmark = [pytest.mark.ecosystem, pytest.mark.slow, pytest.mark.xdist_group("pages")]
+pytestmark = [pytest.mark.ecosystem, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 PAGE = "docs/integrations.md"
 TEXT = (test_readme.ROOT / PAGE).read_text("utf-8")
@@ -27,8 +26,8 @@ def test_nothing_is_left_out():
     assert [name for name in needed if test_readme.find_spec(name) is None] == []
 
 
-def test_blocks_run(folder, monkeypatch):
-    """One after the other, as a reader runs them; mteb's task is made of local files."""
+def test_blocks_run(folder, cluster, monkeypatch):
+    """One after the other, as a reader runs them; mteb's task is made of local files, and Ray has been started."""
     import mteb
 
     monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [clips_task(sorted(Path("videos").iterdir()))])
@@ -40,28 +39,20 @@ def test_blocks_run(folder, monkeypatch):
             run_commands(text)
     assert "accuracy" in namespace["results"].task_results[0].scores["test"][0]
     assert len(namespace["closest"]) == 2 and len(namespace["features"]) == 2
-    ray = sys.modules.get("ray")
-    if ray is not None:
-        ray.shutdown()
 
 
-def test_large_collections(folder):
-    """The blocks of docs/scale.md, whose cluster is this machine's."""
+def test_large_collections(folder, cluster):
+    """The blocks of docs/scale.md."""
     import pyarrow.parquet
-    import ray
 
     page, namespace = "docs/scale.md", {"check_shape": check_shape, "__name__": "page"}
     languages = []
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        for line, language, text in blocks(page):
-            languages.append(language)
-            if language == "python":
-                run_python(text, page, line, namespace)
-            elif text.startswith("pip"):
-                run_commands(text)
-    finally:
-        ray.shutdown()
+    for line, language, text in blocks(page):
+        languages.append(language)
+        if language == "python":
+            run_python(text, page, line, namespace)
+        elif text.startswith("pip"):
+            run_commands(text)
     assert languages == ["bash", "bash", "python", "python"]
     expected = len(namespace["features"])
     assert expected == pyarrow.parquet.read_table("features").num_rows == Store("library.lance").count() > 0

@@ -4,12 +4,16 @@ import json
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.inference.directories import collection
+from vidformers.commands.embed import embed_files
+from vidformers.inference.processes import Processes
 from vidformers.inference.store import Store
+from vidformers.inference.windows import Windows
 
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
@@ -52,14 +56,15 @@ def test_all_rows_and_none_twice(folder, tmp_path):
     assert Store(tmp_path / "library.lance").videos() == {
         (folder / f"videos/{number}.mp4").as_posix(): 3 for number in range(5)
     }
-    again = launch(folder, tmp_path / "library.lance", "--json")
-    assert json.loads(again.stdout) == record, "a share is the same in every run"
 
 
 def test_files(folder, tmp_path):
-    result = launch(folder, tmp_path / "features", "--layout", "npy")
-    assert result.stdout.count("Wrote the features of 5 of 6 videos") == 1
-    assert len(list((tmp_path / "features").glob("*.npy"))) == 5
-    refused = launch(folder, tmp_path / "features.npz")
-    assert refused.returncode == 1 and "a single file has one writer, and 2 processes share this job" in refused.stderr
+    """Two processes, here one after the other. A share is the same in every run, so that each goes on with its own."""
+    shares = [Processes(rank, 2) for rank in range(2)]
+    job = partial(embed_files, [folder / "videos"], folder / "model", windows=Windows(0.4, num_frames=4))
+    for _ in range(2):
+        assert sum(job(tmp_path / "features", layout="npy", processes=share)[0] for share in shares) == 5
+        assert len(list((tmp_path / "features").glob("*.npy"))) == 5
+    with pytest.raises(ValueError, match="a single file has one writer, and 2 processes share this job"):
+        job(tmp_path / "features.npz", processes=shares[0])
     assert not (tmp_path / "features.npz").exists()

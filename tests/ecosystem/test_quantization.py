@@ -11,7 +11,7 @@ from tests.harness.compare import assert_close
 from tests.harness.family_spec import all_states
 from tests.harness.tolerances import REORDERED, Tolerance
 
-from .every_model import build, every_model, linear_layers
+from .every_model import build, every_model, linear_layers, one_of_each_family
 
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
@@ -19,26 +19,30 @@ pytestmark = [pytest.mark.ecosystem, pytest.mark.slow]
 QUANTIZED = Tolerance(
     0.2, 0.1, "activations in int8 besides weights, over ten layers of a few dozen channels, or weights in int8"
 )
-SCHEMES = {
-    "weights": Int8WeightOnlyConfig(),
-    "weights and activations": Int8DynamicActivationInt8WeightConfig(),
-}
 
 
-@every_model
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_torchao(spec, model, scheme):
+def check_torchao(spec, model, scheme) -> None:
     built, inputs = build(spec, model), spec.inputs(model)
     expected = all_states(built, inputs)
     terms = model.terms(built, expected)
     layers = linear_layers(built)
-    quantize_(built, SCHEMES[scheme])
+    quantize_(built, scheme)
     weights = {type(built.get_submodule(name).weight).__name__ for name in layers}
     assert weights == {"Int8Tensor"}
-    assert_close(scheme, expected, all_states(built, inputs), QUANTIZED, terms)
+    assert_close("int8", expected, all_states(built, inputs), QUANTIZED, terms)
 
 
 @every_model
+def test_torchao(spec, model):
+    check_torchao(spec, model, Int8WeightOnlyConfig())
+
+
+@one_of_each_family
+def test_torchao_of_activations_too(spec, model):
+    check_torchao(spec, model, Int8DynamicActivationInt8WeightConfig())
+
+
+@one_of_each_family
 def test_dynamic_quantization_of_pytorch(spec, model):
     built, inputs = build(spec, model), spec.inputs(model)
     expected = all_states(built, inputs)
@@ -49,19 +53,25 @@ def test_dynamic_quantization_of_pytorch(spec, model):
 
 
 @every_model
-@pytest.mark.parametrize("bits", [8, 4])
-def test_bitsandbytes(spec, model, bits, tmp_path):
-    """All layers but those that transformers spares, the last one and those of output embeddings.
+def test_bitsandbytes(spec, model, tmp_path):
+    """All layers but those that transformers spares, the last one and those of output embeddings."""
+    check_bitsandbytes(spec, model, 8, tmp_path)
 
-    Four bits are compared with a plain model of the same rounded weights.
-    """
+
+@one_of_each_family
+def test_bitsandbytes_with_four_bits(spec, model, tmp_path):
+    """Compared with a plain model of the same rounded weights."""
+    check_bitsandbytes(spec, model, 4, tmp_path)
+
+
+def check_bitsandbytes(spec, model, bits, folder) -> None:
     built, inputs = build(spec, model), spec.inputs(model)
     expected = all_states(built, inputs)
     terms = model.terms(built, expected)
-    built.save_pretrained(tmp_path)
+    built.save_pretrained(folder)
     config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
     loaded = model.model_class.from_pretrained(
-        tmp_path, quantization_config=config, attn_implementation="sdpa", dtype=torch.float32, device_map="cpu"
+        folder, quantization_config=config, attn_implementation="sdpa", dtype=torch.float32, device_map="cpu"
     )
     kind = {8: bnb.nn.Linear8bitLt, 4: bnb.nn.Linear4bit}[bits]
     replaced = {name: module for name, module in loaded.named_modules() if isinstance(module, kind)}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from tests.inference.directories import collection, directory_of
@@ -18,7 +17,10 @@ from vidformers.inference.store import Store
 from vidformers.inference.windows import Windows
 
 
-pytestmark = [pytest.mark.ecosystem, pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [
+    *(pytest.mark.ecosystem, pytest.mark.slow, pytest.mark.xdist_group("ray")),
+    pytest.mark.usefixtures("cluster"),
+]
 
 WINDOWS = Windows(0.4, 0.2, num_frames=4)
 
@@ -30,13 +32,6 @@ def folder(tmp_path_factory) -> Path:
     collection(folder, num_videos=7, num_frames=100)
     embed_into_table([folder / "videos"], folder / "model", folder / "expected.lance", windows=WINDOWS)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def workers() -> list[int]:
@@ -72,11 +67,11 @@ def check_rows(folder: Path, table: Path) -> None:
 
 
 def test_a_worker_is_killed(folder, tmp_path):
-    table, killed, failures = tmp_path / "library.lance", [], []
+    table, killed, failures, earlier = tmp_path / "library.lance", [], [], workers()
 
     def kill_one(activity: str, done: int, total: int) -> None:
         if activity == "embedding windows" and not killed:
-            killed.append(workers()[0])
+            killed.append(next(number for number in workers() if number not in earlier))
             os.kill(killed[0], signal.SIGKILL)
 
     job = partial(embed_into_table, [folder / "videos"], folder / "model", table, windows=WINDOWS, ray={})
@@ -91,7 +86,7 @@ def test_a_worker_is_killed(folder, tmp_path):
 
 def test_a_run_goes_on_with_either_engine(folder, tmp_path):
     table, videos, seen = tmp_path / "library.lance", sorted((folder / "videos").glob("[0-9].mp4")), []
-    embed_into_table(videos[:3], folder / "model", table, windows=WINDOWS, ray={})
+    embed_into_table(videos[:3], folder / "model", table, windows=WINDOWS)
     job = partial(embed_into_table, videos, folder / "model", table, windows=WINDOWS)
     assert job(ray={}, progress=lambda *told: seen.append(told)) == (7, 7)
     assert seen[-1] == ("embedding videos", 4, 4)

@@ -1,25 +1,26 @@
 """Code that runs in a fresh interpreter, in which nothing but the import of the two packages has happened.
 
-An import takes seconds. So one interpreter for each order of imports does it once, and a copy of it runs each piece of
-code.
+An import of transformers takes seconds. So one interpreter for each order of imports does it once, and a copy of it
+runs each piece of code. Where vidformers comes last, each copy imports it.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 
-IMPORTS = {
-    "transformers first": "import transformers\nfrom transformers import AutoConfig, AutoImageProcessor, AutoModel, "
-    "AutoModelForVideoClassification, AutoProcessor, AutoTokenizer, AutoVideoProcessor\nimport vidformers\n",
-    "vidformers first": "import vidformers\nimport transformers\nfrom transformers import AutoConfig, "
-    "AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoProcessor, AutoTokenizer, "
-    "AutoVideoProcessor\n",
-}
+TRANSFORMERS = (
+    "import transformers\nfrom transformers import AutoConfig, AutoImageProcessor, AutoModel, "
+    "AutoModelForVideoClassification, AutoProcessor, AutoTokenizer, AutoVideoProcessor, VJEPA2Config, VJEPA2Model\n"
+)
+OURS = "import vidformers\n"
+IMPORTS = {"transformers first": TRANSFORMERS + OURS, "vidformers first": OURS + TRANSFORMERS}
+ALONE = "transformers alone"
 # The state of torchvision, as code that runs before anything else.
 NO_TORCHVISION = "import sys\nsys.modules['torchvision'] = None\n"
 # Any function that a version of transformers imports.
@@ -84,21 +85,39 @@ def succeed_afresh(code: str, *arguments: object, order: str = "vidformers first
     Args:
         code: may use what `IMPORTS` imports.
         arguments: `sys.argv[1:]`.
-        order: key of `IMPORTS`.
+        order: key of `IMPORTS`, or `ALONE` for code that imports vidformers itself, if at all.
         torchvision: whether a package of that name is installed, as `fake_torchvision` writes it.
 
     Returns:
         What the code printed.
     """
-    server = _server(IMPORTS[order], torchvision)
+    imports = TRANSFORMERS if order == ALONE else IMPORTS[order]
+    first = imports.removesuffix(OURS)
+    server = _server(first, torchvision)
     with NamedTemporaryFile("r") as output:
-        request = {"code": code, "arguments": list(map(str, arguments)), "output": output.name}
+        request = {"code": imports.removeprefix(first) + code, "arguments": list(map(str, arguments))}
+        request["output"] = output.name
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         status = server.stdout.readline().strip()
         printed = output.read()
     assert status == "0", printed
     return printed
+
+
+def run_in_two_processes(function: Callable[..., None], *arguments: object) -> None:
+    """Call a function of a test file in two processes at once that have just imported both packages.
+
+    Args:
+        function: takes the number of its process and the arguments as strings.
+    """
+    code = f"""
+import sys
+from torch.multiprocessing import start_processes
+from {function.__module__} import {function.__name__} as function
+start_processes(function, tuple(sys.argv[1:]), nprocs=2, start_method="fork")
+"""
+    succeed_afresh(code, *arguments)
 
 
 @cache
@@ -113,6 +132,7 @@ def _server(imports: str, torchvision: bool) -> subprocess.Popen:
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER.format(imports=imports)],
         env=environment,
+        cwd=Path(__file__).parents[2],  # whose tests can be imported
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

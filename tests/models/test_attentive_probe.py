@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, Trainer, TrainingArguments
 
 import vidformers
 from vidformers import AttentiveProbeConfig, AttentiveProbeForVideoClassification
@@ -62,6 +62,15 @@ def test_backends_and_types():
     assert model.encoder.config._attn_implementation == "eager"
     torch.testing.assert_close(model(video(2)).logits, expected)
     assert model.bfloat16()(video(2).bfloat16()).logits.dtype == torch.bfloat16
+
+
+def test_a_trainer_gathers_the_logits_alone(tmp_path):
+    """Without those of the views, beside which `compute_metrics` would get a tuple."""
+    seen = []
+    clips = [{"pixel_values_videos": each, "labels": label} for label, each in enumerate(video(3, 2, 1))]
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False)
+    Trainer(build(), arguments, eval_dataset=clips, compute_metrics=lambda found: seen.append(found) or {}).evaluate()
+    assert seen[0].predictions.shape == (3, 3)
 
 
 def test_what_is_no_input():

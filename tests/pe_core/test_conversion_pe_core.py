@@ -195,7 +195,7 @@ def test_a_tower_of_a_larger_model(tmp_path, model_class, left_out):
     tower = load_original(tmp_path / "PE.pt", model_class=model_class, **fields)
     expected = (whole.vision_model if model_class is PeVisionModel else whole.text_model).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tower.state_dict().items())
-    with planned(tmp_path / "PE.pt", None, Request(model_class=model_class, overrides=fields)) as plan:
+    with planned(tmp_path / "PE.pt", None, Request(model_class=model_class, **fields)) as plan:
         assert dict(plan.found.left_out) == left_out and plan.form.on_request
     tensors["ema_decay"] = torch.zeros(1)
     torch.save(tensors, tmp_path / "more.pt")

@@ -133,9 +133,10 @@ def test_command_writes_the_blocks_that_are_asked_for(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_times_beside_other_work(monkeypatch, tmp_path):
-    """One case with tiny models, beside a busy process."""
+    """One case with tiny models, beside a process, which in a test rests."""
     monkeypatch.setattr(beside_others, "SITUATIONS", {"beside one": (1, None)})
     monkeypatch.setattr(beside_others, "STARTED_SECONDS", 0.1)
+    monkeypatch.setattr(beside_others, "BUSY", "import time\ntime.sleep(600)")
     out = tmp_path / "table.json"
     beside_others.main(["videomae"], ["bf16"], processes=1, rounds=1, quick=True, json_out=out)
     (row,) = json.loads(out.read_text())["tables"][0]["rows"]

@@ -36,7 +36,10 @@ def test_make_demo_runs_the_script():
 def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "SIDE", 128)
     monkeypatch.setattr(demo, "SETTINGS", {**demo.SETTINGS, "crop_size": 112, "frames_per_clip": 4})
+    searched = []  # test_searches_a_film does so
+    monkeypatch.setattr(demo.film, "search_film", lambda console, out: searched.append(out))
     demo.main(["--out", str(tmp_path)])
+    assert searched == [tmp_path]
     output = capsys.readouterr().out
     assert "$ vidformers convert" in output and "✓ tensors of the original files: 107 compared" in output
     assert "the encoder is the file's `target_encoder`" in output
@@ -75,6 +78,8 @@ def test_draws_converts_and_embeds(demo, tmp_path, monkeypatch, capsys):
     planned, random = map(int, re.search(r"(\d+)% end nearer.*, (\d+)% after random", output).groups())
     assert planned > 80 and random < 15
 
+    for owner, step in (demo, "classify_shapes"), (demo, "reconstruct_shapes"), (demo.world, "plan_moves"):
+        monkeypatch.setattr(owner, step, lambda *arguments: None)
     demo.main(["--out", str(tmp_path)])
     again = np.asarray(Image.open(tmp_path / "features.png"))
     assert np.abs(figure.astype(int) - again).max() <= 2, "a second run replaces the first and gives the same picture"

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -104,18 +105,27 @@ def server(site):
     server.server_close()
 
 
+def outside(browser, start: str) -> set[str]:
+    """Addresses that were asked for and that are not of the site."""
+    return {url for url in browser.requests if not url.startswith((start, "data:", "about:", "blob:"))}
+
+
 def test_site_in_a_browser(site, server, tmp_path):
     for start in (server, site.as_uri()):
         with Browser(chromium(), tmp_path / start.partition(":")[0]) as browser:
-            visit(browser, start)
+            browser.prefer("light")
+            if start == server:  # files are all opened below
+                open_pages(browser, start)
+            browser.resize(1400)
+            browser.open(f"{start}/index.html")
+            switch_colors(browser)
+            search(browser)
             assert browser.problems == []
-            outside = {url for url in browser.requests if not url.startswith((start, "data:", "about:", "blob:"))}
-            assert outside == set()
+            assert outside(browser, start) == set()
 
 
-def visit(browser, start: str) -> None:
-    """Open pages of every kind on wide and narrow windows, switch the colors, follow a result of the search."""
-    browser.prefer("light")
+def open_pages(browser, start: str) -> None:
+    """Open pages of every kind on wide and narrow windows."""
     family = next(iter(FAMILIES))
     for width in (1400, 420):
         browser.resize(width)
@@ -124,34 +134,46 @@ def visit(browser, start: str) -> None:
             assert browser.evaluate("document.querySelector('article h1').textContent")
             assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
 
+
+def switch_colors(browser) -> None:
     assert browser.evaluate(SCHEME) == "default"
     browser.evaluate("document.querySelector('[data-md-component=palette] label:not([hidden])').click()")
     browser.wait_for(f"{SCHEME} == 'slate'")
 
-    browser.resize(1400)
-    browser.open(f"{start}/index.html")
+
+def search(browser) -> None:
+    """Search from the open page, and follow the first result."""
     browser.evaluate(TYPE_TUBELET)
     assert browser.wait_for(FOUND) > 1
     browser.open(browser.evaluate("document.querySelector('.md-search-result__item a').href"))
     assert "tubelet" in browser.evaluate("document.querySelector('article').textContent")
 
 
-@pytest.mark.parametrize(("width", "preferred", "scheme"), [(1200, "light", "default"), (400, "dark", "slate")])
-def test_pictures_and_code_are_in_place(site, tmp_path, width, preferred, scheme):
-    """On every page. A wide window also shows the name of the product once."""
+@pytest.fixture(scope="module")
+def site_without_search(site, tmp_path_factory) -> Path:
+    """The site with nothing to search, which is most of what a page loads."""
+    copy = shutil.copytree(site, tmp_path_factory.mktemp("quiet") / "site")
+    (copy / "search/search_index.js").write_text('var __index = {"config": {"lang": ["en"]}, "docs": []}')
+    return copy
+
+
+def test_pictures_and_code_are_in_place(site_without_search, tmp_path):
+    """On every page, in wide light windows and in narrow dark ones. The first also show the product's name once."""
+    site, num_pictures = site_without_search, {}
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if path.name != "404.html")
-    num_pictures = {}
     with Browser(chromium(), tmp_path / "profile") as browser:
-        browser.resize(width)
-        browser.prefer(preferred)
-        for page in pages:
-            browser.open(f"{site.as_uri()}/{page}")
-            num_pictures[page] = browser.evaluate(NUM_PICTURES)
-            assert browser.evaluate(SCHEME) == scheme
-            assert browser.evaluate(BAD_PICTURES) == [], page
-            assert browser.evaluate(BAD_CODE) == [], page
-            assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
-            assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
+        for width, preferred, scheme in ((1200, "light", "default"), (400, "dark", "slate")):
+            browser.resize(width)
+            browser.prefer(preferred)
+            for page in pages:
+                browser.open(f"{site.as_uri()}/{page}")
+                num_pictures[page] = browser.evaluate(NUM_PICTURES)
+                assert browser.evaluate(SCHEME) == scheme
+                assert browser.evaluate(BAD_PICTURES) == [], page
+                assert browser.evaluate(BAD_CODE) == [], page
+                assert not browser.evaluate(TOO_WIDE), f"{page} is wider than {width} pixels"
+                assert width < 1200 or browser.evaluate(NAMES_AT_THE_TOP) == 1, page
         assert browser.problems == []
+        assert outside(browser, site.as_uri()) == set()
     shown = {"index.html", *(f"model_doc/{family}.html" for family in FAMILIES)}
     assert all(num_pictures[page] for page in shown), num_pictures

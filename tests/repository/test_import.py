@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 import pytest
 
 import vidformers
-from tests.harness.fresh import IMPORTS, NO_TORCHVISION, fake_torchvision, succeed_afresh
+from tests.harness.fresh import ALONE, IMPORTS, fake_torchvision, succeed_afresh
 from vidformers import compat
 from vidformers.families import FAMILIES
 
@@ -43,25 +43,14 @@ def run(model):
 """
 
 
-def python(code, *arguments, path=None, **environment):
+def python(code, path=None, **environment):
     """Run code in a fresh interpreter and give back the finished process."""
     inherited = {name: value for name, value in os.environ.items() if name != "VIDFORMERS_AUTO"}
     if path:
         environment["PYTHONPATH"] = os.pathsep.join([str(path), *filter(None, [inherited.get("PYTHONPATH")])])
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, timeout=300
     )
-
-
-def succeed(code, *arguments, **options):
-    """Run code whose assertions must hold; gives back what it printed."""
-    done = python(code, *arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +58,7 @@ def stock_directory(tmp_path_factory):
     """A model directory written by transformers, and what transformers computes with it, without vidformers."""
     folder = tmp_path_factory.mktemp("stock")
     code = f"""
-import sys, torch
-from transformers import VJEPA2Config, VJEPA2Model
+import sys
 {USE_STOCK}
 torch.manual_seed(0)
 model = VJEPA2Model(VJEPA2Config(**{TINY_CONFIG}))
@@ -78,7 +66,7 @@ model.save_pretrained(sys.argv[1])
 torch.save(run(model), sys.argv[1] + "/expected.pt")
 assert "vidformers" not in sys.modules
 """
-    succeed(code, folder)
+    succeed_afresh(code, folder, order=ALONE)
     processor = {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": {"height": 32, "width": 32}}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(processor))
     return folder
@@ -102,21 +90,6 @@ def test_public_names_load_on_first_use():
         assert getattr(vidformers, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'VJEPA3Model'"):
         vidformers.VJEPA3Model  # noqa: B018
-
-
-@pytest.mark.slow
-def test_registration_can_be_left_to_the_user():
-    code = """
-import sys
-import vidformers
-assert not {"torch", "transformers"} & set(sys.modules)
-from transformers import AutoConfig
-assert type(AutoConfig.for_model("vjepa2")).__module__.startswith("transformers.")
-vidformers.register()
-vidformers.register()
-assert type(AutoConfig.for_model("vjepa2")) is vidformers.VJEPA2Config
-"""
-    succeed(code, VIDFORMERS_AUTO="0")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -173,14 +146,22 @@ def test_changes_in_transformers_are_on_their_page():
         assert f"compat.{name}(" in called
 
 
+def test_registration_can_be_left_to_the_user():
+    code = "import sys, vidformers; assert not {'torch', 'transformers'} & set(sys.modules)"
+    done = python(code, VIDFORMERS_AUTO="0")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 @pytest.mark.parametrize("torchvision", ["absent", "present"])
-def test_registration_changes_what_compat_says(tmp_path, torchvision):
+def test_registration_changes_what_compat_says(torchvision):
     """Names of transformers' modules and attributes of its Auto classes, before and after."""
-    code = f"""
-{NO_TORCHVISION if torchvision == "absent" else ""}
-import sys
+    code = """
+import os, sys
+os.environ["VIDFORMERS_AUTO"] = "0"
 import vidformers
+assert type(AutoConfig.for_model("vjepa2")).__module__.startswith("transformers.")
 for name in vidformers.__all__:
     getattr(vidformers, name)  # loads all that registration loads
 from transformers.models.auto import (
@@ -189,23 +170,25 @@ from transformers.models.auto import (
 LAZY = ("AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin", "VideoMAEFeatureExtractor")
 
 def snapshot():
-    modules = {{name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}}
+    modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}
     holders = "transformers", "transformers.models.auto"
-    found = {{(holder, name): getattr(modules[holder], name, None) for holder in holders for name in LAZY}}
+    found = {(holder, name): getattr(modules[holder], name, None) for holder in holders for name in LAZY}
     for module_name, module in modules.items():
         for name, value in vars(module).items():
             found[module_name, name] = value
             is_placeholder = getattr(type(value), "is_dummy", False)
             if isinstance(value, type) and name.startswith("Auto") and not is_placeholder:
-                found |= {{(name, attribute): of_it for attribute, of_it in vars(value).items()}}
-    found |= {{("processors", name): value for name, value in processing_auto.PROCESSOR_MAPPING_NAMES.items()}}
+                found |= {(name, attribute): of_it for attribute, of_it in vars(value).items()}
+    found |= {("processors", name): value for name, value in processing_auto.PROCESSOR_MAPPING_NAMES.items()}
     return found
 
 before = snapshot()
 vidformers.register()
+vidformers.register()
 after = snapshot()
-changed = {{key for key in before if before[key] is not after.get(key)}}
-changed |= {{key for key in after.keys() - before.keys() if key[0].startswith("Auto")}}
+assert type(AutoConfig.for_model("vjepa2")) is vidformers.VJEPA2Config
+changed = {key for key in before if before[key] is not after.get(key)}
+changed |= {key for key in after.keys() - before.keys() if key[0].startswith("Auto")}
 print(sorted(changed))
 """
     autos = "AutoImageProcessor", "AutoProcessor", "AutoTokenizer", "AutoVideoProcessor"
@@ -219,8 +202,7 @@ print(sorted(changed))
         names = "AutoVideoProcessor", "VIDEO_PROCESSOR_MAPPING", "VideoProcessorMixin"
         expected |= {("transformers", name) for name in names}
         expected |= {("transformers.models.auto", name) for name in names[:2]}
-    path = fake_torchvision(tmp_path) if torchvision == "present" else None
-    printed = succeed(code, path=path, VIDFORMERS_AUTO="0")
+    printed = succeed_afresh(code, order=ALONE, torchvision=torchvision == "present")
     assert printed.strip().splitlines()[-1] == str(sorted(expected))
 
 
@@ -261,27 +243,27 @@ def test_broken_torchvision_is_explained(tmp_path):
 
 
 @pytest.mark.slow
-def test_failure_that_is_not_torchvisions_is_passed_on(tmp_path):
+@pytest.mark.xdist_group("fresh")
+def test_failure_that_is_not_torchvisions_is_passed_on():
     code = """
 import sys
 sys.modules["transformers.models.auto.modeling_auto"] = None
-import vidformers
+try:
+    import vidformers
+except ModuleNotFoundError as error:
+    print(error)
 """
-    done = python(code, path=fake_torchvision(tmp_path))
-
-    assert done.stderr.strip().splitlines()[-1].startswith("ModuleNotFoundError: import of transformers.models.auto")
+    printed = succeed_afresh(code, order=ALONE, torchvision=True)
+    assert printed.startswith("import of transformers.models.auto.modeling_auto")
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("fresh")
-@pytest.mark.parametrize("first", ["transformers", "vidformers"])
-def test_classes_of_transformers_stay_as_they_are(stock_directory, first):
-    imports = ["from transformers import VJEPA2Config, VJEPA2Model\n", "import vidformers\n"]
+@pytest.mark.parametrize("order", IMPORTS)
+def test_classes_of_transformers_stay_as_they_are(stock_directory, order):
     code = f"""
-{"".join(imports if first == "transformers" else imports[::-1])}
 import sys
 {USE_STOCK}
-from transformers import AutoModel
 assert VJEPA2Model.__module__ == "transformers.models.vjepa2.modeling_vjepa2"
 assert type(AutoModel.from_config(VJEPA2Config(**{TINY_CONFIG}))) is VJEPA2Model
 model, info = VJEPA2Model.from_pretrained(sys.argv[1], attn_implementation="eager", output_loading_info=True)
@@ -289,22 +271,21 @@ assert not any(info.values()), info
 assert type(model.config) is VJEPA2Config
 assert torch.equal(run(model), torch.load(sys.argv[1] + "/expected.pt"))
 """
-    succeed(code, stock_directory)
+    succeed_afresh(code, stock_directory, order=order)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["transformers", "vidformers"])
-def test_names_give_ours_if_that_is_asked_for(first):
+@pytest.mark.xdist_group("fresh")
+@pytest.mark.parametrize("order", IMPORTS)
+def test_names_give_ours_if_that_is_asked_for(order):
     """Whichever package is imported first, and until that is undone."""
-    code = f"""
-import {first}
-import transformers, vidformers
+    code = """
 from vidformers.families import public_modules
 assert transformers.VideoMAEFeatureExtractor is vidformers.VideoMAEImageProcessor
 # Without torchvision transformers makes its image processor anew at every request.
 shared = [name for name in set(public_modules()) & set(dir(transformers)) if not name.startswith("VideoMAE")]
 assert "PeVideoModel" in shared and "VJEPA2VideoProcessor" in shared
-theirs = {{name: getattr(transformers, name) for name in shared[::2]}}
+theirs = {name: getattr(transformers, name) for name in shared[::2]}
 assert not any(theirs[name] is getattr(vidformers, name) for name in theirs)
 vidformers.register(names=True)
 vidformers.register(names=True)
@@ -316,13 +297,19 @@ vidformers.unregister()
 assert all(getattr(transformers, name) is theirs[name] for name in theirs)
 assert not any(getattr(transformers, name) is getattr(vidformers, name) for name in shared)
 """
-    succeed(code)
+    succeed_afresh(code, order=order)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fresh")
 def test_names_by_the_environment():
-    code = "import vidformers, transformers; assert transformers.VJEPA2Model is vidformers.VJEPA2Model"
-    succeed(code, VIDFORMERS_AUTO="names")
+    code = """
+import importlib, os
+os.environ["VIDFORMERS_AUTO"] = "names"
+importlib.reload(vidformers)
+assert transformers.VJEPA2Model is vidformers.VJEPA2Model
+"""
+    succeed_afresh(code)
 
 
 def test_pe_core_directories_may_name_the_processor_of_pe_video(tmp_path):

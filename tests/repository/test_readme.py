@@ -117,7 +117,9 @@ def named_files(tmp_path_factory) -> Path:
         (folder / "clips" / label).mkdir(parents=True)
         for name in ("one.mp4", "two.mp4", "three.mp4"):
             write_video(folder / "clips" / label / name, num_frames=16)
-    Image.fromarray(picture(0, 300, 400)).save(folder / "image.jpg")
+    (folder / "pictures").mkdir()
+    for name in ("image.jpg", "pictures/one.jpg", "pictures/two.jpg"):
+        Image.fromarray(picture(0, 300, 400)).save(folder / name)
 
     encoder = encoder_shapes(width=FILE_WIDTH, mlp=4 * FILE_WIDTH, patch=16)
     predictor = predictor_shapes(width=FILE_WIDTH, pred_width=72, mlp=288, depth=1, tokens=10)
@@ -287,6 +289,10 @@ def shorten_pretraining(monkeypatch) -> None:
     recipes, change = FAMILIES["videomae"].recipes, pretrain_command.change
     for name, recipe in recipes.items():
         monkeypatch.setitem(recipes, name, replace(recipe, config={**recipe.config, **VIDEOMAE}))
+    name, tiny = "vjepa2.1-vitl-pretrain", {**HUB, **HUB_PREDICTOR, "num_hidden_layers": 2}
+    recipe = FAMILIES["vjepa2"].recipes[name]
+    tiny |= {"hierarchical_layers": [0, 1], "num_distillation_outputs": 2}
+    monkeypatch.setitem(FAMILIES["vjepa2"].recipes, name, replace(recipe, config={**recipe.config, **tiny}))
 
     def shorten(recipe, changes):
         return change(recipe, changes | {"num_frames": 4, "crop_size": 64, "steps": 2, "batch_size": 4})

@@ -8,7 +8,7 @@ import torch
 from tests.goldens_of_training import case, cases
 from vidformers.commands.pretrain import change, new_model, recipes
 from vidformers.training.batches import seeded
-from vidformers.training.pretraining import batches_of_a_step, check_recipe, rates_at
+from vidformers.training.pretraining import Shares, rates_at, share_out
 
 
 RECIPES = recipes()
@@ -87,6 +87,10 @@ def test_published_rates():
     assert weights == pytest.approx([0, 0, 0.25, 0.5, 0.5])
     assert rates_at(RECIPES["vjepa2.1-vitg-cooldown"][1], 0)["context_loss_weight"] == 0.5
     assert "context_loss_weight" not in rates_at(RECIPES["vjepa2-vitg-pretrain"][1], 0)
+    images = replace(recipe.images, context_loss_weight=0.7)
+    rates = rates_at(replace(recipe, images=images), 22500)
+    assert (rates["context_loss_weight"], rates["image_context_loss_weight"]) == pytest.approx((0.25, 0.35))
+    assert "image_context_loss_weight" not in rates_at(replace(recipe, images=None), 0)
 
 
 def test_changes():
@@ -116,15 +120,46 @@ def test_changes():
         ({"learning_rate": -1.0}, "`learning_rate` above 0"),
         ({"fps": None}, "either `fps` or `frame_step`"),
         ({"schedule": "step"}, "`schedule`.*got 'step'"),
+        ({"images": {"share": 1.0}}, "`share` of images above 0 and below 1, got 1.0"),
+        ({"images": {"crop_size": 0}}, "`crop_size` of images above 0, got 0"),
+        ({"images": {"shares": 0.5}}, "`images` as a mapping with some of share, batch_size.*got {'shares': 0.5}"),
     ],
 )
 def test_recipes_that_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):
-        check_recipe(replace(RECIPES["vjepa2-vitg-pretrain"][1], **changes))
+        change(RECIPES["vjepa2.1-vitg-pretrain"][1], changes)
 
 
 def test_how_the_clips_of_a_step_are_shared_out():
     recipe = replace(RECIPES["vjepa2-vitg-pretrain"][1], batch_size=24)
-    assert batches_of_a_step(recipe, None, 2) == (12, 1) and batches_of_a_step(recipe, 4, 2) == (4, 3)
+    assert share_out(recipe, None, 2) == Shares(1, 2, 12) and share_out(recipe, 4, 2) == Shares(3, 6, 4)
     with pytest.raises(ValueError, match="multiple of the clips that 5 processes"):
-        batches_of_a_step(recipe, None, 5)
+        share_out(recipe, None, 5)
+
+
+@pytest.mark.parametrize(("size", "processes", "clips", "images"), [("vitb", 64, 96, 144), ("vitG", 256, 24, 36)])
+def test_images_of_the_originals_processes(size, processes, clips, images):
+    recipe = RECIPES[f"vjepa2.1-{size}-pretrain"][1]
+    half = processes // 2
+    assert share_out(recipe, None, processes) == share_out(recipe, clips, processes)
+    assert share_out(recipe, None, processes) == Shares(1, half, clips, half, images)
+
+
+def test_how_images_are_shared_out():
+    recipe = change(RECIPES["vjepa2.1-vitg-pretrain"][1], {"batch_size": 24})
+    assert recipe.images.batch_size == 36
+    assert share_out(recipe, None, 1) == Shares(2, 1, 24, 1, 36)
+    assert share_out(recipe, 4, 1) == Shares(12, 6, 4, 6, 6)
+    assert share_out(recipe, 8, 2) == Shares(3, 3, 8, 3, 12)
+    assert share_out(recipe, None, 2) == Shares(1, 1, 24, 1, 36)
+    assert share_out(recipe, None, 2, sharded=True) == Shares(2, 2, 12, 2, 18)  # two processes, of one kind at a time
+    with pytest.raises(ValueError, match="gives 3 of images.*in multiples of the 2 processes that share"):
+        share_out(recipe, 8, 2, sharded=True)
+    third = change(recipe, {"images": {"share": 0.3, "batch_size": 8}})
+    assert share_out(third, None, 1) == Shares(4, 3, 8, 1, 8) and share_out(third, 4, 1) == Shares(8, 6, 4, 2, 4)
+    with pytest.raises(ValueError, match="share of 0.3 gives 0 of images"):
+        share_out(third, 24, 1)
+    with pytest.raises(ValueError, match="that 3 processes take at once .25 each, and images besides., got 24"):
+        share_out(recipe, 25, 3)
+    with pytest.raises(ValueError, match="gives 2 of images, among which its 7 images cannot be shared out"):
+        share_out(change(third, {"images": {"batch_size": 7}}), 4, 1)

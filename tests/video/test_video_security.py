@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import video_files
+from tests.harness.fresh import succeed_afresh
 from tests.video_files import decode_all, write_video
 from vidformers.video import VideoDecodeError, VideoLimits, VideoReader, decode_video, probe_video
 
@@ -194,9 +195,19 @@ def test_a_reader_can_be_pickled(clip):
 
 
 @pytest.mark.slow
-def test_a_reader_goes_to_spawned_workers(clip):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert np.array_equal(pool.apply(read_frame, (VideoReader(clip), 7)), decode_all(clip)[7])
+@pytest.mark.xdist_group("fresh")
+def test_a_reader_goes_to_spawned_workers(clip, tmp_path):
+    """A worker gets what is pickled, and nothing else of this process."""
+    (tmp_path / "reader").write_bytes(pickle.dumps(VideoReader(clip)))
+    code = """
+import pickle, sys
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+np.save(folder / "frame.npy", pickle.loads((folder / "reader").read_bytes()).read([7])[0][0])
+"""
+    succeed_afresh(code, tmp_path)
+    assert np.array_equal(np.load(tmp_path / "frame.npy"), decode_all(clip)[7])
 
 
 def test_an_open_file_stays_in_its_process(clip):

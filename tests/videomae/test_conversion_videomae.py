@@ -314,7 +314,7 @@ def test_swapped_biases_are_noticed(files, monkeypatch):
 
     def stages():
         model = load_original(files / "finetuned.pth", **FIELDS)
-        calls = verify.adapter(VIDEOMAE).example_calls(model.config, "VideoMAEForVideoClassification")
+        calls = verify.adapter("videomae").example_calls(model.config, "VideoMAEForVideoClassification")
         return verify.run_stages(model, calls)
 
     right = stages()

@@ -251,7 +251,7 @@ def test_the_table_makes_exactly_the_tensors_of_every_preset(preset):
 @kinds
 def test_every_original_tensor_moves_exactly_its_own_targets(files, kind):
     """Perturb one original tensor at a time: its targets change, where they should, and nothing else does."""
-    request = load.Request(overrides={k: v for k, v in arguments(files, kind).items() if k != "probe"})
+    request = load.Request(**{k: v for k, v in arguments(files, kind).items() if k != "probe"})
     with load.planned(files / "vit.pt", arguments(files, kind).get("probe"), request) as plan:
         originals = {name: plan.found.read(name).clone() for name in plan.found.shapes}
         before = dict(rules.convert(plan.rules, originals.__getitem__))
@@ -268,12 +268,12 @@ def test_every_original_tensor_moves_exactly_its_own_targets(files, kind):
 
 def test_swapped_query_and_key_are_noticed(files, monkeypatch):
     """A wrong rule keeps all names and shapes; only numbers can tell, and the comparison of stages does."""
-    request = load.Request(overrides=dict(V2_CONFIG))
+    request = load.Request(**V2_CONFIG)
 
     def stages():
         with load.planned(files / "vit.pt", None, request) as plan:
             model = load.build(plan, torch.float32)
-        return verify.run_stages(model, verify.adapter(VJEPA2).example_calls(model.config, "VJEPA2Model"))
+        return verify.run_stages(model, verify.adapter("vjepa2").example_calls(model.config, "VJEPA2Model"))
 
     right = stages()
     forward = ops.Split.forward

@@ -300,6 +300,20 @@ def test_directories_keep_the_teacher(tmp_path):
         torch.testing.assert_close(features.get_feature_map(video), again.get_feature_map(video))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_teacher_stays_in_single_precision(tmp_path, dtype):
+    build().save_pretrained(tmp_path)
+    model = VJEPA2ForPreTraining.from_pretrained(tmp_path, dtype=dtype)
+    assert {each.dtype for each in model.vjepa2.parameters()} == {dtype}
+    assert {each.dtype for each in model.teacher.parameters()} == {torch.float32}
+    before = model.teacher.layernorm.weight.clone()
+    with torch.no_grad():
+        model.vjepa2.encoder.layernorm.weight.add_(1.0)
+    model.update_teacher(0.99925)
+    torch.testing.assert_close(model.teacher.layernorm.weight, before + 0.00075)
+    assert model(**example()).loss.isfinite()
+
+
 def test_a_directory_without_a_teacher_gives_its_encoder(tmp_path):
     torch.manual_seed(1)
     VJEPA2Model(VJEPA2Config(**TINY)).save_pretrained(tmp_path)
@@ -384,3 +398,47 @@ def test_the_trainer_evaluates(tmp_path):
     )
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+@pytest.mark.slow
+def test_the_trainer_follows_a_recipe(tmp_path):
+    """Its steps are those of a loop with the same rates; weight decay and the weight of context tokens change, too."""
+    from transformers import Trainer, TrainingArguments
+
+    from vidformers.commands.pretrain import change, recipes
+    from vidformers.training import RecipeCallback, context_weight_schedule
+
+    recipe = change(
+        recipes()["vjepa2.1-vitl-pretrain"][1],
+        {"steps": 3, "warmup_steps": 2, "final_weight_decay": 0.4, "momentum": 0.5, "context_loss_steps": (0, 2)},
+    )
+    given, models = example(2, 4), [build(**LEVELS), build(**LEVELS)]
+    optimizers = [torch.optim.AdamW(model.parameter_groups(0.04)) for model in models]
+    for step, rate in enumerate((3.5e-4, 6e-4, 6e-4)):
+        decay = cosine_decay_schedule(step, ref=0.04, final=0.4, total_steps=3)
+        for group, decays in zip(optimizers[0].param_groups, (True, True, False, False), strict=True):
+            group["lr"], group["weight_decay"] = rate, decay * decays
+        weight = context_weight_schedule(step, value=0.5, start_step=0, end_step=2)
+        models[0](**given, context_loss_weight=weight).loss.backward()
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+        models[0].update_teacher(0.5)
+    trainer = Trainer(
+        model=models[1],
+        args=TrainingArguments(
+            str(tmp_path),
+            report_to=[],
+            use_cpu=True,
+            remove_unused_columns=False,
+            max_steps=3,
+            max_grad_norm=0,
+            per_device_train_batch_size=2,
+        ),
+        data_collator=lambda samples: given,
+        train_dataset=[{"number": number} for number in range(6)],
+        optimizers=(optimizers[1], None),
+        callbacks=[RecipeCallback(recipe)],
+    )
+    trainer.train()
+    for name, value in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], value, rtol=0, atol=1e-6, msg=name)

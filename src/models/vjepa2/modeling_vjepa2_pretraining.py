@@ -68,6 +68,7 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
     """
 
     records_states = False
+    _keep_in_fp32_modules_strict = ("teacher",)  # half precision would round its small moves away
 
     def __init__(self, config: VJEPA2Config):
         super().__init__(config)
@@ -229,8 +230,12 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
         return config
 
     def mask_collator(self, masks: Sequence[Mapping[str, Any]], num_frames: int, crop_size: int) -> VJEPA2MaskCollator:
-        sides = {"patch_size": self.config.patch_size, "tubelet_size": self.config.tubelet_size}
+        sides = {"patch_size": self.config.patch_size, "tubelet_size": min(self.config.tubelet_size, num_frames)}
         return VJEPA2MaskCollator(masks, [num_frames], crop_size=crop_size, **sides)
+
+    @property
+    def learns_from_images(self) -> bool:
+        return self.config.use_image_patch_embedder
 
     @property
     def may_leave_parameters_out(self) -> bool:

@@ -7,7 +7,7 @@ fifths of them.
 
 from dataclasses import replace
 
-from ..records import Recipe
+from ..records import ImageRecipe, Recipe
 from .presets import VJEPA2_1_LEVELS, VJEPA2_SIZES
 
 
@@ -17,6 +17,13 @@ BLOCKS = {"temporal_scale": (1.0, 1.0), "aspect_ratio": (0.75, 1.5), "max_tempor
 MASKS = (
     {"num_blocks": 8, "spatial_scale": (0.15, 0.15), **BLOCKS},
     {"num_blocks": 2, "spatial_scale": (0.7, 0.7), **BLOCKS},
+)
+IMAGES = ImageRecipe(
+    share=0.5,
+    batch_size=4608,
+    crop_size=256,
+    masks=({"num_blocks": 10, "spatial_scale": (0.15, 0.15), **BLOCKS},),
+    context_loss_weight=0.5,
 )
 PRETRAINING = Recipe(
     source="configs/train/vitg16/pretrain-256px-16f.yaml at c2963a47",
@@ -55,7 +62,7 @@ FEW_STEPS = (
     "The file has 4 epochs of 30 steps, 120 in all: they look left over from a test. The cooldown to 384 pixels has "
     "12,000 steps.",
 )
-VIDEOS_ALONE = "The original gives half of its processes pictures of ImageNet; here all clips are videos."
+ON_IMAGES = "The original makes half of its batches of images, those of ImageNet-1k; `--images` names yours."
 NO_WIDTH = (
     "The original's code has no width for a base model, so that the file fails in the first step; the published B and "
     "L were distilled, by code that is not published."
@@ -82,7 +89,6 @@ def _config_2_1(size: str) -> dict:
         "hierarchical_layers": VJEPA2_1_LEVELS[depth],
         "num_distillation_outputs": 4,
         "use_context_projection": True,
-        "weight_distance_loss": True,
     }
 
 
@@ -113,16 +119,20 @@ def _recipes() -> dict[str, Recipe]:
             steps=1000 * EPOCH,
             learning_rate=6e-4,
             final_learning_rate=6e-4,
+            loss={"weight_distance_loss": True},
             context_loss_weight=0.5,
             context_loss_steps=(15000, 30000),
-            notes=(VIDEOS_ALONE, *why),
+            images=IMAGES,
+            notes=(ON_IMAGES, *why),
         )
         recipes[f"vjepa2.1-{size}-cooldown"] = replace(
             COOLDOWN,
             source=source,
             learning_rate=6e-4,
+            loss={"weight_distance_loss": False},
             context_loss_weight=0.5,
-            notes=(*COOLDOWN.notes, VIDEOS_ALONE, AT_256),
+            images=IMAGES,
+            notes=(*COOLDOWN.notes, ON_IMAGES, AT_256),
         )
     return recipes
 
