@@ -73,7 +73,7 @@ def shown_by_time(path, times) -> list[np.ndarray]:
 OPEN_GOP_HEVC = {"x265-params": "keyint=10:min-keyint=10:bframes=3:open-gop=1:log-level=0"}
 LOSSES = {
     "key_picture.mp4": ({"b_frames": 3}, 10, 0, bytes(20)),  # those that refer to it are lost too, others come late
-    "place_in_order.mp4": ({"codec": "libx265", "options": OPEN_GOP_HEVC}, 17, 7, b"\xff"),
+    "place_in_order.mp4": ({"codec": "libx265", "options": OPEN_GOP_HEVC}, 17, 7, b"\xd0"),
     "kind_of_picture.mp4": ({"codec": "mpeg4", "b_frames": 2}, 17, 4, b"\x56"),  # the decoder loses it without a word
 }
 
