@@ -191,7 +191,7 @@ def _in_order(numbered: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """Frames by their numbers, of which a few are held: a decoder that lost pictures hands others on too late."""
     held: list[tuple[int, int, Any]] = []
     for count, (number, frame) in enumerate(numbered):
-        heapq.heappush(held, (number, count, frame))
+        heapq.heappush(held, (number, -count, frame))  # of two for one packet the last stands
         if len(held) > MOST_REORDERED:
             number, _, frame = heapq.heappop(held)
             yield number, frame

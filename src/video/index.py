@@ -251,7 +251,7 @@ class FrameIndex:
             return False
         num_intact = len(self.packet_pts) if first_damaged is None else first_damaged
         lost = [position for position in self.lacking(number for number, _ in shown) if position < num_intact]
-        return 4 * len(lost) <= num_intact
+        return 4 * (len(lost) - 1) <= num_intact  # damage that nothing tells may lose one before
 
     def number_at(self, pts: int | None) -> int | None:
         """The number of the frame that is shown at exactly this time."""

@@ -245,7 +245,7 @@ class VideoReader:
             shown = [(number, frame.opaque) for _, number, frame in self._decoder.decode_linear()]
         by_time = packets is not None and packets.numbers(shown, min(damaged, default=None))
         if by_time:
-            shown.sort(key=lambda frame: frame[1])
+            shown = sorted(dict(shown).items(), key=lambda frame: frame[1])
             damaged |= packets.lacking(number for number, _ in shown)
         cut = {number: pts for number, pts in damaged.items() if number > last_intact}
         self._decoder.breaks_off |= bool(cut)

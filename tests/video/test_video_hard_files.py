@@ -45,7 +45,7 @@ def test_a_damaged_picture_inside_moves_no_other(tmp_path, warnings):
     expected = decode_all(path)
     damaged = video_files.zero_packet(path, 10)
     assert_frames(damaged, expected[:10] + expected[9:10] + expected[11:])
-    assert "zero10_pictures.mov': 1 damaged packet, the first at frame 10 (0.40 s)" in warnings[0]
+    assert "damaged10_pictures.mov': 1 damaged packet, the first at frame 10 (0.40 s)" in warnings[0]
     warnings.clear()
     VideoReader(damaged).read([20])
     assert len(warnings) == 1
@@ -57,17 +57,70 @@ def test_a_damaged_last_picture_ends_the_video(tmp_path, warnings):
     assert "breaks off after frame 38 (1.52 s)" in warnings[0]
 
 
-def test_damage_that_only_the_decoder_sees_reads_the_same_from_everywhere(tmp_path, warnings):
-    path = write_video(tmp_path / "intra.mp4", b_frames=2, options={"qp": "10"})
-    data = bytearray(path.read_bytes())
-    start, size = video_files.packet_places(path)[15]
-    data[start + size // 2 : start + size // 2 + 40] = bytes(range(40))
-    path.write_bytes(data)
-    reader = VideoReader(path)
-    whole, _ = reader.read()
-    for index in range(40):
-        assert np.array_equal(decode_video(path, [index])[0][0], whole[index]), index
-    assert any("intra.mp4" in message and "damaged" in message for message in warnings)
+def shown_by_time(path, times) -> list[np.ndarray]:
+    """For each time the newest picture that a plain decode gives, in whichever order they come out of it."""
+    with av.open(str(path)) as container:
+        stream, pictures = container.streams.video[0], {}
+        for packet in container.demux(stream):
+            try:
+                for frame in stream.codec_context.decode(packet if packet.size else None):
+                    pictures[frame.pts * float(stream.time_base)] = frame.to_ndarray(format="rgb24")
+            except av.error.FFmpegError:
+                pass
+    return [pictures[max(time for time in pictures if time <= wanted + 1e-6)] for wanted in times]
+
+
+OPEN_GOP_HEVC = {"x265-params": "keyint=10:min-keyint=10:bframes=3:open-gop=1:log-level=0"}
+LOSSES = {
+    "key_picture.mp4": ({"b_frames": 3}, 10, 0, bytes(20)),  # those that refer to it are lost too, others come late
+    "place_in_order.mp4": ({"codec": "libx265", "options": OPEN_GOP_HEVC}, 17, 7, b"\xd0"),
+    "kind_of_picture.mp4": ({"codec": "mpeg4", "b_frames": 2}, 17, 4, b"\x56"),  # the decoder loses it without a word
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_decoder_that_loses_pictures_moves_no_other(name, tmp_path, warnings):
+    settings, number, offset, data = LOSSES[name]
+    path = write_video(tmp_path / name, **settings)
+    times = probe_video(path).frame_seconds
+    damaged = video_files.overwrite(path, number, offset, data)
+    frames, metadata = decode_video(damaged)
+    assert metadata.timestamps == times.tolist() and len(warnings) == 1 and damaged.name in warnings[0]
+    assert_frames(damaged, shown_by_time(damaged, times))
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "open_gop.mkv"])
+def test_damage_that_only_the_decoder_sees_reads_the_same_from_everywhere(name, tmp_path, warnings):
+    options = {"qp": "10"} | ({"x264-params": "open-gop=1"} if name == "open_gop.mkv" else {})
+    path = write_video(tmp_path / name, b_frames=2, options=options)
+    size = video_files.packet_places(path)[15][1]
+    damaged = video_files.overwrite(path, 15, size // 2, bytes(range(40)))
+    whole, _ = VideoReader(damaged).read()
+    for index in range(9, 23):
+        assert np.array_equal(decode_video(damaged, [index])[0][0], whole[index]), index
+    warnings.clear()
+    decode_video(damaged, [15])
+    assert [damaged.name in message and "damaged" in message for message in warnings] == [True]
+
+
+def test_a_picture_at_the_end_that_claims_more_than_is_left(tmp_path):
+    """The length of its last unit leads beyond its end: the file breaks off, whatever is asked for."""
+    path = write_video(tmp_path / "clip.mp4", b_frames=0)
+    damaged = video_files.overwrite(path, 39, 2, b"\x7f")
+    assert probe_video(damaged).total_num_frames == len(decode_video(damaged)[0]) == 39
+
+
+@pytest.mark.parametrize("lacking", [None, 1])
+def test_a_transport_stream_that_lost_packets(lacking, tmp_path, warnings):
+    """Whole pictures or ends of them are lacking, as after bad reception."""
+    path = write_video(tmp_path / "stream.ts", b_frames=2, options={"qp": "10"})
+    damaged = video_files.drop_transport_packets(path, 14, lacking)
+    whole, metadata = decode_video(damaged)
+    for index in (*range(10, 22), 39 - (lacking is None)):
+        assert np.array_equal(decode_video(damaged, [index])[0][0], whole[index]), index
+    warnings.clear()
+    assert probe_video(damaged).total_num_frames == len(whole)
+    assert len(warnings) == 1
 
 
 def test_joined_transport_streams_lose_no_frame(tmp_path):

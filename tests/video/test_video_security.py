@@ -70,6 +70,18 @@ def test_playlists_are_not_followed(suffix, folder, server, clip, tmp_path):
     assert not any("part.ts" in path for path in server.asked)
 
 
+def test_no_format_can_open_more(folder, server, clip, tmp_path, monkeypatch):
+    """Were a demuxer that follows playlists let in, FFmpeg would still open nothing but the file itself."""
+    monkeypatch.setattr("vidformers.video.source._FORMATS", ["hls", "mpegts"])
+    write_video(folder / "part.ts", num_frames=10)
+    playlist = tmp_path / "list.m3u8"
+    for part in (f"http://127.0.0.1:{server.server_port}/part.ts", str(folder / "part.ts")):
+        playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n")
+        with open(playlist, "rb") as opened, pytest.raises(VideoDecodeError):
+            decode_video(opened)
+    assert not any("part.ts" in path for path in server.asked)
+
+
 @pytest.mark.parametrize("suffix", ["ffconcat", "mp4", "txt"])
 def test_lists_of_files_are_not_followed(suffix, clip, tmp_path):
     check_refused(tmp_path / f"list.{suffix}", f"ffconcat version 1.0\nfile '{clip}'\n")
@@ -97,6 +109,12 @@ def test_image_sequences_are_files(tmp_path):
         decode_video(tmp_path / "p%d.png")
     (tmp_path / "p%d.png").write_bytes((tmp_path / "p2.png").read_bytes())
     assert len(decode_video(tmp_path / "p%d.png")[0]) == 1
+
+
+def test_a_relative_path_is_no_address(clip, tmp_path, monkeypatch):
+    (tmp_path / "file:clip.mp4").write_bytes(clip.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert probe_video("file:clip.mp4").total_num_frames == 10
 
 
 def test_protocols_of_ffmpeg_are_no_addresses(clip):

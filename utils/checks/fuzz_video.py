@@ -183,6 +183,7 @@ def places_of(count: int, times: np.ndarray | None, seconds: list[float | None])
     if times is None or None in seconds:
         return by_number if count <= len(seconds) else f"{count} frames, a plain decode shows {len(seconds)}"
     order = np.argsort(seconds, kind="stable")  # a decoder that lost pictures may hand others on too late
+    order = order[np.append(np.diff(np.array(seconds)[order]) > 0, True)]  # of two for one packet the last stands
     starts = np.array(seconds)[order]
     places = np.maximum(np.searchsorted(starts, times + 1e-6, side="right") - 1, 0).tolist()
     skipped = set(range(max(places))) - set(places)
