@@ -203,7 +203,7 @@ def probe(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder of videos or of pictures for each class, or with such folders `train` and "
+            help="A folder with a folder of videos or of images for each class, or with such folders `train` and "
             "`val`; a CSV file of paths and labels; a data set of `datasets` (NAME, NAME:SPLIT or its folder); or a "
             "CSV file of actions as EPIC-KITCHENS-100 has them."
         ),

@@ -22,7 +22,7 @@ from vidformers.files import check_target, written_whole
 from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.directory import Directory, loading_unreported, new_and_left_out
 from vidformers.inference.labeled_clips import find_unlabeled
-from vidformers.inference.media import PICTURES, Clip
+from vidformers.inference.media import IMAGES, Clip
 from vidformers.models.pretrained import VideoPreTrainedModel
 from vidformers.models.records import Family, ImageRecipe, Recipe
 from vidformers.progress import Progress, no_progress
@@ -120,7 +120,7 @@ def prepare(
     family, base = _choose(opened, recipe, objective)
     name, base = str(model or _name(base)), _with_images(base) if images else replace(base, images=None)
     videos = {str(source): find_unlabeled(source) for source in sources}
-    found_images = {str(source): find_unlabeled(source, PICTURES) for source in images}
+    found_images = {str(source): find_unlabeled(source, IMAGES) for source in images}
     given = tuple(weights) if weights else tuple(float(len(found)) for found in videos.values())
     if len(given) != len(videos) or not min(given) >= 0 or not sum(given) > 0:
         raise ValueError(f"Expected a weight for each of {len(videos)} sources, none below 0, got {list(given)}.")

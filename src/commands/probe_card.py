@@ -72,12 +72,12 @@ def card(
 # {name}
 
 An attentive probe with {len(task["classes"])} classes on the frozen encoder of `{task["base"]}`, trained on
-{task["training_clips"]} {"pictures" if task["pictures"] else "clips"} of `{source}`. {about}
+{task["training_clips"]} {"images" if task["images"] else "clips"} of `{source}`. {about}
 
 {numbers}
 
 `from_pretrained` of `{task["model_class"]}` loads it after `import vidformers`; it takes {task["num_frames"]} frames
-{"that all show the picture" if task["pictures"] else "of a video"}.
+{"that all show the image" if task["images"] else "of a video"}.
 {confusion}
 ## The heads
 
@@ -103,7 +103,7 @@ def _about(task: Mapping[str, Any], settings: Mapping[str, Any], measures: Mappi
     skipped = f" {left_out} could not be used, and were left out." if left_out else ""
     if measures["test"] is not None:
         return f"{chosen}, and measured once on {task['test_clips']} that had no part in either:{skipped}"
-    drawn = settings["as_original"] and not task["pictures"]
+    drawn = settings["as_original"] and not task["images"]
     how = "as the original evaluates it, on drawn clips of whole batches" if drawn else "all of them"
     return f"{chosen}, {how}. The numbers are of those same clips, so that they flatter it:{skipped}"
 

@@ -9,7 +9,7 @@ ORIGINAL_STEP = 4
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 5e-3)
 PUBLISHED: dict[str, dict[str, Any]] = {
     "videos": {"rates": _RATES, "decays": (0.01, 0.1, 0.4, 0.8), "views": 3, "frame_step": ORIGINAL_STEP},
-    "pictures": {
+    "images": {
         "rates": (5e-4, 1e-3, 1.5e-3, 2e-3),
         "decays": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
         "warmup": 5.0,
@@ -68,7 +68,7 @@ class Settings:
         """Those of the original's evaluation, as far as `others` don't say otherwise.
 
         Args:
-            of: "videos", "pictures" or "actions".
+            of: "videos", "images" or "actions".
             **others: fields.
         """
         return cls(as_original=True, **{"layers": 3, "augment": True, **PUBLISHED[of], **others})
@@ -88,10 +88,10 @@ class Settings:
             for rate, decay in product(self.rates, self.decays)
         ]
 
-    def check_for_pictures(self) -> None:
-        """A ValueError unless these can be settings of pictures."""
+    def check_for_images(self) -> None:
+        """A ValueError unless these can be settings of images."""
         if self.segments > 1 or self.views > 1 or self.frame_step is not None:
             raise ValueError(
-                "Pictures are seen whole and still: leave segments, views and the step of frames out "
+                "Images are seen whole and still: leave segments, views and the step of frames out "
                 f"(got {self.segments}, {self.views} and {self.frame_step})."
             )

@@ -14,7 +14,7 @@ from vidformers.inference.clips import frames_of_a_clip
 from vidformers.inference.device import find_device
 from vidformers.inference.directory import Directory
 from vidformers.inference.labeled_clips import check_counts, find_clips, medium_of, relabeled, split, unreadable
-from vidformers.inference.media import PICTURES, Clip, Picture
+from vidformers.inference.media import IMAGES, Clip, ImageClip
 from vidformers.inference.new_probe import new_probe
 from vidformers.inference.probe_clips import AnticipationClips, ClipViews, Prepare, StillClips
 from vidformers.models.pretrained import VideoPreTrainedModel
@@ -29,7 +29,7 @@ TRAINING, VALIDATION, TEST = PARTS = ("training", "validation", "test")
 FOLDERS = {"train": TRAINING, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
 """Folders of a source that are its parts, as data sets are often laid out."""
 MOST_STILL_FRAMES = 16
-"""The original shows a picture as 16 frames; to its ViT-g and G as 18, for which `num_frames` is there."""
+"""The original shows an image as 16 frames; to its ViT-g and G as 18, for which `num_frames` is there."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Task:
 
     @property
     def is_still(self) -> bool:
-        """Whether clips are pictures."""
-        return isinstance(self.parts[TRAINING][0], Picture)
+        """Whether clips are images."""
+        return isinstance(self.parts[TRAINING][0], ImageClip)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Task:
             **{f"{part}_clips": len(clips) for part, clips in self.parts.items()},
             "unreadable": len(self.unreadable),
             "num_frames": self.num_frames,
-            "pictures": self.is_still,
+            "images": self.is_still,
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
 
@@ -117,7 +117,7 @@ def prepare(
     """Find clips, open each once, and load an encoder with a new head.
 
     Args:
-        source: what [`~vidformers.inference.labeled_clips.find_clips`] takes, of videos or of pictures; a folder that
+        source: what [`~vidformers.inference.labeled_clips.find_clips`] takes, of videos or of images; a folder that
             is divided into such, `train` and `val` or `test`; or a CSV file of actions as EPIC-KITCHENS-100 has them,
             which are to be anticipated.
         model: a directory or the name of a repository on the Hub, of any family.
@@ -127,7 +127,7 @@ def prepare(
         videos: the folder with the videos of actions; by default that of the CSV file.
         validation_share: share of every class, or of the videos with actions; at least one.
         test_share: likewise; 0 for no test.
-        num_frames: frames to take of a clip; by default the model's number. A picture is shown as so many, by default
+        num_frames: frames to take of a clip; by default the model's number. An image is shown as so many, by default
             at most 16, and once to a model without a number.
         device: where the model runs; by default an accelerator, where there is one.
         dtype: type that the model computes in; the heads' weights stay float32.
@@ -140,7 +140,7 @@ def prepare(
         ModuleNotFoundError: a package that this needs is not installed.
         OSError: there is no such model.
         ValueError: the model has no tokens of videos, a class has too few clips, too many cannot be opened, or the
-            settings are none of pictures.
+            settings are none of images.
     """
     check_installed("matplotlib", "the pictures of the model card")
     settings, opened = settings or Settings(), Directory.open(model)
@@ -154,9 +154,9 @@ def prepare(
     if not parts[VALIDATION]:
         raise ValueError("There is nothing to choose a head by: give clips to validate with, or a share above 0.")
     parts, problems = _usable(parts, settings.max_unreadable, progress)
-    still = isinstance(parts[TRAINING][0], Picture)
+    still = isinstance(parts[TRAINING][0], ImageClip)
     if still:
-        settings.check_for_pictures()
+        settings.check_for_images()
     torch.manual_seed(settings.seed)
     if settings.out_layers is not None:
         numbers["out_layers"] = list(settings.out_layers)
@@ -210,10 +210,10 @@ def _usable(
 
 
 def kind_of(source: str | os.PathLike) -> str:
-    """What a source for `prepare` holds: "videos", "pictures" or "actions"."""
+    """What a source for `prepare` holds: "videos", "images" or "actions"."""
     if is_annotation(source):
         return "actions"
-    return "pictures" if medium_of(source) is PICTURES else "videos"
+    return "images" if medium_of(source) is IMAGES else "videos"
 
 
 def part_folders(source: str | os.PathLike) -> dict[str, Path]:

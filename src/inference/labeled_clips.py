@@ -17,7 +17,7 @@ from vidformers.video import VideoDecodeError
 from vidformers.video.processor import VideoProcessor
 
 from .clips import VIDEO_SUFFIXES, read_clip
-from .media import IMAGE_SUFFIXES, PICTURES, VIDEOS, Clip, Medium, Row
+from .media import IMAGE_SUFFIXES, IMAGES, VIDEOS, Clip, Medium, Row
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -63,7 +63,7 @@ def find_clips(source: str | os.PathLike, medium: Medium = VIDEOS) -> tuple[list
 
 
 def medium_of(source: str | os.PathLike) -> Medium:
-    """What a source for `find_clips` holds: pictures, if these are all that it holds, and else videos.
+    """What a source for `find_clips` holds: images, if these are all that it holds, and else videos.
 
     Raises:
         ModuleNotFoundError: `datasets` is needed and not installed.
@@ -76,8 +76,8 @@ def medium_of(source: str | os.PathLike) -> Medium:
         suffixes = {Path(row[files].strip()).suffix.lower() for row in rows if len(row) > files}
     else:
         kinds = {type(feature).__name__ for feature in _data_set(str(source)).features.values()}
-        return PICTURES if PICTURES.feature in kinds and VIDEOS.feature not in kinds else VIDEOS
-    return PICTURES if suffixes & IMAGE_SUFFIXES and not suffixes & VIDEO_SUFFIXES else VIDEOS
+        return IMAGES if IMAGES.feature in kinds and VIDEOS.feature not in kinds else VIDEOS
+    return IMAGES if suffixes & IMAGE_SUFFIXES and not suffixes & VIDEO_SUFFIXES else VIDEOS
 
 
 def find_unlabeled(source: str | os.PathLike, medium: Medium = VIDEOS) -> list[Clip]:
@@ -190,7 +190,7 @@ def _in_data_set(name: str, medium: Medium) -> tuple[list[Clip], list[str]]:
 
 
 def _encoded(name: str, medium: Medium) -> tuple[Any, str]:
-    """A data set whose videos or pictures aren't decoded, and the column that holds them."""
+    """A data set whose videos or images aren't decoded, and the column that holds them."""
     rows = _data_set(name)
     import datasets
 

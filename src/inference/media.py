@@ -1,4 +1,4 @@
-"""What clips with labels are made of, videos or pictures. They are read when used."""
+"""What clips with labels are made of, videos or images. They are read when used."""
 
 import io
 from collections.abc import Iterator
@@ -47,11 +47,11 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Picture(Clip):
-    """A picture and the number of its class."""
+class ImageClip(Clip):
+    """An image and the number of its class."""
 
     def check(self) -> None:
-        """Open the picture. Its pixels are not read.
+        """Open the image. Its pixels are not read.
 
         Raises:
             VideoDecodeError: it is none.
@@ -60,7 +60,7 @@ class Picture(Clip):
             pass
 
     def read(self) -> np.ndarray:
-        """The picture, upright.
+        """The image, upright.
 
         Returns:
             uint8 (H, W, 3).
@@ -81,12 +81,12 @@ class Picture(Clip):
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 yield image
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise VideoDecodeError(self.name, f"it is no picture that can be read ({error})") from error
+            raise VideoDecodeError(self.name, f"it is no image that can be read ({error})") from error
 
 
 @dataclass(frozen=True)
 class Row:
-    """A video or picture in a row of a data set, fetched when it is called."""
+    """A video or image in a row of a data set, fetched when it is called."""
 
     rows: Any
     index: int
@@ -121,4 +121,4 @@ class Medium:
 
 
 VIDEOS = Medium(Clip, "video files", VIDEO_SUFFIXES, "Video", ("video", "path", "file"))
-PICTURES = Medium(Picture, "pictures", IMAGE_SUFFIXES, "Image", ("image", "path", "file"))
+IMAGES = Medium(ImageClip, "images", IMAGE_SUFFIXES, "Image", ("image", "path", "file"))

@@ -28,7 +28,7 @@ from vidformers.video.processor import VideoProcessor
 
 from .actions import Action
 from .clips import clip_indices_of
-from .media import Clip, Picture
+from .media import Clip, ImageClip
 
 
 TRAINING_TIMES, TRAINING_POINTS = (0.25, 1.75), (0.0, 0.25)
@@ -122,7 +122,7 @@ class ClipViews:
 
 @dataclass(frozen=True)
 class StillClips:
-    """Model input of a picture: a clip of which all frames are alike.
+    """Model input of an image: a clip of which all frames are alike.
 
     Attributes:
         processor: the model's. Whatever way pixels are made, they are normalized as it does.
@@ -140,14 +140,14 @@ class StillClips:
 
     @property
     def repeats(self) -> bool:
-        """Whether it makes the same of a picture every time."""
+        """Whether it makes the same of an image every time."""
         return not self.augment
 
-    def __call__(self, picture: Picture) -> dict[str, torch.Tensor]:
-        """Read a picture. What is drawn comes from global generators.
+    def __call__(self, image: ImageClip) -> dict[str, torch.Tensor]:
+        """Read an image. What is drawn comes from global generators.
 
         Args:
-            picture: a picture.
+            image: an image.
 
         Returns:
             `pixel_values_videos`, (1, 1, T, C, H, W) float32.
@@ -155,7 +155,7 @@ class StillClips:
         Raises:
             VideoDecodeError: it cannot be read.
         """
-        frame = picture.read()[None]  # (1, H, W, 3)
+        frame = image.read()[None]  # (1, H, W, 3)
         if self.augment or self.as_original:
             make = VJEPA2ImageAugmentation if self.augment else VJEPA2ImageView
             pixels = renormalized(make(side_of(self.processor))(frame), self.processor)
@@ -173,7 +173,7 @@ class AnticipationClips:
         num_frames: frames of a clip.
         fps: frames per second.
         augment: whether the time before the action and the view are drawn as in training; else it is one second, and
-            the middle of the picture.
+            the middle of the image.
     """
 
     processor: VideoProcessor

@@ -45,7 +45,7 @@ class Video(Protocol):
         """What [`~vidformers.decode_video`] takes."""
 
 
-class Picture(Protocol):
+class Image(Protocol):
     """An image to train on.
 
     Attributes:
@@ -128,7 +128,7 @@ class ImageReader:
             images.crop_size, recipe.resize_scale, recipe.resize_aspect_ratio, recipe.flip
         )
 
-    def __call__(self, image: Picture) -> torch.Tensor:
+    def __call__(self, image: Image) -> torch.Tensor:
         """Read an image.
 
         Args:
@@ -180,7 +180,7 @@ class ClipBatches(torch.utils.data.Dataset):
         of_images: whether they are images, which the model weights by numbers of their own.
     """
 
-    sources: Sequence[Sequence[Video | Picture]]
+    sources: Sequence[Sequence[Video | Image]]
     weights: Sequence[float]
     read: Callable[[Any], torch.Tensor]
     collator: MaskCollator
@@ -242,7 +242,7 @@ class ClipBatches(torch.utils.data.Dataset):
                 self._order = number, list(self.sampler)
         return int(self._order[1][place])
 
-    def _video(self, index: int) -> Video | Picture:
+    def _video(self, index: int) -> Video | Image:
         for source, size in zip(self.sources, self.sizes, strict=True):
             if index < size:
                 return source[index]
@@ -282,7 +282,7 @@ class MixedBatches(torch.utils.data.Dataset):
         return self.clips[step * self.clips.per_step + place - self.images.per_step]
 
 
-def _reason(video: Video | Picture, error: Exception) -> str:
+def _reason(video: Video | Image, error: Exception) -> str:
     """Why a video cannot be used, with its name once."""
     text = str(error)
     return text if video.name in text else f"{video.name}: {text}"

@@ -1,4 +1,4 @@
-"""Pictures for V-JEPA 2's probes: a crop, a flip, AutoAugment and a box of noise in training, the middle in a test.
+"""Images for V-JEPA 2's probes: a crop, a flip, AutoAugment and a box of noise in training, the middle in a test.
 
 Numbers are drawn as in the original, from the global generators of Python and PyTorch. Pillow changes the pixels.
 
@@ -32,11 +32,11 @@ CHANGES: dict[str, Callable[[float], Change]] = {
     "contrast": lambda strength: _enhanced(ImageEnhance.Contrast, strength),
     "sharpness": lambda strength: _enhanced(ImageEnhance.Sharpness, strength),
     "posterize": lambda strength: _posterized(4 + int(4 * strength)),
-    "solarize": lambda strength: lambda picture: ImageOps.solarize(picture, int(256 * strength)),
+    "solarize": lambda strength: lambda image: ImageOps.solarize(image, int(256 * strength)),
     "rotate": lambda strength: _rotated(draw_sign() * 30 * strength),
     "shear": lambda strength: _sheared(draw_sign() * 0.3 * strength),
 }
-"""What a change does with a strength from 0 to 1. The smaller it is, the less remains of a posterized picture."""
+"""What a change does with a strength from 0 to 1. The smaller it is, the less remains of a posterized image."""
 
 _TABLE = """
     posterize 40 8 rotate 60 9        | solarize 60 5 autocontrast 60 5  | equalize 80 8 equalize 60 3
@@ -66,7 +66,7 @@ POLICY = _policy()
 
 
 class VJEPA2ImageAugmentation:
-    """What probes learn from pictures by: a random crop, a flip, a drawn pair of changes and a box of noise.
+    """What probes learn from images by: a random crop, a flip, a drawn pair of changes and a box of noise.
 
     Args:
         crop_size: pixels of a side.
@@ -77,7 +77,7 @@ class VJEPA2ImageAugmentation:
         self.crop_size = crop_size
 
     def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Vary a picture.
+        """Vary an image.
 
         Args:
             frames: uint8 (1, H, W, 3).
@@ -87,18 +87,18 @@ class VJEPA2ImageAugmentation:
         """
         (frame,) = check_frames(frames).numpy()
         top, left, height, width = draw_box(*frame.shape[:2], SCALE, RATIO)
-        picture = Image.fromarray(frame[top : top + height, left : left + width])
-        picture = picture.resize((self.crop_size, self.crop_size), BICUBIC)
+        image = Image.fromarray(frame[top : top + height, left : left + width])
+        image = image.resize((self.crop_size, self.crop_size), BICUBIC)
         if torch.rand(1) < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = _normalized(auto_augment(picture))
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = _normalized(auto_augment(image))
         if random.random() <= ERASED:
             erase(pixels)
         return pixels
 
 
 class VJEPA2ImageView:
-    """What probes are tested on with pictures: the middle of each, whose shorter side was made a seventh larger.
+    """What probes are tested on with images: the middle of each, whose shorter side was made a seventh larger.
 
     Args:
         crop_size: pixels of a side.
@@ -109,7 +109,7 @@ class VJEPA2ImageView:
         self.crop_size = crop_size
 
     def __call__(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Cut the middle out of a picture.
+        """Cut the middle out of an image.
 
         Args:
             frames: uint8 (1, H, W, 3).
@@ -118,39 +118,39 @@ class VJEPA2ImageView:
             (1, C, S, S) float32, normalized by the statistics of ImageNet.
         """
         (frame,) = check_frames(frames).numpy()
-        picture, size, short = Image.fromarray(frame), self.crop_size, int(self.crop_size * 256 / 224)
-        sides = [short * side / min(picture.size) for side in picture.size]
-        picture = picture.resize([int(side) for side in sides], Image.Resampling.BILINEAR)
-        left, top = (round((side - size) / 2) for side in picture.size)  # Halves are rounded to even numbers.
-        return _normalized(picture.crop((left, top, left + size, top + size)))
+        image, size, short = Image.fromarray(frame), self.crop_size, int(self.crop_size * 256 / 224)
+        sides = [short * side / min(image.size) for side in image.size]
+        image = image.resize([int(side) for side in sides], Image.Resampling.BILINEAR)
+        left, top = (round((side - size) / 2) for side in image.size)  # Halves are rounded to even numbers.
+        return _normalized(image.crop((left, top, left + size, top + size)))
 
 
-def _normalized(picture: Image.Image) -> torch.Tensor:
+def _normalized(image: Image.Image) -> torch.Tensor:
     """(1, C, H, W)."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     return (pixels - MEAN[:, 0]) / STD[:, 0]
 
 
-def auto_augment(picture: Image.Image) -> Image.Image:
+def auto_augment(image: Image.Image) -> Image.Image:
     """Make a drawn pair of changes of the policy, each with its probability."""
     for name, probability, strength in random.choice(POLICY):
         if probability == 1 or random.random() <= probability:
-            picture = CHANGES[name](strength)(picture)
-    return picture
+            image = CHANGES[name](strength)(image)
+    return image
 
 
 def _enhanced(enhancer: type, strength: float) -> Change:
-    return lambda picture: enhancer(picture).enhance(0.1 + 1.8 * strength)
+    return lambda image: enhancer(image).enhance(0.1 + 1.8 * strength)
 
 
 def _posterized(bits: int) -> Change:
-    return lambda picture: ImageOps.posterize(picture, bits)
+    return lambda image: ImageOps.posterize(image, bits)
 
 
 def _rotated(degrees: float) -> Change:
-    return lambda picture: picture.rotate(degrees, BICUBIC, fillcolor=FILL)
+    return lambda image: image.rotate(degrees, BICUBIC, fillcolor=FILL)
 
 
 def _sheared(factor: float) -> Change:
     matrix = (1, factor, 0, 0, 1, 0)
-    return lambda picture: picture.transform(picture.size, Image.Transform.AFFINE, matrix, BICUBIC, fillcolor=FILL)
+    return lambda image: image.transform(image.size, Image.Transform.AFFINE, matrix, BICUBIC, fillcolor=FILL)

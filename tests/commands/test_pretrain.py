@@ -32,7 +32,7 @@ from vidformers.commands import pretrain as job
 from vidformers.commands.cli import app
 from vidformers.conversion import reverse_directory
 from vidformers.inference.labeled_clips import find_unlabeled
-from vidformers.inference.media import PICTURES, Clip
+from vidformers.inference.media import IMAGES, Clip
 from vidformers.models.records import ImageRecipe
 from vidformers.training.batches import ClipBatches, ClipReader, ImageReader
 from vidformers.training.pretraining import DivergedError, PreTrainer, share_out
@@ -585,7 +585,7 @@ def test_images_where_there_can_be_none(videos, pictures, tiny, tiny_2_1, tmp_pa
     text = refused(tmp_path, videos, "--model", tiny, "--recipe", "vjepa2.1-vitl-cooldown", *images)
     assert "this model has no embedding of images" in text
     given = videos, "--model", tiny_2_1, "--recipe", "vjepa2.1-vitl-cooldown"
-    assert "holds no pictures (looked for .bmp .jpeg" in refused(tmp_path, *given, "--images", videos)
+    assert "holds no images (looked for .bmp .jpeg" in refused(tmp_path, *given, "--images", videos)
     assert "for a training with images (`--images`)" in refused(tmp_path, *given, "--set", "images={}")
     small = "--batch-size", 4, "--set", "num_frames=4", "--set", "crop_size=32"
     text = refused(tmp_path, *given, *images, *small, "--micro-batch", 4, "--set", 'images={"share": 0.2}')
@@ -600,21 +600,21 @@ def test_images_that_cannot_be_read(videos, pictures, tiny_2_1, tmp_path):
     task = mixed_task(videos, tmp_path / "pictures", tiny_2_1)
     history = job.pretrain(task, tmp_path / "out", on_unusable=told.append, most_unusable=0.5, **QUICK)
     assert history[-1]["unusable"] == len(told) > 4
-    assert any("broken.png: it is no picture that can be read" in reason for reason in told)
+    assert any("broken.png: it is no image that can be read" in reason for reason in told)
     assert any("deep.png: it has the mode I;16, not one of 8 bits" in reason for reason in told)
 
 
 def test_lists_and_data_sets_of_images(pictures, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text("a b.JPEG 0\n/images/c.png 3\n")
     expected = [str(tmp_path / "a b.JPEG"), "/images/c.png"]
-    assert [clip.name for clip in find_unlabeled(tmp_path / "list.csv", PICTURES)] == expected
+    assert [clip.name for clip in find_unlabeled(tmp_path / "list.csv", IMAGES)] == expected
     files = sorted(pictures.glob("*.png"))
     fake = fake_datasets(files)
     rows = fake.load_dataset("someone/clips", "validation")
     type(rows).__len__ = lambda self: len(files)
     fake.Image, fake.load_dataset = fake.Video, lambda *arguments, **options: rows
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    clips = find_unlabeled("someone/pictures", PICTURES)
+    clips = find_unlabeled("someone/pictures", IMAGES)
     assert [clip.open() for clip in clips] == [file.read_bytes() for file in files]
     reader = ImageReader(job.recipes()["vjepa2.1-vitl-cooldown"][1], ImageRecipe(0.5, 1, 32, ()))
     assert reader(clips[0]).shape == (1, 3, 32, 32)

@@ -16,7 +16,7 @@ from vidformers import VideoEmbedder
 from vidformers.commands.cli import app
 from vidformers.commands.pretrain import recipes
 from vidformers.inference.labeled_clips import find_clips, find_unlabeled
-from vidformers.inference.media import PICTURES
+from vidformers.inference.media import IMAGES
 from vidformers.models.records import ImageRecipe
 from vidformers.training import ImageReader
 
@@ -75,7 +75,7 @@ def test_images_are_read_undecoded(tmp_path):
     Dataset.from_dict({"picture": contents}, features=features).save_to_disk(tmp_path / "bytes")
     reader = ImageReader(recipes()["vjepa2.1-vitl-cooldown"][1], ImageRecipe(0.5, 1, 16, ()))
     for saved in ("paths", "bytes"):
-        images = find_unlabeled(tmp_path / saved, PICTURES)
+        images = find_unlabeled(tmp_path / saved, IMAGES)
         strongest = [reader(image)[0, :, 8, 8].argmax().item() for image in images]
         assert strongest == [0, 1]
 

@@ -1,4 +1,4 @@
-"""`vidformers probe` on pictures: still clips of any family, prepared and varied as V-JEPA 2's authors do."""
+"""`vidformers probe` on images: still clips of any family, prepared and varied as V-JEPA 2's authors do."""
 
 import json
 import random
@@ -21,7 +21,7 @@ from vidformers import VideoDecodeError, VideoPrismVideoProcessor, VJEPA2VideoPr
 from vidformers.commands import probe
 from vidformers.commands.probe_task import kind_of
 from vidformers.inference.labeled_clips import find_clips, medium_of
-from vidformers.inference.media import PICTURES, VIDEOS, Picture
+from vidformers.inference.media import IMAGES, VIDEOS, ImageClip
 from vidformers.inference.probe_clips import PreparedClips, StillClips, renormalized
 from vidformers.video.image_augment import CHANGES, POLICY, VJEPA2ImageAugmentation, VJEPA2ImageView, auto_augment
 
@@ -36,9 +36,9 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """Six pictures of each of two classes, dark and light, of several sizes and kinds."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory) -> Path:
+    """Six images of each of two classes, dark and light, of several sizes and kinds."""
+    folder = tmp_path_factory.mktemp("images")
     for name, level in (("dark", 40), ("light", 220)):
         (folder / name).mkdir()
         for index in range(6):
@@ -48,9 +48,9 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def still(image: Image.Image, folder: Path, **options: Any) -> Picture:
+def still(image: Image.Image, folder: Path, **options: Any) -> ImageClip:
     image.save(folder / "0.png", **options)
-    return Picture("0.png", 0, folder / "0.png")
+    return ImageClip("0.png", 0, folder / "0.png")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -59,11 +59,11 @@ def still(image: Image.Image, folder: Path, **options: Any) -> Picture:
 @pytest.mark.parametrize(
     ("name", "frames"), [("VJEPA2Model", 4), ("VideoMAEModel", None), ("PeCoreModel", None), ("PeVideoModel", None)]
 )
-def test_classes_of_pictures_are_learned(pictures, tmp_path, name, frames):
-    """By any family; a model of images sees a picture once."""
+def test_classes_of_images_are_learned(images, tmp_path, name, frames):
+    """By any family; a model of images sees an image once."""
     directory_of(name, tmp_path / "model")
     given = settings(epochs=6, rates=(1e-2,))
-    task = probe.prepare(pictures, tmp_path / "model", given, num_frames=frames)
+    task = probe.prepare(images, tmp_path / "model", given, num_frames=frames)
     usual = task.model.frames_per_clip
     assert task.num_frames == (frames or min(usual or 1, 16)) and [len(each) for each in task.parts.values()] == [
         8,
@@ -73,7 +73,7 @@ def test_classes_of_pictures_are_learned(pictures, tmp_path, name, frames):
     measures = trained(task, tmp_path / "out")
     assert measures.epochs[-1]["losses"] < measures.epochs[0]["losses"]
     text = (tmp_path / "out/README.md").read_text("utf-8")
-    assert "8 pictures of" in text and f"takes {task.num_frames} frames\nthat all show the picture" in text
+    assert "8 images of" in text and f"takes {task.num_frames} frames\nthat all show the image" in text
     model = AutoModelForVideoClassification.from_pretrained(tmp_path / "out").eval()
     data = PreparedClips(task.parts["test"], task.prepare_of("test"))
     with torch.no_grad():
@@ -82,36 +82,36 @@ def test_classes_of_pictures_are_learned(pictures, tmp_path, name, frames):
     assert measures.test["accuracy"] == right / 2
 
 
-def test_folders_of_parts(pictures, tiny, tmp_path):
+def test_folders_of_parts(images, tiny, tmp_path):
     """As ImageNet has them: `val` chooses, and a share of `train` tests; clips of `test` do, if there are any."""
     for name in ("train", "val"):
-        shutil.copytree(pictures, tmp_path / name)
+        shutil.copytree(images, tmp_path / name)
     for options, counts in (
         ({}, [10, 12, 2]),
         ({"test_share": 0}, [12, 12, 0]),
-        ({"validation": pictures}, [10, 12, 2]),
+        ({"validation": images}, [10, 12, 2]),
     ):
         parts = prepared(tmp_path, tiny, **options).parts
         assert [len(each) for each in parts.values()] == counts
         chosen = {Path(clip.source).parents[1] for clip in parts["validation"]}
         assert chosen == {options.get("validation", tmp_path / "val")}
-    shutil.copytree(pictures, tmp_path / "test")
+    shutil.copytree(images, tmp_path / "test")
     assert [len(each) for each in prepared(tmp_path, tiny).parts.values()] == [12, 12, 12]
     assert not prepared(tmp_path, tiny, test_share=0).parts["test"]
     (tmp_path / "more").mkdir()
-    shutil.copytree(pictures / "dark", tmp_path / "more/dark")  # Now they are classes.
+    shutil.copytree(images / "dark", tmp_path / "more/dark")  # Now they are classes.
     assert prepared(tmp_path, tiny).classes == ("more", "test", "train", "val")
 
 
-def test_as_the_original(pictures, tiny, tmp_path):
+def test_as_the_original(images, tiny, tmp_path):
     """Every head warms up, training clips are drawn, and validation is complete."""
-    given = probe.Settings.original(kind_of(pictures))
+    given = probe.Settings.original(kind_of(images))
     assert len(given.heads) == 20 and given.views == 1 and given.frame_step is None
     head = {"ref_lr": 5e-4, "start_lr": 2e-4, "final_lr": 0.0, "warmup": 5.0, "ref_wd": 5e-4, "final_wd": 5e-4}
     assert given.heads[0] == head
     out = tmp_path / "out"
     output = run(
-        pictures, "--model", tiny, "--out", out, "--as-original", "--layers", 0, "--rate", 1e-3, "--decay", 1e-3
+        images, "--model", tiny, "--out", out, "--as-original", "--layers", 0, "--rate", 1e-3, "--decay", 1e-3
     )
     assert "clips 10 to train on, 2 to choose by, 0 to test with; 1 heads" in output
     record = json.loads((out / "training.json").read_text())
@@ -122,16 +122,16 @@ def test_as_the_original(pictures, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"segments": 2}, {"views": 3}, {"frame_step": 1}])
-def test_settings_that_are_of_videos(pictures, tiny, change):
-    with pytest.raises(ValueError, match="Pictures are seen whole and still"):
-        prepared(pictures, tiny, settings(**change))
+def test_settings_that_are_of_videos(images, tiny, change):
+    with pytest.raises(ValueError, match="Images are seen whole and still"):
+        prepared(images, tiny, settings(**change))
 
 
-def test_pictures_that_are_none(pictures, tiny, tmp_path):
+def test_images_that_are_none(images, tiny, tmp_path):
     """One that cannot be opened, and one that ends too early."""
-    folder = shutil.copytree(pictures, tmp_path / "pictures")
-    (folder / "dark/0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1 of 12 clips cannot be used.*\n.*dark/0.png: it is no picture"):
+    folder = shutil.copytree(images, tmp_path / "images")
+    (folder / "dark/0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1 of 12 clips cannot be used.*\n.*dark/0.png: it is no image"):
         prepared(folder, tiny, settings(max_unreadable=0))
     task = prepared(folder, tiny, settings(max_unreadable=0.2))
     cut = task.parts["training"][0].source
@@ -141,43 +141,43 @@ def test_pictures_that_are_none(pictures, tiny, tmp_path):
     assert "2 could not be used" in (tmp_path / "out/README.md").read_text("utf-8")
     for file in (folder / "dark").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match=r"at least 3 pictures of every class.*dark \(0\).*searched for .bmp"):
+    with pytest.raises(ValueError, match=r"at least 3 images of every class.*dark \(0\).*searched for .bmp"):
         prepared(folder, tiny)
 
 
 # ------------------------------------------------------------------------------------------------------------- sources
 
 
-def test_what_a_source_holds(pictures, tmp_path):
-    assert kind_of(pictures) == "pictures" and medium_of(pictures / "dark") is PICTURES
+def test_what_a_source_holds(images, tmp_path):
+    assert kind_of(images) == "images" and medium_of(images / "dark") is IMAGES
     (tmp_path / "a").mkdir()
     assert medium_of(tmp_path) is VIDEOS
-    shutil.copy(pictures / "dark/0.png", tmp_path / "a/preview.png")
-    assert medium_of(tmp_path) is PICTURES
+    shutil.copy(images / "dark/0.png", tmp_path / "a/preview.png")
+    assert medium_of(tmp_path) is IMAGES
     (tmp_path / "a/film.MP4").touch()
     assert medium_of(tmp_path) is VIDEOS
 
 
 @pytest.mark.parametrize("text", ["image,label\n{0},dark\n{1},light\n", "{0} 0\n{1} 1\n"], ids=["heading", "original"])
-def test_a_table(pictures, text):
+def test_a_table(images, text):
     """With paths relative to its own folder."""
-    table = pictures / "list.csv"
+    table = images / "list.csv"
     table.write_text(text.format("dark/0.png", "light/1.jpg"))
     clips, classes = find_clips(table, medium_of(table))
     table.unlink()
-    assert [clip.source for clip in clips] == [pictures / "dark/0.png", pictures / "light/1.jpg"]
-    assert all(isinstance(clip, Picture) for clip in clips) and len(classes) == 2
+    assert [clip.source for clip in clips] == [images / "dark/0.png", images / "light/1.jpg"]
+    assert all(isinstance(clip, ImageClip) for clip in clips) and len(classes) == 2
 
 
-def test_a_data_set(pictures, monkeypatch):
+def test_a_data_set(images, monkeypatch):
     """Its rows are read when a clip is opened, with their bytes or paths."""
-    files = sorted(pictures.rglob("*.*"))
+    files = sorted(images.rglob("*.*"))
     module = ModuleType("datasets")
     module.Image = type("Image", (), {"__init__": lambda self, decode=True: setattr(self, "decode", decode)})
     module.ClassLabel = type("ClassLabel", (), {"names": ["dark", "light"]})
 
     class Rows:
-        features = {"picture": module.Image(), "label": module.ClassLabel()}
+        features = {"image": module.Image(), "label": module.ClassLabel()}
 
         def __init__(self, decode: bool = True):
             self.decode = decode
@@ -197,12 +197,12 @@ def test_a_data_set(pictures, monkeypatch):
                 if key % 2
                 else {"bytes": files[key].read_bytes(), "path": None}
             )
-            return {"picture": data}
+            return {"image": data}
 
     module.load_dataset, module.__spec__ = lambda name, split: Rows(), True
     monkeypatch.setitem(sys.modules, "datasets", module)
-    assert medium_of("someone/pictures") is PICTURES
-    clips, _ = find_clips("someone/pictures", PICTURES)
+    assert medium_of("someone/images") is IMAGES
+    clips, _ = find_clips("someone/images", IMAGES)
     assert len(clips) == 12 and clips[11].label == 1
     for clip, file in zip(clips, files, strict=True):
         assert np.array_equal(clip.read(), np.asarray(Image.open(file).convert("RGB")))
@@ -231,21 +231,21 @@ def test_the_view_of_the_original(tmp_path, size):
         torch.testing.assert_close(found, torch.from_numpy(expected).float(), rtol=0, atol=most)
 
 
-def test_pictures_are_upright(tmp_path):
+def test_images_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     clip = still(Image.fromarray(noise(20, 30)), tmp_path, exif=exif)
     assert np.array_equal(clip.read(), np.rot90(noise(20, 30), -1))
 
 
-def test_a_picture_too_large(tmp_path, monkeypatch):
+def test_a_image_too_large(tmp_path, monkeypatch):
     clip = still(Image.fromarray(noise(20, 30)), tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(VideoDecodeError, match="exceeds limit"):
         clip.check()
 
 
-def test_augmented_pictures(tmp_path):
+def test_augmented_images(tmp_path):
     """They are still, drawn by the global generators, and normalized as the processor does."""
     clip = still(Image.fromarray(noise(60, 80)), tmp_path)
     views = StillClips(VJEPA2VideoProcessor(crop_size=32), 3, augment=True)
