@@ -33,7 +33,11 @@ class RecipeCallback(TrainerCallback):
         model: VideoPreTrainedModel,
         **others: Any,
     ) -> None:
-        """Weight the loss of context tokens, in models that have one."""
+        """Weight the loss of context tokens, in models that have one.
+
+        Args:
+            args, state, control, model, **others: as the Trainer gives them to any callback.
+        """
         rates = rates_at(self.recipe, state.global_step)
         if "context_loss_weight" in rates:
             model.config.context_loss_weight = rates["context_loss_weight"]
@@ -47,7 +51,11 @@ class RecipeCallback(TrainerCallback):
         optimizer: torch.optim.Optimizer,
         **others: Any,
     ) -> None:
-        """Set learning rate and weight decay."""
+        """Set learning rate and weight decay.
+
+        Args:
+            args, state, control, optimizer, **others: as the Trainer gives them to any callback.
+        """
         set_rates(optimizer, rates_at(self.recipe, state.global_step))
 
     def on_optimizer_step(
@@ -59,5 +67,9 @@ class RecipeCallback(TrainerCallback):
         model: VideoPreTrainedModel,
         **others: Any,
     ) -> None:
-        """Move the teacher."""
+        """Move the teacher.
+
+        Args:
+            args, state, control, model, **others: as the Trainer gives them to any callback.
+        """
         model.update_teacher(rates_at(self.recipe, state.global_step)["momentum"])

@@ -207,7 +207,8 @@ class PreTrainer:
         workers: processes that make batches; 0 to make them in this one.
         most_unusable: share of the videos that may be unusable.
         skip_step: leave out the step at which an earlier training stopped with a [`DivergedError`].
-        optimizer_state: what the optimizer begins with, as `optimizer_state` returns it; by default with nothing.
+        optimizer_state: what the optimizer begins with, as `optimizer_state` returns it, such as (out, in) of a linear
+            layer; by default nothing.
 
     Attributes:
         step: number of steps so far.
@@ -439,8 +440,8 @@ class PreTrainer:
         """What the optimizer knows of the parameters that have learned. All processes call it.
 
         Returns:
-            In the main process "NAME/exp_avg" and "NAME/exp_avg_sq", in the shape of the parameter, and "NAME/step",
-            on the CPU; nothing in others.
+            In the main process "NAME/exp_avg" and "NAME/exp_avg_sq", in the shape of the parameter, such as (out, in) of
+            a linear layer, and "NAME/step", (), on the CPU; nothing in others.
         """
         tensors = {}
         for name, parameter in self.bare_model.named_parameters():

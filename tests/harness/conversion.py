@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from vidformers.conversion import ConversionError, found, identify, load, load_original, reverse_directory
+from vidformers.conversion import ConversionError, load, load_original, reverse_directory
 from vidformers.conversion import rules as conversion_rules
 from vidformers.conversion.load import Plan, Request, plan_of, planned
 from vidformers.conversion.rules import (
@@ -128,8 +127,6 @@ class ConversionMixin(FamilyTest):
         with ExitStack() as stack:
             for module, name in made_once:
                 stack.enter_context(_made_once(module, name))
-            stack.enter_context(mock.patch.object(found, "unwrapped", cache(found.unwrapped)))
-            stack.enter_context(mock.patch.object(identify, "unwrapped", cache(found.unwrapped)))
             for form, rules in forms(self.spec, model):
                 whole = _original_shapes(self.spec, model, rules)
                 request = _request(self.spec, model, form, whole)
