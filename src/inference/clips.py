@@ -83,7 +83,7 @@ def read_clip(
         uint8 (T, H, W, C), and the metadata that tells which frames these are.
 
     Raises:
-        VideoDecodeError: the video cannot be read.
+        VideoDecodeError: the video cannot be read, or no frames can be chosen of it.
     """
     return decode_video(source, partial(clip_indices_of, processor, num_frames, exactly=exactly))
 

@@ -4,7 +4,7 @@ Source: facebookresearch/vjepa2 at c2963a47, `evals/video_classification_frozen`
 and `evals/action_anticipation_frozen`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.video_utils import VideoMetadata
 
-from vidformers.training.batches import UnusableVideo, seeded
+from vidformers.training.batches import reason_of, seeded
 from vidformers.video import (
     VideoDecodeError,
     VJEPA2EvaluationViews,
@@ -88,10 +88,9 @@ class ClipViews:
             `pixel_values_videos`, (views, segments, T, C, H, W) float32.
 
         Raises:
-            VideoDecodeError: the video cannot be read.
-            UnusableVideo: no frames can be chosen of it.
+            VideoDecodeError: the video cannot be read, or no frames can be chosen of it.
         """
-        frames = read_frames(clip, self._indices)
+        frames, _ = decode_video(clip.open(), self._indices)
         if self.frame_step is None and not self.augment:
             return {"pixel_values_videos": as_processed(frames, self.processor)[None, None]}
         segments = np.split(frames, self.segments)
@@ -197,8 +196,7 @@ class AnticipationClips:
             `pixel_values_videos` (T, C, S, S) float32, and `anticipation_times`, a scalar.
 
         Raises:
-            VideoDecodeError: the video cannot be read.
-            UnusableVideo: it is slower than `fps`.
+            VideoDecodeError: the video cannot be read, or is slower than `fps`.
         """
         seconds = 0.0
 
@@ -215,7 +213,7 @@ class AnticipationClips:
             )
             return indices
 
-        frames = read_frames(action, sample)
+        frames, _ = decode_video(action.open(), sample)
         side = side_of(self.processor)
         if self.augment:
             pixels = VJEPA2ProbeAugmentation(side, random_horizontal_flip=True)(frames)
@@ -225,30 +223,6 @@ class AnticipationClips:
             "pixel_values_videos": renormalized(pixels, self.processor),
             "anticipation_times": torch.tensor(seconds),
         }
-
-
-def read_frames(clip: Clip, sample: Callable[[VideoMetadata], np.ndarray]) -> np.ndarray:
-    """Decode frames of a clip.
-
-    Args:
-        clip: names a video.
-        sample: chooses frames by the video's metadata.
-
-    Returns:
-        uint8 (T, H, W, 3).
-
-    Raises:
-        VideoDecodeError: the video cannot be read.
-        UnusableVideo: a ValueError of `sample`, with the clip's name.
-    """
-
-    def chosen(metadata: VideoMetadata) -> np.ndarray:
-        try:
-            return sample(metadata)
-        except ValueError as error:
-            raise UnusableVideo(f"{clip.name}: {error}") from error
-
-    return decode_video(clip.open(), chosen)[0]
 
 
 def as_processed(frames: np.ndarray, processor: VideoProcessor) -> torch.Tensor:
@@ -312,8 +286,8 @@ class PreparedClips(torch.utils.data.Dataset):
         try:
             with seeded(*self.seed, index):
                 return clip, self.prepare(clip)
-        except (VideoDecodeError, UnusableVideo, OSError) as error:
-            return clip, str(error)
+        except (VideoDecodeError, OSError) as error:
+            return clip, reason_of(clip, error)
 
 
 def stacked(

@@ -28,10 +28,6 @@ ORDERS, VIDEOS, MASKS = range(3)
 """What is drawn, to tell the draws of one number apart."""
 
 
-class UnusableVideo(ValueError):
-    """A video that no clip can be taken of, or an image that cannot be read."""
-
-
 class Video(Protocol):
     """A video to train on.
 
@@ -98,21 +94,15 @@ class ClipReader:
             (T, C, S, S) float32, normalized by the statistics of ImageNet.
 
         Raises:
-            UnusableVideo: the video cannot be read, or has fewer frames than a clip.
+            VideoDecodeError: the video cannot be read, or has fewer frames than a clip.
         """
-        try:
-            frames, _ = decode_video(video.open(), self._indices)
-        except (VideoDecodeError, OSError) as error:
-            raise UnusableVideo(str(error)) from error
+        frames, _ = decode_video(video.open(), self._indices)
         return self.augment(frames)
 
     def _indices(self, metadata: VideoMetadata) -> np.ndarray:
         if metadata.total_num_frames < self.num_frames:
-            raise UnusableVideo(f"has {metadata.total_num_frames} frames, fewer than the {self.num_frames} of a clip.")
-        try:
-            return clip_indices(metadata, self.num_frames, **self.spacing)[0]
-        except ValueError as error:  # It is slower than the rate that is asked for.
-            raise UnusableVideo(str(error)) from error
+            raise ValueError(f"it has {metadata.total_num_frames} frames, fewer than the {self.num_frames} of a clip")
+        return clip_indices(metadata, self.num_frames, **self.spacing)[0]
 
 
 class ImageReader:
@@ -138,13 +128,9 @@ class ImageReader:
             (1, C, S, S) float32, normalized by the statistics of ImageNet.
 
         Raises:
-            UnusableVideo: it cannot be read, or has not 8 bits a channel.
+            VideoDecodeError: it cannot be read, or has not 8 bits a channel.
         """
-        try:
-            pixels = image.read()
-        except (VideoDecodeError, OSError) as error:
-            raise UnusableVideo(str(error)) from error
-        return self.augment(pixels[None])
+        return self.augment(image.read()[None])
 
 
 class Batch(TypedDict):
@@ -223,8 +209,8 @@ class ClipBatches(torch.utils.data.Dataset):
                 video = self._video(index)
                 try:
                     return self.read(video), video.name
-                except UnusableVideo as error:
-                    reasons.append(_reason(video, error))
+                except (VideoDecodeError, OSError) as error:
+                    reasons.append(reason_of(video, error))
                     unusable.append(reasons[-1])
                     index = np.random.randint(sum(self.sizes))
         listed, kind = "\n".join(dict.fromkeys(reasons)), "images" if self.of_images else "videos"
@@ -282,7 +268,7 @@ class MixedBatches(torch.utils.data.Dataset):
         return self.clips[step * self.clips.per_step + place - self.images.per_step]
 
 
-def _reason(video: Video | Image, error: Exception) -> str:
+def reason_of(video: Video | Image, error: Exception) -> str:
     """Why a video cannot be used, with its name once."""
     text = str(error)
     return text if video.name in text else f"{video.name}: {text}"

@@ -440,8 +440,8 @@ class PreTrainer:
         """What the optimizer knows of the parameters that have learned. All processes call it.
 
         Returns:
-            In the main process "NAME/exp_avg" and "NAME/exp_avg_sq", in the shape of the parameter, such as (out, in) of
-            a linear layer, and "NAME/step", (), on the CPU; nothing in others.
+            In the main process, on the CPU, "NAME/exp_avg" and "NAME/exp_avg_sq", each as the parameter, such as
+            (out, in) of a linear layer, and "NAME/step", (); nothing in others.
         """
         tensors = {}
         for name, parameter in self.bare_model.named_parameters():

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
+from .source import VideoDecodeError
+
 
 class VideoFileMetadata(VideoMetadata):
     """Metadata of a file, with the times that the file itself gives.
@@ -63,8 +65,7 @@ def checked_indices(sample: Sample, metadata: VideoFileMetadata, name: str) -> l
     total = metadata.total_num_frames
     if sample is None:
         return list(range(total))
-    chosen = sample(metadata.choosing(None)) if callable(sample) else sample
-    chosen = np.asarray(chosen)
+    chosen = np.asarray(_called(sample, metadata, name) if callable(sample) else sample)
     if chosen.ndim != 1 or (chosen.size and not np.issubdtype(chosen.dtype, np.integer)):
         raise ValueError(
             f"Expected frame indices as a flat sequence of integers, got shape {chosen.shape} of {chosen.dtype}."
@@ -76,3 +77,11 @@ def checked_indices(sample: Sample, metadata: VideoFileMetadata, name: str) -> l
             "from the metadata's total_num_frames by passing a function as `sample`."
         )
     return [int(index) for index in chosen]
+
+
+def _called(sample: Callable, metadata: VideoFileMetadata, name: str) -> Sequence[int]:
+    try:
+        return sample(metadata.choosing(None))
+    except ValueError as error:
+        cause = f"its frames cannot be chosen ({str(error).rstrip('.')})"
+        raise VideoDecodeError(name, cause, "Choose them otherwise, or leave the video out.") from error

@@ -677,7 +677,10 @@ def test_few_unusable_videos_are_passed_over(videos, tiny, tmp_path):
     task = job.prepare([tmp_path / "videos"], model=tiny, changes=SHORT)
     history = job.pretrain(task, tmp_path / "out", on_unusable=told.append, **QUICK)
     assert history[-1]["unusable"] == len(told) > 4
-    assert any("short.mp4: has 3 frames, fewer than the 4 of a clip" in reason for reason in told)
+    assert any(
+        "short.mp4': its frames cannot be chosen (it has 3 frames, fewer than the 4 of a clip)" in reason
+        for reason in told
+    )
     assert any("broken.mp4" in reason for reason in told)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests import video_files
 from tests.harness.fresh import succeed_afresh
 from tests.video_files import decode_all, write_video
-from vidformers.video import VideoDecodeError, VideoReader, decode_video, probe_video, uniform_indices
+from vidformers.video import VideoDecodeError, VideoReader, decode_video, fps_indices, probe_video, uniform_indices
 
 
 MILLISECONDS = Fraction(1, 1000)
@@ -196,6 +196,16 @@ class Pipe(io.RawIOBase):
 
     def readinto(self, target):
         return self._buffer.readinto(target)
+
+
+def test_a_function_that_cannot_choose(clip):
+    """Jobs over many videos leave such a one out as they do an unreadable one."""
+
+    def choose(metadata):
+        return fps_indices(metadata, fps=60)
+
+    with pytest.raises(VideoDecodeError, match=r"b_frames\.mp4'?: its frames cannot be chosen \(.*60"):
+        decode_video(clip, choose)
 
 
 def test_sources(clip, tmp_path):
