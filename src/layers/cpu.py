@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,17 +161,30 @@ def transform_in_blocks(
     at_once = max(TOKENS_AT_ONCE // num_threads, TOKENS_OF_A_THREAD)
     if len(rows) < num_threads * at_once:
         num_threads, at_once = 1, TOKENS_AT_ONCE
-    blocks = rows.split(at_once)
-    transformed: list[torch.Tensor | None] = [None] * len(blocks)
+    turns = max(ceil(len(rows) / (num_threads * at_once)), 1)
+    at_once = ceil(len(rows) / (num_threads * turns))  # of which every thread has as many
+    transformed = rows.new_empty(len(rows), contract.out_features)
 
-    def worker() -> Callable[[int], None]:
-        def transform(index: int) -> None:
-            transformed[index] = contract(activation(expand(blocks[index])))
+    def worker() -> Callable[[tuple[torch.Tensor, torch.Tensor]], None]:
+        buffer = rows.new_empty(at_once, expand.out_features)
+
+        def transform(block: tuple[torch.Tensor, torch.Tensor]) -> None:
+            some, out = block
+            _multiply(contract, activation(_multiply(expand, some, buffer[: len(some)])), out)
 
         return transform
 
-    share_out(worker, range(len(blocks)), num_threads)
-    return torch.cat(transformed).unflatten(0, tokens.shape[:-1])
+    share_out(worker, list(zip(rows.split(at_once), transformed.split(at_once), strict=True)), num_threads)
+    return transformed.unflatten(0, tokens.shape[:-1])
+
+
+def _multiply(layer: nn.Linear, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """What a linear layer makes of rows (n, in), in `out` (n, out)."""
+    if falls_back(rows.dtype, rows.device):
+        return out.copy_(layer(rows))
+    if layer.bias is None:
+        return torch.mm(rows, layer.weight.T, out=out)
+    return torch.addmm(layer.bias, rows, layer.weight.T, out=out)
 
 
 def attention_in_blocks(inputs: Inputs) -> torch.Tensor:

@@ -44,27 +44,30 @@ def share_out(make_worker: Worker, blocks: Sequence[Block], num_threads: int) ->
     """Run blocks on several threads of one core each, in no order.
 
     Args:
-        make_worker: gives what computes a block, once for each thread.
+        make_worker: gives what computes a block, once for each thread. It is called in this one, which should allocate
+            what the others fill: each keeps up to 64 MiB of what it allocated and freed itself.
         blocks: what there is to do.
         num_threads: as many threads. With one, this thread does everything, on all of PyTorch's threads.
     """
     rest = iter(blocks)
     if num_threads == 1 or len(blocks) < num_threads:
-        _work(make_worker, rest)
+        _work(make_worker(), rest)
         return
     pool, mode = _pool(num_threads), torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
-    for done in [pool.submit(_work_in, mode, make_worker, rest) for _ in range(num_threads)]:
+    workers = [make_worker() for _ in range(num_threads)]
+    for done in [pool.submit(_work_in, mode, worker, rest) for worker in workers]:
         done.result()
 
 
-def _work_in(mode: Callable[[], AbstractContextManager], make_worker: Worker, rest: Iterator[Block]) -> None:
+def _work_in(
+    mode: Callable[[], AbstractContextManager], compute: Callable[[Block], None], rest: Iterator[Block]
+) -> None:
     with mode():
-        _work(make_worker, rest)
+        _work(compute, rest)
 
 
-def _work(make_worker: Worker, rest: Iterable[Block]) -> None:
+def _work(compute: Callable[[Block], None], rest: Iterable[Block]) -> None:
     """Take blocks until there are none left; other threads may take from the same iterator."""
-    compute = make_worker()
     for block in rest:
         compute(block)
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from inspect import signature
 from operator import attrgetter
 from typing import Any
 from unittest import SkipTest
@@ -233,6 +234,20 @@ class OutputMixin(FamilyTest):
         named, unnamed = list(stages(tuple(output.to_tuple())).values()), list(stages(as_tuple).values())
         assert len(named) == len(stages(output))
         assert all(torch.equal(a, b) for a, b in zip(named, unnamed, strict=True))
+
+    @over(models)
+    def test_tuples_of_features(self, model: ModelSpec):
+        built, inputs = self.shared(model), self.spec.inputs(model)
+        videos = inputs.get("pixel_values_videos")
+        inputs |= {} if videos is None else {"pixel_values": videos[:, 0]}
+        for kind in ("text", "image", "video"):
+            method = getattr(built, f"get_{kind}_features", None)
+            given = {name: inputs[name] for name in signature(method).parameters if name in inputs} if method else {}
+            if given:
+                with torch.no_grad(), patch.object(built.config, "return_dict", False):
+                    as_tuple, output = method(**given), method(**given, return_dict=True)
+                assert type(as_tuple) is tuple and output.pooler_output is not None, kind
+                assert_close(kind, stages(tuple(output.to_tuple())), stages(as_tuple), EXACT)
 
     @over(models)
     def test_batch_is_invariant(self, model: ModelSpec):

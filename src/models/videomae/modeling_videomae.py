@@ -257,8 +257,9 @@ class VideoMAELayer(GradientCheckpointingLayer):
     def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
         """The MLP, whose halves are modules of their own on disk."""
         expand, contract = self.intermediate, self.output
-        if runs_in_blocks(tokens, expand, contract):
-            return transform_in_blocks(tokens, expand.dense, expand.activation, contract)
+        is_dropped = self.training and contract.dropout.p > 0
+        if not is_dropped and runs_in_blocks(tokens, expand, contract):
+            return transform_in_blocks(tokens, expand.dense, expand.activation, contract.dense)
         return contract(expand(tokens))
 
     @staticmethod
