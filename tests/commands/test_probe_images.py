@@ -3,9 +3,7 @@
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -167,45 +165,6 @@ def test_a_table(images, text):
     table.unlink()
     assert [clip.source for clip in clips] == [images / "dark/0.png", images / "light/1.jpg"]
     assert all(isinstance(clip, ImageClip) for clip in clips) and len(classes) == 2
-
-
-def test_a_data_set(images, monkeypatch):
-    """Its rows are read when a clip is opened, with their bytes or paths."""
-    files = sorted(images.rglob("*.*"))
-    module = ModuleType("datasets")
-    module.Image = type("Image", (), {"__init__": lambda self, decode=True: setattr(self, "decode", decode)})
-    module.ClassLabel = type("ClassLabel", (), {"names": ["dark", "light"]})
-
-    class Rows:
-        features = {"image": module.Image(), "label": module.ClassLabel()}
-
-        def __init__(self, decode: bool = True):
-            self.decode = decode
-
-        def cast_column(self, name, feature):
-            return Rows(feature.decode)
-
-        def select_columns(self, names):
-            return self
-
-        def __getitem__(self, key):
-            if key == "label":
-                return [self.features["label"].names.index(file.parent.name) for file in files]
-            assert not self.decode
-            data = (
-                {"bytes": None, "path": str(files[key])}
-                if key % 2
-                else {"bytes": files[key].read_bytes(), "path": None}
-            )
-            return {"image": data}
-
-    module.load_dataset, module.__spec__ = lambda name, split: Rows(), True
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    assert medium_of("someone/images") is IMAGES
-    clips, _ = find_clips("someone/images", IMAGES)
-    assert len(clips) == 12 and clips[11].label == 1
-    for clip, file in zip(clips, files, strict=True):
-        assert np.array_equal(clip.read(), np.asarray(Image.open(file).convert("RGB")))
 
 
 # -------------------------------------------------------------------------------------------------------------- pixels
