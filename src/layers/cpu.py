@@ -159,14 +159,23 @@ def transform_in_blocks(
         return contract(activation(expand(tokens)))
     rows, num_threads = tokens.flatten(0, -2), threads_for(tokens)
     at_once = max(TOKENS_AT_ONCE // num_threads, TOKENS_OF_A_THREAD)
-    if len(rows) < num_threads * at_once:
-        num_threads, at_once = 1, TOKENS_AT_ONCE
-    turns = max(ceil(len(rows) / (num_threads * at_once)), 1)
-    at_once = ceil(len(rows) / (num_threads * turns))  # of which every thread has as many
+    are_stock = type(expand) is type(contract) is nn.Linear
+    if num_threads == 1 or not are_stock or len(rows) < num_threads * at_once:
+        transformed = torch.cat([contract(activation(expand(block))) for block in rows.split(TOKENS_AT_ONCE)])
+    else:
+        transformed = _transform_on_threads(rows, expand, activation, contract, at_once, num_threads)
+    return transformed.unflatten(0, tokens.shape[:-1])
+
+
+def _transform_on_threads(
+    rows: torch.Tensor, expand: nn.Linear, activation: nn.Module, contract: nn.Linear, at_once: int, num_threads: int
+) -> torch.Tensor:
+    """Apply an MLP to rows, every thread to as many blocks of one size, at most `at_once` rows each."""
+    size = ceil(len(rows) / (num_threads * ceil(len(rows) / (num_threads * at_once))))
     transformed = rows.new_empty(len(rows), contract.out_features)
 
     def worker() -> Callable[[tuple[torch.Tensor, torch.Tensor]], None]:
-        buffer = rows.new_empty(at_once, expand.out_features)
+        buffer = rows.new_empty(size, expand.out_features)
 
         def transform(block: tuple[torch.Tensor, torch.Tensor]) -> None:
             some, out = block
@@ -174,14 +183,12 @@ def transform_in_blocks(
 
         return transform
 
-    share_out(worker, list(zip(rows.split(at_once), transformed.split(at_once), strict=True)), num_threads)
-    return transformed.unflatten(0, tokens.shape[:-1])
+    share_out(worker, list(zip(rows.split(size), transformed.split(size), strict=True)), num_threads)
+    return transformed
 
 
 def _multiply(layer: nn.Linear, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """What a linear layer makes of rows (n, in), in `out` (n, out)."""
-    if falls_back(rows.dtype, rows.device):
-        return out.copy_(layer(rows))
     if layer.bias is None:
         return torch.mm(rows, layer.weight.T, out=out)
     return torch.addmm(layer.bias, rows, layer.weight.T, out=out)
