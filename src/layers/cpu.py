@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
-from math import ceil, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from .attention import Inputs
 
 TOKENS_AT_ONCE = 1024
-"""Tokens that an MLP transforms at once, because memory fresh from the system is dear."""
-
-TOKENS_OF_A_THREAD = 256
-"""Tokens that a thread of its own transforms at once: with fewer, reading weights takes longer than multiplying."""
+"""Tokens that an MLP transforms at once in float32, because memory fresh from the system is dear."""
 
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
@@ -157,41 +154,9 @@ def transform_in_blocks(
         activation = torch.ops.aten.gelu_
     if tokens.device.type != "cpu":
         return contract(activation(expand(tokens)))
-    rows, num_threads = tokens.flatten(0, -2), threads_for(tokens)
-    at_once = max(TOKENS_AT_ONCE // num_threads, TOKENS_OF_A_THREAD)
-    are_stock = type(expand) is type(contract) is nn.Linear
-    if num_threads == 1 or not are_stock or len(rows) < num_threads * at_once:
-        transformed = torch.cat([contract(activation(expand(block))) for block in rows.split(TOKENS_AT_ONCE)])
-    else:
-        transformed = _transform_on_threads(rows, expand, activation, contract, at_once, num_threads)
-    return transformed.unflatten(0, tokens.shape[:-1])
-
-
-def _transform_on_threads(
-    rows: torch.Tensor, expand: nn.Linear, activation: nn.Module, contract: nn.Linear, at_once: int, num_threads: int
-) -> torch.Tensor:
-    """Apply an MLP to rows, every thread to as many blocks of one size, at most `at_once` rows each."""
-    size = ceil(len(rows) / (num_threads * ceil(len(rows) / (num_threads * at_once))))
-    transformed = rows.new_empty(len(rows), contract.out_features)
-
-    def worker() -> Callable[[tuple[torch.Tensor, torch.Tensor]], None]:
-        buffer = rows.new_empty(size, expand.out_features)
-
-        def transform(block: tuple[torch.Tensor, torch.Tensor]) -> None:
-            some, out = block
-            _multiply(contract, activation(_multiply(expand, some, buffer[: len(some)])), out)
-
-        return transform
-
-    share_out(worker, list(zip(rows.split(size), transformed.split(size), strict=True)), num_threads)
-    return transformed
-
-
-def _multiply(layer: nn.Linear, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """What a linear layer makes of rows (n, in), in `out` (n, out)."""
-    if layer.bias is None:
-        return torch.mm(rows, layer.weight.T, out=out)
-    return torch.addmm(layer.bias, rows, layer.weight.T, out=out)
+    rows = tokens.flatten(0, -2)
+    blocks = rows.split(TOKENS_AT_ONCE * 4 // for_product(rows[:0]).element_size())
+    return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
 
 
 def attention_in_blocks(inputs: Inputs) -> torch.Tensor:

@@ -115,13 +115,13 @@ def embed_video(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
         (B, N, D), in the dtype of the projection.
     """
     video = to_dtype_of(projection, video)
-    if video.is_cuda and is_plain(projection):
+    if is_plain(projection):
         return _multiply(projection, video)
     return projection(video.transpose(1, 2)).flatten(2).transpose(1, 2).contiguous()
 
 
 def _multiply(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
-    """What the convolution computes, as a product of matrices: on a GPU in half precision, twenty times as fast."""
+    """What the convolution computes, as a product of matrices: in half precision six to twenty times as fast."""
     num_frames, _, height, width = video.shape[1:]
     depth, *sides = projection.kernel_size
     grid = Grid(num_frames // depth, height // sides[0], width // sides[1])

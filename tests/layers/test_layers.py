@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.harness.compare import assert_close
 from tests.harness.tolerances import DTYPES, REORDERED
+from vidformers import VideoMAEConfig, VideoMAEModel
 from vidformers.layers import cpu
 from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
@@ -343,6 +344,27 @@ def test_mlp_calls_its_layers_once_where_somebody_watches():
     assert [tuple(output.shape) for output in seen] == [(3, TOKENS_AT_ONCE, 6)]
     assert torch.equal(seen[0], nn.functional.linear(x, layer.fc1.weight, layer.fc1.bias)), "overwritten"
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_mlp_calls_layers_of_other_kinds():
+    layer, x = Mlp(4, 6, "gelu"), seeded(3, TOKENS_AT_ONCE, 4)
+    quantized = torch.ao.quantization.quantize_dynamic(layer, {nn.Linear})
+    assert type(quantized.fc1) is not nn.Linear
+    torch.testing.assert_close(quantized(x), layer(x), atol=0.05, rtol=0.0)
+    with torch.autocast("cpu"):
+        called = layer.fc2(layer.activation(layer.fc1(x)))
+        assert called.dtype == torch.bfloat16
+        torch.testing.assert_close(layer(x), called, atol=0.0, rtol=0.0)
+
+
+@torch.no_grad()
+def test_dropout_is_not_passed_by():
+    sizes = {"image_size": 32, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    model = VideoMAEModel(VideoMAEConfig(**sizes, num_hidden_layers=1, hidden_dropout_prob=0.5))
+    tokens, block = seeded(3, TOKENS_AT_ONCE, 16), model.encoder.layer[0]
+    assert torch.equal(block.eval()._transform(tokens), block._transform(tokens))
+    assert not torch.equal(block.train()._transform(tokens), block._transform(tokens))
 
 
 class Wrapped(nn.Module):

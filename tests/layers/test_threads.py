@@ -7,15 +7,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from vidformers import VideoMAEConfig, VideoMAEModel
 from vidformers.layers import threads
 from vidformers.layers.attention import Inputs
-from vidformers.layers.block import Mlp
-from vidformers.layers.cpu import SCORES_IN_CACHE, TOKENS_OF_A_THREAD, attention_in_blocks
+from vidformers.layers.cpu import SCORES_IN_CACHE, attention_in_blocks
 from vidformers.layers.threads import share_out, threads_for
-
-
-SIZE = {"image_size": 32, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -67,36 +62,6 @@ def test_failures_come_through():
     with pytest.raises(ValueError, match="block"):
         share_out(lambda: fail, range(4), 2)
     assert len(names_of_workers()) == 2
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_mlp_is_the_same(mode):
-    layer, x = Mlp(8, 16, "gelu").eval(), torch.randn(3, 2 * TOKENS_OF_A_THREAD, 8)
-    with mode():
-        shared = layer(x)
-        torch.set_num_threads(1)
-        torch.testing.assert_close(shared, layer(x), atol=1e-6, rtol=1e-6)
-
-
-@torch.no_grad()
-def test_layers_of_other_kinds_are_called():
-    layer, x = Mlp(8, 16, "gelu").eval(), torch.randn(3, 2 * TOKENS_OF_A_THREAD, 8)
-    quantized = torch.ao.quantization.quantize_dynamic(layer, {torch.nn.Linear})
-    assert type(quantized.fc1) is not torch.nn.Linear
-    torch.testing.assert_close(quantized(x), layer(x), atol=0.05, rtol=0.0)
-    with torch.autocast("cpu"):
-        called = layer.fc2(layer.activation(layer.fc1(x)))
-        assert called.dtype == torch.bfloat16
-        torch.testing.assert_close(layer(x), called, atol=0.0, rtol=0.0)
-
-
-@torch.no_grad()
-def test_dropout_is_not_passed_by():
-    model = VideoMAEModel(VideoMAEConfig(**SIZE, hidden_dropout_prob=0.5))
-    tokens = torch.randn(3, 2 * TOKENS_OF_A_THREAD, 16)
-    block = model.encoder.layer[0]
-    assert torch.equal(block.eval()._transform(tokens), block._transform(tokens))
-    assert not torch.equal(block.train()._transform(tokens), block._transform(tokens))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
