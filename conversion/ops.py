@@ -69,18 +69,17 @@ class Reshape(Op):
 
 @dataclass(frozen=True)
 class Split(Op):
-    """Each tensor cut along `axis` into so many equal parts, or into parts of the given sizes."""
+    """One tensor cut along axis 0, into so many equal parts or into parts of the given sizes."""
 
     parts: int | tuple[int, ...]
-    axis: int = 0
 
     def forward(self, tensors: Tensors) -> Tensors:
         (tensor,) = tensors
         cut = tensor.tensor_split if isinstance(self.parts, int) else tensor.split
-        return list(cut(self.parts, dim=self.axis))
+        return list(cut(self.parts))
 
     def inverse(self, tensors: Tensors) -> Tensors:
-        return [torch.cat(tensors, dim=self.axis)]
+        return [torch.cat(tensors)]
 
 
 @dataclass(frozen=True)

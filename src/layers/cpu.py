@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +26,9 @@ from .threads import share_out, threads_for
 if TYPE_CHECKING:
     from .attention import Inputs
 
-TOKENS_AT_ONCE = 1024
-"""Tokens that an MLP transforms at once in float32, because memory fresh from the system is dear."""
+BYTES_AT_ONCE = 5 * 2**20
+"""Bytes of tokens that an MLP transforms at once. Its first layer makes four times as many, and memory fresh from the
+system is dear; with far fewer, reading the weights for every block is what takes long."""
 
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
@@ -155,7 +156,8 @@ def transform_in_blocks(
     if tokens.device.type != "cpu":
         return contract(activation(expand(tokens)))
     rows = tokens.flatten(0, -2)
-    blocks = rows.split(TOKENS_AT_ONCE * 4 // for_product(rows[:0]).element_size())
+    num_bytes = rows.numel() * for_product(rows[:0]).element_size()
+    blocks = rows.tensor_split(max(ceil(num_bytes / BYTES_AT_ONCE), 1))
     return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
 
 

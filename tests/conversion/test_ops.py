@@ -12,7 +12,7 @@ from vidformers.conversion.ops import Chain, Copy, Reshape, Split, Stack, Transp
         Copy(),
         Transpose((2, 0, 1)),
         Reshape((4, 6, 2), (4, -1)),
-        Split(2, axis=1),
+        Split(2),
         Split((1, 3)),
         Unstack(),
         Chain((Split(2), Stack())),
@@ -31,8 +31,8 @@ def test_what_operations_make():
     tensor = torch.arange(24).reshape(4, 6)
     assert Transpose().forward([tensor])[0].shape == (6, 4)
     assert [piece.shape for piece in Split((1, 3)).forward([tensor])] == [(1, 6), (3, 6)]
-    first, second = Split(2, axis=1).forward([tensor])
-    assert torch.equal(first, tensor[:, :3]) and torch.equal(second, tensor[:, 3:])
+    first, second = Split(2).forward([tensor])
+    assert torch.equal(first, tensor[:2]) and torch.equal(second, tensor[2:])
     assert torch.equal(Stack().forward([tensor, -tensor])[0][1], -tensor)
     assert torch.equal(Unstack().forward([tensor])[3], tensor[3])
     assert torch.equal(Reshape((4, 6), (2, 12)).forward([tensor])[0][1], tensor[2:].flatten())

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tests.harness.compare import assert_close
 from tests.harness.tolerances import DTYPES, REORDERED
@@ -14,7 +15,7 @@ from vidformers import VideoMAEConfig, VideoMAEModel
 from vidformers.layers import cpu
 from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
-from vidformers.layers.cpu import TOKENS_AT_ONCE, float32_products
+from vidformers.layers.cpu import float32_products
 from vidformers.layers.modules import is_plain, to_dtype_of
 from vidformers.layers.norms import unit_length
 from vidformers.layers.patchify import (
@@ -323,32 +324,52 @@ def test_mlp():
     assert_close("mlp", {"x": expected}, {"x": layer(x)}, REORDERED)
 
 
+class Rows(TorchFunctionMode):
+    """Notes how many rows each linear layer gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.functional.linear:
+            self.seen.append(len(args[0]))
+        return function(*args, **(kwargs or {}))
+
+
+BLOCKS = {1: [3], 16: [24, 24], 17: [26, 25], 39: [30, 29, 29, 29]}
+"""By the length of three sequences, the tokens of each block, of at most 32."""
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
-@pytest.mark.parametrize("tokens", [1, TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 2 * TOKENS_AT_ONCE + 7])
-def test_mlp_in_blocks_of_tokens(activation, tokens):
+@pytest.mark.parametrize(("tokens", "blocks"), BLOCKS.items())
+def test_mlp_in_blocks_of_tokens(monkeypatch, activation, tokens, blocks):
+    monkeypatch.setattr(cpu, "BYTES_AT_ONCE", 32 * 4 * 4)
     layer, x = mlp(activation), seeded(3, tokens, 4)
     expected, unchanged = layer(x), x.clone()
-    with torch.no_grad():
+    with torch.no_grad(), Rows() as rows:
         actual = layer(x)
+    assert rows.seen == [size for size in blocks for _ in (layer.fc1, layer.fc2)]
     assert actual.shape == expected.shape
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
     assert torch.equal(x, unchanged)
 
 
-def test_mlp_calls_its_layers_once_where_somebody_watches():
-    layer, x, seen = mlp("gelu"), seeded(3, TOKENS_AT_ONCE, 4), []
+def test_mlp_calls_its_layers_once_where_somebody_watches(monkeypatch):
+    monkeypatch.setattr(cpu, "BYTES_AT_ONCE", 1)
+    layer, x, seen = mlp("gelu"), seeded(3, 64, 4), []
     expected = layer(x)
     layer.fc1.register_forward_hook(lambda _, inputs, output: seen.append(output))
     with torch.no_grad():
         actual = layer(x)
-    assert [tuple(output.shape) for output in seen] == [(3, TOKENS_AT_ONCE, 6)]
+    assert [tuple(output.shape) for output in seen] == [(3, 64, 6)]
     assert torch.equal(seen[0], nn.functional.linear(x, layer.fc1.weight, layer.fc1.bias)), "overwritten"
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
 def test_mlp_calls_layers_of_other_kinds():
-    layer, x = Mlp(4, 6, "gelu"), seeded(3, TOKENS_AT_ONCE, 4)
+    layer, x = Mlp(4, 6, "gelu"), seeded(3, 64, 4)
     quantized = torch.ao.quantization.quantize_dynamic(layer, {nn.Linear})
     assert type(quantized.fc1) is not nn.Linear
     torch.testing.assert_close(quantized(x), layer(x), atol=0.05, rtol=0.0)
@@ -362,7 +383,7 @@ def test_mlp_calls_layers_of_other_kinds():
 def test_dropout_is_not_passed_by():
     sizes = {"image_size": 32, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
     model = VideoMAEModel(VideoMAEConfig(**sizes, num_hidden_layers=1, hidden_dropout_prob=0.5))
-    tokens, block = seeded(3, TOKENS_AT_ONCE, 16), model.encoder.layer[0]
+    tokens, block = seeded(3, 64, 16), model.encoder.layer[0]
     assert torch.equal(block.eval()._transform(tokens), block._transform(tokens))
     assert not torch.equal(block.train()._transform(tokens), block._transform(tokens))
 
