@@ -115,7 +115,7 @@ def embed_video(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
         (B, N, D), in the dtype of the projection.
     """
     video = to_dtype_of(projection, video)
-    if is_plain(projection):
+    if (video.is_cuda or video.element_size() < 4) and is_plain(projection):
         return _multiply(projection, video)
     return projection(video.transpose(1, 2)).flatten(2).transpose(1, 2).contiguous()
 

@@ -54,11 +54,13 @@ def embed_one_by_one(layer: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
     return torch.stack(tokens, 1)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_embedded_videos(dtype):
+def test_embedded_videos(dtype, gradients):
     layer, video = projection(), seeded(2, 6, 3, 8, 12)
     expected = embed_one_by_one(layer, video)
-    actual = embed_video(layer.to(dtype), video)
+    with torch.set_grad_enabled(gradients):
+        actual = embed_video(layer.to(dtype), video)
     assert actual.dtype == dtype
     assert_close("tubelets", {"tokens": expected}, {"tokens": actual}, DTYPES[dtype])
 
