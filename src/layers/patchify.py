@@ -121,7 +121,10 @@ def embed_video(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
 
 
 def _multiply(projection: nn.Conv3d, video: torch.Tensor) -> torch.Tensor:
-    """What the convolution computes, as a product of matrices: in half precision six to twenty times as fast."""
+    """What the convolution computes, as a product of matrices: in half precision six to twenty times as fast.
+
+    In float32 on a CPU it would spare less than 1 % of a model's time.
+    """
     num_frames, _, height, width = video.shape[1:]
     depth, *sides = projection.kernel_size
     grid = Grid(num_frames // depth, height // sides[0], width // sides[1])

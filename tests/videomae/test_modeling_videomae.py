@@ -486,6 +486,14 @@ def test_layer_scale(tmp_path):
     assert (fresh.videomae.encoder.layer[0].lambda_2 == 0.25).all()
 
 
+@torch.no_grad()
+def test_dropout_is_not_passed_by():
+    block = SPEC.build(MODEL, hidden_dropout_prob=0.5).encoder.layer[0]
+    tokens = torch.randn(3, 64, block.layernorm_before.normalized_shape[0])
+    assert torch.equal(block.eval()._transform(tokens), block._transform(tokens))
+    assert not torch.equal(block.train()._transform(tokens), block._transform(tokens))
+
+
 def test_drop_path_drops_in_encoder_and_decoder():
     built = SPEC.build(PRETRAINING, drop_path_rate=0.5)
     rates = [layer.drop_path.rate for layer in (*built.videomae.encoder.layer, *built.decoder.decoder_layers)]
