@@ -6,6 +6,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
+# What is imported is compiled then; all of it takes as long as the installation.
+PIP := -m pip install --disable-pip-version-check --no-compile
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 OLDEST := $(VENV)/oldest
@@ -58,11 +60,11 @@ docs: $(INSTALLED_DOCS)
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[test]'
 	touch $@
 
 $(INSTALLED_OLDEST): $(INSTALLED)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --upgrade --target $(OLDEST) transformers==5.19.0
+	$(BIN)/python $(PIP) --no-deps --upgrade --target $(OLDEST) transformers==5.19.0
 	touch $@
 
 SITE_PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
@@ -70,10 +72,10 @@ SITE_PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 $(INSTALLED_ECOSYSTEM): $(INSTALLED)
 	$(BIN)/python -m venv $(ECOSYSTEM)
 	echo "import site; site.addsitedir('$$($(BIN)/python $(SITE_PACKAGES))')" > "$$($(ECOSYSTEM)/bin/python $(SITE_PACKAGES))/tests.pth"
-	$(ECOSYSTEM)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ecosystem]'
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --upgrade --target $(ECOSYSTEM)/triton triton
+	$(ECOSYSTEM)/bin/python $(PIP) -c constraints.txt -e '.[ecosystem]'
+	$(BIN)/python $(PIP) -c constraints.txt --upgrade --target $(ECOSYSTEM)/triton triton
 	touch $@
 
 $(INSTALLED_DOCS): $(INSTALLED)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[docs]'
 	touch $@

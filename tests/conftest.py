@@ -23,6 +23,9 @@ def pytest_collection_finish(session):
     """What imports leave are millions of objects that stay; conversions collect garbage, and needn't look at them."""
     gc.collect()
     gc.freeze()
+    grouped = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group")]
+    if session.config.getoption("loadgroup", False) and not all("@" in name for name in grouped):
+        raise pytest.UsageError("this pytest and this pytest-xdist keep no groups of tests together")
 
 
 @pytest.hookimpl(hookwrapper=True)

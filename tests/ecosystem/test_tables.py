@@ -160,9 +160,9 @@ def test_killed_runs_lose_a_batch_at_most(model, tmp_path):
     videos, table = tmp_path / "videos", tmp_path / "library.lance"
     videos.mkdir()
     for number in range(3):
-        write_video(videos / f"{number}.mp4", num_frames=200)
+        write_video(videos / f"{number}.mp4", num_frames=100)
     counts = [0]
-    for wanted in (1, 30):
+    for wanted in (1, 15):
         process = start(videos, model, table, "--batch-size", 1)
         while process.poll() is None and sum(map(len, rows_of(table).values())) < wanted:
             time.sleep(0.01)
@@ -173,7 +173,7 @@ def test_killed_runs_lose_a_batch_at_most(model, tmp_path):
         counts.append(sum(map(len, found.values())))
         assert counts[-1] >= max(counts[-2], wanted)
     embed(videos, model, table)
-    assert rows_of(table) == {f"{number}.mp4": list(range(39)) for number in range(3)}
+    assert rows_of(table) == {f"{number}.mp4": list(range(19)) for number in range(3)}
 
 
 def test_tidying_is_left_to_another_writer(videos, model, tmp_path, monkeypatch):

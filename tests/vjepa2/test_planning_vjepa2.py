@@ -258,10 +258,20 @@ def test_shapes_of_a_landscape(model, fields):
 
 
 @pytest.mark.parametrize("known", [1, 2, 4])
-@pytest.mark.parametrize("attention", ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
 @pytest.mark.parametrize("extrinsics", [False, True])
 def test_rollouts_keep_what_they_computed(known, attention, extrinsics):
     """As a loop that computes every step again."""
+    with torch.compiler.set_stance("force_eager"):  # flex attention compiles itself, for seconds
+        check_rollout(known, attention, extrinsics)
+
+
+@pytest.mark.slow
+def test_rollouts_with_compiled_flex_attention():
+    check_rollout(2, "flex_attention", False)
+
+
+def check_rollout(known: int, attention: str, extrinsics: bool) -> None:
     torch.manual_seed(0)
     built = VJEPA2ACModel(VJEPA2Config(**TINY, use_extrinsics=extrinsics)).eval()
     features, steps = torch.randn(2, known, 4, 4, 24), 4
@@ -272,8 +282,6 @@ def test_rollouts_keep_what_they_computed(known, attention, extrinsics):
             predicted = built.predictor(expected, *(each[:, :count] for each in given)).last_hidden_state
             following = torch.nn.functional.layer_norm(predicted, (24,)).unflatten(1, expected.shape[1:4])[:, -1:]
             expected = torch.cat([expected, following], dim=1)
-        if attention == "flex_attention":
-            pytest.importorskip("torch.nn.attention.flex_attention")
         built.set_attn_implementation(attention)
         close(built.rollout(features, *given), expected)
 
