@@ -1,7 +1,6 @@
 """Directories in the published format, written from original files and back, whole or not at all."""
 
 import ctypes
-import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -107,7 +106,6 @@ def _return_memory(plan: Plan) -> None:
     """Give the memory of what was read, and what is free, back: glibc would keep blocks of the size of weights."""
     for part in plan.found.values():
         part.source.release()
-    gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
