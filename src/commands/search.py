@@ -5,10 +5,11 @@ import os
 from functools import cached_property
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch.nn.functional import normalize
 
 from vidformers.inference.embedder import VideoEmbedder
+from vidformers.inference.media import ImageClip
 from vidformers.inference.search import Span, find_spans
 from vidformers.inference.store import Store
 from vidformers.inference.windows import Windows
@@ -68,8 +69,8 @@ class Searcher:
             Spans, the best first.
 
         Raises:
-            OSError: the table's model or the image is not there.
-            VideoDecodeError: the video cannot be read.
+            OSError: the table's model is not there.
+            VideoDecodeError: the video or the image cannot be read.
             ValueError: not one of words, video and image; words for a model without texts; a condition that lancedb
                 doesn't take; or the model is another than the table's by now.
         """
@@ -128,13 +129,6 @@ class Searcher:
 
 def _as_video(image: str | os.PathLike) -> io.BytesIO:
     """A picture, upright, as a video of one frame."""
-    try:
-        with Image.open(image) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{image}: is no picture that can be read ({error}). Search by a video as a video."
-        ) from error
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    Image.fromarray(ImageClip(os.fspath(image), 0, image).read()).save(file, "PNG")
     return file

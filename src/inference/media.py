@@ -17,6 +17,7 @@ from .clips import VIDEO_SUFFIXES, files_below
 
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+_SAVE_AGAIN = "Check that it is a complete picture, or save it again with 8 bits a channel, as PNG or JPEG."
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ImageClip(Clip):
         with self._opened() as image:
             mode, pixels = image.mode, np.array(ImageOps.exif_transpose(image).convert("RGB"))
         if mode[0] in "FI":
-            raise VideoDecodeError(self.name, f"it has the mode {mode}, not one of 8 bits a channel")
+            raise VideoDecodeError(self.name, f"it has the mode {mode}, not one of 8 bits a channel", _SAVE_AGAIN)
         return pixels
 
     @contextmanager
@@ -81,7 +82,7 @@ class ImageClip(Clip):
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 yield image
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise VideoDecodeError(self.name, f"it is no image that can be read ({error})") from error
+            raise VideoDecodeError(self.name, f"it is no image that can be read ({error})", _SAVE_AGAIN) from error
 
 
 @dataclass(frozen=True)

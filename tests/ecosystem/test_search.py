@@ -269,8 +269,9 @@ def test_a_table_without_texts(wordless):
         # Before a model is loaded.
         (["--video", "absent.mp4", "--model", "absent"], "absent.mp4"),
         (["a", "--where", "window", "--model", "absent"], "does not return a boolean"),
-        (["--image", "clip.mp4"], "is no picture that can be read"),
+        (["--image", "clip.mp4"], "clip.mp4: it is no image that can be read"),
         (["--image", "absent.png"], "absent.png"),
+        (["--image", "gray.png"], "it has the mode I;16, not one of 8 bits a channel"),
         (
             ["a", "--where", "loudness > 3"],
             "cannot choose rows by 'loudness > 3' (Invalid input, Schema error: No field",
@@ -287,6 +288,7 @@ def test_bad_queries(arguments, message, library, monkeypatch):
     if not Path("cut.mp4").exists():
         truncate(library / "clip.mp4", 0.3)
         Path("cut_clip.mp4").rename("cut.mp4")
+    Image.fromarray(np.full((8, 8), 300, np.uint16)).save("gray.png")
     assert message in search(library, *arguments, expect=1)
 
 
