@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.activations import GELUActivation
 
 from .modules import is_plain
-from .threads import share_out, threads_for
+from .threads import run_blocks, threads_for
 
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
 
     steps = ((batch, step_batch), (heads, step_heads), (num_queries, step_queries))
     places = list(product(*([slice(first, first + step) for first in range(0, count, step)] for count, step in steps)))
-    share_out(worker, places, num_threads)
+    run_blocks(worker, places, num_threads)
     return attended.flatten(2).to(dtype)
 
 

@@ -40,7 +40,7 @@ def threads_for(tensor: torch.Tensor) -> int:
     return num_threads if num_threads <= MOST_THREADS else 1
 
 
-def share_out(make_worker: Worker, blocks: Sequence[Block], num_threads: int) -> None:
+def run_blocks(make_worker: Worker, blocks: Sequence[Block], num_threads: int) -> None:
     """Run blocks on several threads of one core each, in no order.
 
     Args:

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from vidformers.layers import threads
 from vidformers.layers.attention import Inputs
 from vidformers.layers.cpu import SCORES_IN_CACHE, attention_in_blocks
-from vidformers.layers.threads import share_out, threads_for
+from vidformers.layers.threads import run_blocks, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +28,13 @@ def names_of_workers(count: int = 8) -> set[str]:
     def worker():
         return lambda block: (seen.add(threading.current_thread().name), threading.Event().wait(0.01))
 
-    share_out(worker, range(count), 2)
+    run_blocks(worker, range(count), 2)
     return seen
 
 
 def test_blocks_are_run_once_each_on_all_threads():
     done = []
-    share_out(lambda: done.append, range(100), 2)
+    run_blocks(lambda: done.append, range(100), 2)
     assert sorted(done) == list(range(100))
     assert len(names_of_workers()) == 2
     assert threading.current_thread().name not in names_of_workers()
@@ -46,7 +46,7 @@ def test_few_blocks_stay_on_this_thread():
 
 def test_workers_compute_alone_and_nothing_else_changes():
     inside, later = [], []
-    share_out(lambda: lambda block: inside.append(torch.get_num_threads()), range(4), 2)
+    run_blocks(lambda: lambda block: inside.append(torch.get_num_threads()), range(4), 2)
     assert set(inside) == {1}
     assert torch.get_num_threads() == 2
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -60,7 +60,7 @@ def test_failures_come_through():
         raise ValueError(f"block {block}")
 
     with pytest.raises(ValueError, match="block"):
-        share_out(lambda: fail, range(4), 2)
+        run_blocks(lambda: fail, range(4), 2)
     assert len(names_of_workers()) == 2
 
 
@@ -98,7 +98,7 @@ def test_one_thread_where_others_would_be_noticed():
 
 def test_calls_from_several_threads_at_once():
     done = []
-    callers = [threading.Thread(target=share_out, args=(lambda: done.append, range(50), 2)) for _ in range(4)]
+    callers = [threading.Thread(target=run_blocks, args=(lambda: done.append, range(50), 2)) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
