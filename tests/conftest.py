@@ -20,9 +20,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """What imports leave are millions of objects that stay; conversions collect garbage, and needn't look at them."""
+    """What imports leave are millions of objects that stay: the garbage collector needn't look at them."""
+    check_groups(session)
     gc.collect()
     gc.freeze()
+
+
+def check_groups(session):
+    """pytest-xdist tells groups by what it adds to the names of tests, which not every pytest lets it do."""
     grouped = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group")]
     if session.config.getoption("loadgroup", False) and not all("@" in name for name in grouped):
         raise pytest.UsageError("this pytest and this pytest-xdist keep no groups of tests together")

@@ -288,7 +288,7 @@ def test_bad_queries(arguments, message, library, monkeypatch):
     if not Path("cut.mp4").exists():
         truncate(library / "clip.mp4", 0.3)
         Path("cut_clip.mp4").rename("cut.mp4")
-    Image.fromarray(np.full((8, 8), 300, np.uint16)).save("gray.png")
+        Image.fromarray(np.full((8, 8), 300, np.uint16)).save("gray.png")
     assert message in search(library, *arguments, expect=1)
 
 
