@@ -21,10 +21,17 @@ Pairing = Literal["tiled", "interleaved"]
 
 
 class RotaryTable(NamedTuple):
-    """Factors of a channel and of its neighbor in the pair, each (B or 1, N, 1, head_dim)."""
+    """What turns queries and keys.
+
+    Attributes:
+        own: factors of the channels, (B or 1, N, 1, head_dim).
+        neighbor: factors of their neighbors in the pair, of the same shape.
+        is_rotation: whether both channels of a pair turn by one angle, as complex numbers do.
+    """
 
     own: torch.Tensor
     neighbor: torch.Tensor
+    is_rotation: bool
 
 
 def rotary_table(
@@ -63,7 +70,7 @@ def rotary_table(
     sin = torch.nn.functional.pad(torch.cat(sin, -1), (0, rest))
     signs = torch.ones(head_dim, device=sin.device)
     signs[::2] = -1.0
-    return RotaryTable(cos[:, :, None].to(dtype), (sin * signs)[:, :, None].to(dtype))
+    return RotaryTable(cos[:, :, None].to(dtype), (sin * signs)[:, :, None].to(dtype), pairing == "interleaved")
 
 
 def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
@@ -80,6 +87,8 @@ def apply_rotary(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
         from .rope_kernel import turn
 
         return turn(x, table.own.contiguous(), table.neighbor.contiguous())
+    if x.device.type == "cpu" and table.is_rotation and table.own.dtype == torch.float32 and _is_ordinary(x):
+        return _rotate(x, table)
     return _turn(x, table)
 
 
@@ -88,11 +97,24 @@ def _turn(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     return torch.addcmul(x * table.own, neighbors, table.neighbor).to(x.dtype)
 
 
+def _rotate(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
+    """Pairs as complex numbers: no pass of its own that swaps neighbors, which takes a CPU most of a turn's time."""
+    dtype = torch.promote_types(x.dtype, table.own.dtype)
+    turned = x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    pairs = torch.view_as_complex(turned.unflatten(-1, (-1, 2)))
+    pairs.mul_(torch.complex(table.own[..., ::2], table.neighbor[..., 1::2]))
+    return turned.to(x.dtype)
+
+
+def _is_ordinary(x: torch.Tensor) -> bool:
+    """Whether nothing follows the operations: no gradients, no trace, no class of the tensor's own."""
+    return not is_watched() and type(x) is torch.Tensor and not (x.requires_grad and torch.is_grad_enabled())
+
+
 def _has_kernel_for(x: torch.Tensor) -> bool:
-    """Whether one kernel turns this tensor: on a GPU, without gradients, and while nothing follows the operations."""
-    if not x.is_cuda or is_watched() or type(x) is not torch.Tensor or x.stride()[2:] != (x.shape[3], 1):
-        return False
-    return not (x.requires_grad and torch.is_grad_enabled()) and _runs_kernels(x.device)
+    """Whether one kernel turns this tensor: on a GPU, if channels of a token lie side by side."""
+    side_by_side = x.stride()[2:] == (x.shape[3], 1)
+    return x.is_cuda and side_by_side and _is_ordinary(x) and _runs_kernels(x.device)
 
 
 @cache

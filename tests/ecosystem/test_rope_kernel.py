@@ -29,7 +29,7 @@ def test_it_turns_as_the_operations_do():
             places = (places, 2 * places, 5 - places)
             table = rope.rotary_table(places, width, pairing="tiled", dtype=torch.float32)
             for dtype in (torch.float32, torch.bfloat16):
-                turned = turn(x.to(dtype), *table)
+                turned = turn(x.to(dtype), table.own, table.neighbor)
                 assert turned.dtype == dtype and turned.is_contiguous()
                 expected = rope.apply_rotary(x.to(dtype), table)
                 torch.testing.assert_close(turned, expected, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-6)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from tests.harness.compare import assert_close
 from tests.harness.tolerances import DTYPES, REORDERED
-from vidformers.layers import cpu
+from vidformers.layers import cpu, rope
 from vidformers.layers.attention import attention
 from vidformers.layers.block import DropPath, Mlp, Records, drop_path_rates
 from vidformers.layers.cpu import float32_products
@@ -204,6 +205,23 @@ def test_wide_tables_turn_in_their_own_dtype(dtype):
     turned = apply_rotary(x, table)
     assert turned.dtype == dtype
     assert torch.equal(turned, apply_rotary(x.float(), table).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_complex_numbers_turn_as_real_ones_do(dtype):
+    """Without gradients: rows of a wider tensor at an odd place, a table for each sequence, channels left over."""
+    wide = seeded(2, 4, 101).to(dtype)
+    x = wide[..., 1:79].unflatten(-1, (3, 26))
+    places = tuple(torch.tensor([row, row[::-1]]) for row in PLACES)
+    table = rotary_table(places, 26, pairing="interleaved", dtype=torch.float32)
+    before = wide.clone()
+    with mock.patch.object(rope, "_turn", side_effect=AssertionError("computed by real numbers")):
+        turned = apply_rotary(x, table)
+    assert torch.equal(wide, before)
+    expected = apply_rotary(x.clone().requires_grad_(), table)
+    assert expected.requires_grad and turned.dtype == expected.dtype == dtype
+    tolerance = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
+    torch.testing.assert_close(turned, expected.detach(), rtol=tolerance, atol=tolerance / 8)
 
 
 def test_channels_left_over_stay():
