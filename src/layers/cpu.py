@@ -33,8 +33,8 @@ system is dear; with far fewer, reading the weights for every block is what take
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
 
-SCORES_IN_CACHE = 2**19
-"""Scores that exist at once: two megabytes, which a CPU's caches hold."""
+IN_CACHE = 2**19
+"""Scores that exist at once, and numbers of several sequences' queries: two megabytes, which a CPU's caches hold."""
 
 SCORES_ON_DEVICE = 2**26
 """Scores that exist at once on other devices, where the computation in blocks is only for soft caps."""
@@ -176,13 +176,12 @@ def attention_in_blocks(inputs: Inputs) -> torch.Tensor:
     num_keys = key.shape[2]
     attended = query.new_empty(batch, num_queries, heads, head_dim)
     num_threads = threads_for(inputs.query)
-    limit = SCORES_IN_CACHE if query.device.type == "cpu" else SCORES_ON_DEVICE
-    num_rows = max(limit // num_keys, 1)
+    on_cpu = query.device.type == "cpu"
+    most_scores, most_queries = (IN_CACHE, IN_CACHE) if on_cpu else (SCORES_ON_DEVICE, QUERIES_ON_DEVICE)
+    num_rows = max(most_scores // num_keys, 1)
     step_queries = min(num_queries, num_rows)
     step_heads = min(heads, max(num_rows // num_queries, 1))
-    step_batch = max(num_rows // (num_queries * heads), 1)
-    if query.device.type != "cpu":
-        step_batch = max(min(step_batch, QUERIES_ON_DEVICE // (num_queries * heads * head_dim)), 1)
+    step_batch = max(min(num_rows, most_queries // head_dim) // (num_queries * heads), 1)
 
     def worker() -> Callable[[tuple[slice, slice, slice]], None]:
         # One buffer for the scores of every block: fresh memory costs a CPU more than filling it.

@@ -89,8 +89,8 @@ def test_forward(implementation, shape, kind, monkeypatch):
     query, key, value = states(shape)
     mask = masks(shape)[kind]
     expected = definition(query, key, value, mask, CAP)
-    for scores_in_cache in (cpu.SCORES_IN_CACHE, 100, 2000):
-        monkeypatch.setattr(cpu, "SCORES_IN_CACHE", scores_in_cache)
+    for in_cache in (cpu.IN_CACHE, 100, 2000):
+        monkeypatch.setattr(cpu, "IN_CACHE", in_cache)
         with torch.no_grad():
             assert_near(attend(query, key, value, mask, implementation=implementation), expected, 1e-5)
     assert_near(attend(query, key, value, mask, implementation=implementation), expected, 1e-5)

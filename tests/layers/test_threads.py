@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from vidformers.layers import threads
+from vidformers.layers import cpu, threads
 from vidformers.layers.attention import Inputs
-from vidformers.layers.cpu import SCORES_IN_CACHE, attention_in_blocks
+from vidformers.layers.cpu import IN_CACHE, attention_in_blocks
 from vidformers.layers.threads import run_blocks, threads_for
 
 
@@ -66,12 +66,22 @@ def test_failures_come_through():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_attention_is_the_same(mode):
-    tokens = int(SCORES_IN_CACHE**0.5)
+    tokens = int(IN_CACHE**0.5)
     inputs = Inputs(*(torch.randn(1, 3, tokens, 8) for _ in range(3)), None, 0.3, 20.0, 0.0)
     with mode():
         shared = attention_in_blocks(inputs)
         torch.set_num_threads(1)
         torch.testing.assert_close(shared, attention_in_blocks(inputs), atol=1e-6, rtol=1e-6)
+
+
+def test_blocks_of_short_sequences_are_small(monkeypatch):
+    """Threads keep what they freed: of many sequences with few keys, queries count too, not their scores alone."""
+    seen, attend = [], cpu._attend
+    monkeypatch.setattr(cpu, "_attend", lambda block, *rest: seen.append(block.query.numel()) or attend(block, *rest))
+    inputs = Inputs(*(torch.randn(100, 4, 16, 256) for _ in range(3)), None, 0.3, 20.0, 0.0)
+    with torch.no_grad():
+        attention_in_blocks(inputs)
+    assert sum(seen) == inputs.query.numel() and max(seen) <= IN_CACHE
 
 
 class Watching(TorchFunctionMode):
