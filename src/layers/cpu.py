@@ -26,9 +26,9 @@ from .threads import run_blocks, threads_for
 if TYPE_CHECKING:
     from .attention import Inputs
 
-BYTES_AT_ONCE = 7 * 2**20
-"""Bytes of tokens that an MLP transforms at once. Its first layer makes four times as many, and memory from 32 MiB on
-is fresh from the system, which is dear. With fewer, threads wait for each other and read the weights more often."""
+BYTES_AT_ONCE = 5 * 2**20
+"""Bytes of tokens that an MLP transforms at once. Its first layer makes four times as many, and memory fresh from the
+system is dear; with far fewer, reading the weights for every block is what takes long."""
 
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
