@@ -113,8 +113,7 @@ def _is_ordinary(x: torch.Tensor) -> bool:
 
 def _has_kernel_for(x: torch.Tensor) -> bool:
     """Whether one kernel turns this tensor: on a GPU, if channels of a token lie side by side."""
-    side_by_side = x.stride()[2:] == (x.shape[3], 1)
-    return x.is_cuda and side_by_side and _is_ordinary(x) and _runs_kernels(x.device)
+    return x.is_cuda and _is_ordinary(x) and x.stride()[2:] == (x.shape[3], 1) and _runs_kernels(x.device)
 
 
 @cache
