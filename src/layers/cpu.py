@@ -19,16 +19,17 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers.activations import GELUActivation
 
-from .modules import is_plain
+from .modules import is_computed_as_called, is_plain
 from .threads import run_blocks, threads_for
 
 
 if TYPE_CHECKING:
     from .attention import Inputs
 
-BYTES_AT_ONCE = 5 * 2**20
-"""Bytes of tokens that an MLP transforms at once. Its first layer makes four times as many, and memory fresh from the
-system is dear; with far fewer, reading the weights for every block is what takes long."""
+BYTES_AT_ONCE = 15 * 2**19
+"""Bytes of tokens that an MLP transforms at once. Its first layer makes four times as many, which should stay below
+32 MiB: larger memory always comes fresh from the system, which is dear. In small blocks threads wait for each other
+often, and long where other programs compute."""
 
 MANY_TOKENS = 4096
 """Tokens from which an MLP on a GPU overwrites what its first layer makes, which halves what a forward pass needs."""
@@ -156,9 +157,16 @@ def transform_in_blocks(
     if tokens.device.type != "cpu":
         return contract(activation(expand(tokens)))
     rows = tokens.flatten(0, -2)
-    num_bytes = rows.numel() * for_product(rows[:0]).element_size()
-    blocks = rows.tensor_split(max(ceil(num_bytes / BYTES_AT_ONCE), 1))
-    return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
+    num_blocks = max(ceil(rows.numel() * for_product(rows[:0]).element_size() / BYTES_AT_ONCE), 1)
+    blocks = rows.tensor_split(num_blocks)
+    if not (type(expand) is type(contract) is nn.Linear and is_computed_as_called(rows)):
+        return torch.cat([contract(activation(expand(block))) for block in blocks]).unflatten(0, tokens.shape[:-1])
+    transformed = rows.new_empty(len(rows), contract.out_features)
+    buffer = rows.new_empty(len(blocks[0]), expand.out_features)
+    for block, part in zip(blocks, transformed.tensor_split(num_blocks), strict=True):
+        expanded = nn.functional.linear(block, expand.weight, expand.bias, out=buffer[: len(block)])
+        nn.functional.linear(activation(expanded), contract.weight, contract.bias, out=part)
+    return transformed.unflatten(0, tokens.shape[:-1])
 
 
 def attention_in_blocks(inputs: Inputs) -> torch.Tensor:

@@ -42,6 +42,12 @@ def is_watched() -> bool:
     )
 
 
+def is_computed_as_called(tensor: torch.Tensor) -> bool:
+    """Whether an operation on a tensor is all that this CPU does: no gradients, autocast, own class or watcher."""
+    ordinary = type(tensor) is torch.Tensor and tensor.device.type == "cpu"
+    return ordinary and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_watched())
+
+
 def to_dtype_of(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """`x` in the dtype of the module's first floating-point parameter, or as it is if the module has none."""
     for parameter in module.parameters():

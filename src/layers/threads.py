@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from .modules import is_watched
+from .modules import is_computed_as_called
 
 
 Block = TypeVar("Block")
@@ -33,11 +33,8 @@ def threads_for(tensor: torch.Tensor) -> int:
     It can't for other devices, where gradients are wanted, under autocast, and in programs that are traced or watched,
     which know of one thread alone. With very many threads it doesn't pay.
     """
-    ordinary = type(tensor) is torch.Tensor and tensor.device.type == "cpu"
-    if not ordinary or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_watched():
-        return 1
     num_threads = torch.get_num_threads()
-    return num_threads if num_threads <= MOST_THREADS else 1
+    return num_threads if is_computed_as_called(tensor) and num_threads <= MOST_THREADS else 1
 
 
 def run_blocks(make_worker: Worker, blocks: Sequence[Block], num_threads: int) -> None:

@@ -2,12 +2,15 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.overrides import BaseTorchFunctionMode
 
 from tests.harness.compare import assert_close
 from tests.harness.tolerances import DTYPES, REORDERED
@@ -348,14 +351,20 @@ BLOCKS = {1: [3], 16: [24, 24], 17: [26, 25], 39: [30, 29, 29, 29]}
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
 @pytest.mark.parametrize(("tokens", "blocks"), BLOCKS.items())
-def test_mlp_in_blocks_of_tokens(monkeypatch, activation, tokens, blocks):
+@pytest.mark.parametrize("context", [nullcontext, BaseTorchFunctionMode], ids=["alone", "watched"])
+def test_mlp_in_blocks_of_tokens(monkeypatch, activation, tokens, blocks, context):
     monkeypatch.setattr(cpu, "BYTES_AT_ONCE", 32 * 4 * 4)
     layer, x, seen, linear = mlp(activation), seeded(3, tokens, 4), [], nn.functional.linear
     expected, unchanged = layer(x), x.clone()
-    monkeypatch.setattr(nn.functional, "linear", lambda rows, *rest: seen.append(len(rows)) or linear(rows, *rest))
-    with torch.no_grad():
+
+    def seen_linear(rows: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        seen.append((len(rows), "out" in options))
+        return linear(rows, *rest, **options)
+
+    monkeypatch.setattr(nn.functional, "linear", seen_linear)
+    with torch.no_grad(), context():
         actual = layer(x)
-    assert seen == [size for size in blocks for _ in (layer.fc1, layer.fc2)]
+    assert seen == [(size, context is nullcontext) for size in blocks for _ in (layer.fc1, layer.fc2)]
     assert actual.shape == expected.shape
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
     assert torch.equal(x, unchanged)
