@@ -63,7 +63,7 @@ class Kernel:
 
     def attempt(self, *tensors: torch.Tensor) -> torch.Tensor | None:
         """What the function gives, or `None` where it can't be compiled or called compiled."""
-        if self._fails or type(tensors[0]) is not torch.Tensor or is_watched():
+        if self._fails or is_watched(tensors[0]):
             return None
         if self._compiled is None:
             self._compiled = torch.compile(self.function, fullgraph=True)

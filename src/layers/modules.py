@@ -31,10 +31,11 @@ def _is_untouched(module: nn.Module) -> bool:
     )
 
 
-def is_watched() -> bool:
-    """Whether something follows the operations of this thread: a trace, a mode or a transform of functions."""
+def is_watched(tensor: torch.Tensor) -> bool:
+    """Whether something follows operations on a tensor: its own class, a trace, a mode or a transform of functions."""
     return (
-        torch.compiler.is_compiling()
+        type(tensor) is not torch.Tensor
+        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
@@ -43,9 +44,9 @@ def is_watched() -> bool:
 
 
 def is_computed_as_called(tensor: torch.Tensor) -> bool:
-    """Whether an operation on a tensor is all that this CPU does: no gradients, autocast, own class or watcher."""
-    ordinary = type(tensor) is torch.Tensor and tensor.device.type == "cpu"
-    return ordinary and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_watched())
+    """Whether an operation on a tensor is all that a CPU does: no gradients, no autocast, nothing that watches."""
+    watched = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_watched(tensor)
+    return tensor.device.type == "cpu" and not watched
 
 
 def to_dtype_of(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

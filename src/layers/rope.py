@@ -108,7 +108,7 @@ def _rotate(x: torch.Tensor, table: RotaryTable) -> torch.Tensor:
 
 def _is_ordinary(x: torch.Tensor) -> bool:
     """Whether nothing follows the operations: no gradients, no trace, no class of the tensor's own."""
-    return not is_watched() and type(x) is torch.Tensor and not (x.requires_grad and torch.is_grad_enabled())
+    return not (is_watched(x) or (x.requires_grad and torch.is_grad_enabled()))
 
 
 def _has_kernel_for(x: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vidformers.layers import rope
+from vidformers.layers import modules, rope
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ class OnGpu(torch.Tensor):
 def test_when_it_is_taken(kernel, monkeypatch):
     """On a GPU, unless gradients are wanted or channels don't lie side by side."""
     kernel.turn = lambda x, own, neighbor: x
-    monkeypatch.setattr(rope, "type", lambda x: torch.Tensor, raising=False)
+    monkeypatch.setattr(modules, "type", lambda x: torch.Tensor, raising=False)
     x = torch.ones(2, 3, 4, 8)
     assert not rope._has_kernel_for(x)
     on_gpu = x.as_subclass(OnGpu)

@@ -9,13 +9,12 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from tests import video_files
 from tests.harness.fresh import succeed_afresh
-from tests.video_files import decode_all, write_video
+from tests.video_files import decode_all, packet_places, write_video
 from vidformers.video import VideoDecodeError, VideoReader, decode_video, fps_indices, probe_video, uniform_indices
 
 
@@ -325,15 +324,9 @@ def test_a_file_that_ends_early_gives_whole_frames_only(name, options, file, fol
 
 
 def middles_of_pictures(path: Path) -> list[float]:
-    """Fractions of a file that end in the middle of its key pictures, but the first, and of the largest other one."""
-    with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
-    positions, sizes, keys = zip(*packets, strict=True)
-    if path.suffix == ".h264":  # nothing but the packets
-        positions = np.cumsum([0, *sizes[:-1]])
-    _, largest = max((size, number) for number, size in enumerate(sizes) if not keys[number])
-    numbers = [*np.flatnonzero(keys)[1:], largest]
-    return [(positions[number] + sizes[number] // 2) / path.stat().st_size for number in numbers]
+    """Fractions of a file that end in the middle of its four largest pictures, but the first: three key pictures."""
+    largest = sorted(packet_places(path)[1:], key=lambda place: place[1])[-4:]
+    return [(position + size // 2) / path.stat().st_size for position, size in largest]
 
 
 @pytest.mark.parametrize("name", ["untimed.h264", "open_gop.ts"])
